@@ -1,0 +1,8 @@
+"""``python -m aoti``: the command line."""
+
+import sys
+
+from aoti.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run())

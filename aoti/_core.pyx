@@ -1,0 +1,402 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
+"""The compiled core: owns libtorch's package loader and passes arrays to it and back.
+
+Mechanism only. Names, defaults, checks of files and the wording of input errors are the business
+of the modules above (aoti.model first of all). Each function converts, runs one block without the
+GIL, and converts; C++ exceptions end in csrc/aoti and become Python ones in `_raise` alone.
+"""
+
+from cython.operator cimport dereference as deref
+from libc.stdint cimport int64_t
+from libcpp.memory cimport make_unique, unique_ptr
+from libcpp.string cimport string
+from libcpp.utility cimport move
+from libcpp.vector cimport vector
+
+cimport numpy as cnp
+from aoti cimport _cxx
+from aoti._cxx cimport Borrowed, Failure, Fault, InputSpec, Mismatch, ScalarType
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from aoti.errors import (
+    ExecutionError,
+    IncompatiblePackageError,
+    InputError,
+    ModelClosedError,
+)
+
+cnp.import_array()
+
+cdef extern from "Python.h":
+    void Py_INCREF(object)
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_NewFromDescr(
+        type subtype,
+        cnp.dtype descr,
+        int rank,
+        const cnp.npy_intp* dims,
+        const cnp.npy_intp* strides,
+        void* data,
+        int flags,
+        object array)
+
+
+# -- dtypes ------------------------------------------------------------------------------------
+
+cdef int _UNKNOWN = -1
+
+# The dtype names of torch, which are also those of numpy and ml_dtypes, by torch's own number.
+_DTYPES: dict[str, int] = {
+    "bool": <int>ScalarType.Bool,
+    "uint8": <int>ScalarType.Byte,
+    "int8": <int>ScalarType.Char,
+    "int16": <int>ScalarType.Short,
+    "int32": <int>ScalarType.Int,
+    "int64": <int>ScalarType.Long,
+    "uint16": <int>ScalarType.UInt16,
+    "uint32": <int>ScalarType.UInt32,
+    "uint64": <int>ScalarType.UInt64,
+    "float16": <int>ScalarType.Half,
+    "bfloat16": <int>ScalarType.BFloat16,
+    "float32": <int>ScalarType.Float,
+    "float64": <int>ScalarType.Double,
+    "complex32": <int>ScalarType.ComplexHalf,
+    "complex64": <int>ScalarType.ComplexFloat,
+    "complex128": <int>ScalarType.ComplexDouble,
+    "float8_e4m3fn": <int>ScalarType.Float8_e4m3fn,
+    "float8_e4m3fnuz": <int>ScalarType.Float8_e4m3fnuz,
+    "float8_e5m2": <int>ScalarType.Float8_e5m2,
+    "float8_e5m2fnuz": <int>ScalarType.Float8_e5m2fnuz,
+}
+
+# numpy's builtin type numbers end below 32, torch's below 64; -1 where one has no counterpart.
+cdef int[32] _torch_dtype
+cdef int[64] _numpy_dtype
+
+cdef int _fill_dtype_tables() except -1:
+    for i in range(32):
+        _torch_dtype[i] = _UNKNOWN
+    for i in range(64):
+        _numpy_dtype[i] = _UNKNOWN
+    for name, number in _DTYPES.items():
+        if hasattr(np, name):
+            dtype = np.dtype(name)
+            _torch_dtype[dtype.num] = number
+            _numpy_dtype[<int>number] = dtype.num
+    # C's long and long long are both int64 here, but numpy counts them as two types.
+    _torch_dtype[<int>cnp.NPY_LONGLONG] = <int>ScalarType.Long
+    _torch_dtype[<int>cnp.NPY_ULONGLONG] = <int>ScalarType.UInt64
+    return 0
+
+_fill_dtype_tables()
+
+
+cdef int _dtype_number(cnp.ndarray array) except -2:
+    """Torch's number for an array's dtype, -1 if there is none."""
+    cdef int number = cnp.PyArray_TYPE(array)
+    if 0 <= number < 32:
+        return _torch_dtype[number]
+    # Types registered by ml_dtypes: bfloat16, float8. Its other types have other names.
+    return _DTYPES.get(array.dtype.name, _UNKNOWN)
+
+
+cdef object _numpy_type(int dtype):
+    """The numpy dtype for one of torch's that numpy itself does not have."""
+    for name, number in _DTYPES.items():
+        if number == dtype:
+            break
+    else:
+        name = f"dtype number {dtype}"
+    try:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, name))
+    except (ImportError, AttributeError) as error:
+        raise ExecutionError(
+            f"the model returns {name}, which numpy has no type for; "
+            "install ml_dtypes (pip install ml_dtypes)"
+        ) from error
+
+
+# -- failures ----------------------------------------------------------------------------------
+
+cdef int _raise(const Failure& failure) except -1:
+    """Raise what csrc/aoti caught. The one place where C++ exceptions become Python ones."""
+    if failure.fault == Fault.kClosed:
+        raise ModelClosedError("the model was closed")
+    if failure.fault == Fault.kMemory:
+        raise MemoryError("out of memory in libtorch")
+    message = failure.message.decode("utf-8", "replace").strip()
+    detail = failure.detail.decode("utf-8", "replace").strip()
+    first, _, rest = message.partition("\n")
+    error = ExecutionError(first or "the model failed without saying why")
+    for note in (rest.strip(), detail):
+        if note and note != message:
+            error.add_note(note)
+    raise error
+
+
+# -- tensors -----------------------------------------------------------------------------------
+
+cdef class Tensor:
+    """The owner of an output's memory: the base of the array that is handed out."""
+
+    cdef _cxx.Tensor tensor
+    cdef object keep_alive  # the input whose memory the output shares, if it does
+
+    def __dealloc__(self):
+        # Freeing may unmap a large block: let others run meanwhile.
+        with nogil:
+            self.tensor.reset()
+
+
+cdef inline void _borrowed(cnp.ndarray array, int dtype, Borrowed& out) noexcept:
+    out.data = cnp.PyArray_DATA(array)
+    out.dtype = dtype
+    out.rank = cnp.PyArray_NDIM(array)
+    out.itemsize = cnp.PyArray_ITEMSIZE(array)
+    out.sizes = <const int64_t*>cnp.PyArray_DIMS(array)
+    out.strides = <const int64_t*>cnp.PyArray_STRIDES(array)
+
+
+cdef cnp.ndarray _to_numpy(_cxx.Tensor& tensor, tuple inputs):
+    """An array over a tensor's memory, which lives as long as the array does."""
+    cdef _cxx.View view
+    cdef Failure failure = _cxx.view(tensor, view)
+    if failure.fault != Fault.kNone:
+        _raise(failure)
+    cdef Tensor owner = Tensor.__new__(Tensor)
+    owner.tensor = move(tensor)
+
+    cdef Borrowed borrowed
+    cdef int flags = cnp.NPY_ARRAY_WRITEABLE
+    cdef cnp.ndarray source
+    for candidate in inputs:
+        source = <cnp.ndarray>candidate
+        _borrowed(source, 0, borrowed)
+        if _cxx.contains(borrowed, view.data):
+            owner.keep_alive = source
+            if not cnp.PyArray_ISWRITEABLE(source):
+                flags = 0
+            break
+
+    cdef int number = _numpy_dtype[view.dtype] if 0 <= view.dtype < 64 else _UNKNOWN
+    cdef cnp.dtype descr = (
+        cnp.PyArray_DescrFromType(number) if number != _UNKNOWN else _numpy_type(view.dtype)
+    )
+    cdef const cnp.npy_intp* strides = <const cnp.npy_intp*>view.strides
+    if view.data == NULL:
+        # An empty tensor has no memory, and numpy brings its own.
+        strides = NULL
+        flags = 0
+    Py_INCREF(descr)  # the reference that PyArray_NewFromDescr takes
+    cdef cnp.ndarray array = PyArray_NewFromDescr(
+        cnp.ndarray, descr, view.rank, <const cnp.npy_intp*>view.sizes, strides, view.data,
+        flags, None)
+    if view.data != NULL:
+        cnp.set_array_base(array, owner)
+    return array
+
+
+# -- the loader --------------------------------------------------------------------------------
+
+cdef class Loader:
+    """One loaded model: libtorch's package loader, its permits and its input specifications.
+
+    Parameters
+    ----------
+    path : str
+        A directory (torch 2.13 or newer) or a zip file that `aoti.cache` wrote.
+    model_name : str
+        The model in it.
+    single_threaded : bool
+        Load without the container's own locking. Calls exclude each other all the same.
+    num_runners : int
+        How many runs may go on at once.
+    device_index : int
+        Which device of the package's kind; -1 is the CPU or the current device.
+    inputs : sequence of tuple, or None
+        Per input `(dtype, sizes, order, strides)`: dtype by name; per dimension its size, -1 for
+        any, or -2 - n for symbol n; the dimensions from the innermost outwards; strides in
+        elements. Each of them may be None: not known. None altogether: nothing is known, any
+        number of C-contiguous arrays is passed on.
+    repair : callable
+        `repair(index, inputs)` is called for an input that cannot be passed as it is. It returns
+        an array of the same value that can, or raises.
+
+    Attributes
+    ----------
+    call_spec : list of str
+        The input and the output treespec, as JSON.
+    constant_fqns : list of str
+        The fully qualified names of the model's constants.
+
+    Notes
+    -----
+    All methods may be called from any thread. Construction, runs and `close` release the GIL.
+    """
+
+    cdef unique_ptr[_cxx.AOTIModelPackageLoader] loader
+    cdef unique_ptr[_cxx.Permits] permits
+    cdef vector[InputSpec] specs
+    cdef bint known
+    cdef int num_symbols
+    cdef object repair
+    cdef readonly list call_spec
+    cdef readonly list constant_fqns
+
+    def __init__(
+        self,
+        str path,
+        str model_name,
+        *,
+        bint single_threaded,
+        size_t num_runners,
+        int device_index,
+        inputs: Sequence[tuple] | None,
+        repair: Callable,
+    ) -> None:
+        if self.permits:
+            raise RuntimeError("a Loader is initialised once")
+        cdef string path_ = path.encode()
+        cdef string name_ = model_name.encode()
+        cdef Failure failure
+        self.repair = repair
+        self.known = inputs is not None
+        for dtype, sizes, order, strides in inputs or ():
+            self._add_spec(dtype, sizes, order, strides)
+        self.permits = make_unique[_cxx.Permits](num_runners)
+        cdef vector[string] call_spec
+        cdef vector[string] fqns
+        with nogil:
+            failure = _cxx.open(
+                self.loader, path_, name_, single_threaded, num_runners, device_index,
+                call_spec, fqns)
+        if failure.fault != Fault.kNone:
+            _raise(failure)
+        self.call_spec = [text.decode() for text in call_spec]
+        self.constant_fqns = [text.decode() for text in fqns]
+
+    def __dealloc__(self):
+        if self.permits:
+            with nogil:
+                _cxx.close(self.loader, deref(self.permits))
+
+    cdef int _add_spec(self, dtype, sizes, order, strides) except -1:
+        cdef InputSpec spec
+        cdef int64_t size
+        if dtype is not None:
+            if dtype not in _DTYPES:
+                raise IncompatiblePackageError(f"the model takes {dtype}, which aoti cannot pass")
+            spec.dtype = _DTYPES[dtype]
+        if sizes is not None:
+            spec.rank = len(sizes)
+            for size in sizes:
+                if size <= -2 - _cxx.kMaxSymbols:
+                    size = _cxx.kAny
+                spec.sizes.push_back(size)
+                self.num_symbols = max(self.num_symbols, -1 - size)
+            spec.order = order or ()
+            spec.strides = strides or ()
+        self.specs.push_back(spec)
+        return 0
+
+    cdef tuple _borrow(self, tuple inputs, vector[_cxx.Tensor]& tensors):
+        """Check `inputs` and fill `tensors`. Returns the arrays that the tensors lie on."""
+        cdef Py_ssize_t count = len(inputs)
+        cdef int64_t[64] symbols
+        cdef int64_t[64] strides
+        cdef InputSpec anything
+        cdef Borrowed borrowed
+        cdef Mismatch mismatch
+        cdef Failure failure
+        cdef cnp.ndarray array
+        cdef Py_ssize_t i
+        cdef int attempt
+        cdef list repaired = None
+        if self.known and count != <Py_ssize_t>self.specs.size():
+            raise InputError(
+                f"the model takes {self.specs.size()} input{'s' if self.specs.size() != 1 else ''}"
+                f", got {count}")
+        for i in range(self.num_symbols):
+            symbols[i] = _cxx.kAny
+        tensors.reserve(count)
+        for i in range(count):
+            leaf = inputs[i]
+            for attempt in range(2):
+                mismatch = Mismatch.kLayout
+                if isinstance(leaf, cnp.ndarray) and cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray>leaf):
+                    array = <cnp.ndarray>leaf
+                    _borrowed(array, _dtype_number(array), borrowed)
+                    if borrowed.dtype != _UNKNOWN:
+                        mismatch = _cxx.check(
+                            self.specs[i] if self.known else anything, borrowed, symbols, strides)
+                if mismatch == Mismatch.kNone:
+                    break
+                if attempt == 1:
+                    raise InputError(f"input {i} cannot be passed to the model")
+                leaf = self.repair(i, inputs)
+                if repaired is None:
+                    repaired = list(inputs)
+                repaired[i] = leaf
+            failure = _cxx.borrow(borrowed, strides, tensors)
+            if failure.fault != Fault.kNone:
+                _raise(failure)
+        return inputs if repaired is None else tuple(repaired)
+
+    def run(self, inputs: Sequence) -> list:
+        """Run the model on a flat sequence of arrays and return its outputs as a flat list.
+
+        The GIL is released while waiting for a runner and while the model runs. Outputs own their
+        memory; one that shares memory with an input keeps that input alive.
+        """
+        cdef tuple leaves = tuple(inputs)
+        cdef vector[_cxx.Tensor] tensors
+        cdef vector[_cxx.Tensor] outputs
+        cdef Failure failure
+        cdef size_t i
+        leaves = self._borrow(leaves, tensors)
+        with nogil:
+            failure = _cxx.run(self.loader.get(), deref(self.permits), tensors, outputs)
+        if failure.fault != Fault.kNone:
+            _raise(failure)
+        return [_to_numpy(outputs[i], leaves) for i in range(outputs.size())]
+
+    def time_runs(self, inputs: Sequence, size_t repeats) -> float:
+        """Seconds that `repeats` runs take in a C++ loop: what no Python call can beat."""
+        cdef tuple leaves = tuple(inputs)
+        cdef vector[_cxx.Tensor] tensors
+        cdef Failure failure
+        cdef double seconds = 0
+        leaves = self._borrow(leaves, tensors)
+        with nogil:
+            failure = _cxx.time_runs(
+                self.loader.get(), deref(self.permits), tensors, repeats, seconds)
+        if failure.fault != Fault.kNone:
+            _raise(failure)
+        return seconds
+
+    def close(self) -> None:
+        """Wait for the runs that are under way, then free the model. Harmless the second time."""
+        with nogil:
+            _cxx.close(self.loader, deref(self.permits))
+
+
+def add_ones(str device, int64_t count) -> float:
+    """Allocate `count` float32 ones on a device and add them up there, without the GIL."""
+    cdef string device_ = device.encode()
+    cdef double sum = 0
+    cdef Failure failure
+    with nogil:
+        failure = _cxx.add_ones(device_, count, sum)
+    if failure.fault != Fault.kNone:
+        _raise(failure)
+    return sum
+
+
+def build_info() -> str:
+    """What this core was built from, as JSON. See `aoti.build_info`."""
+    return _cxx.build_info().decode()

@@ -1,0 +1,45 @@
+"""``aoti test-device``: which devices there are, and whether one works."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import click
+
+
+@click.command("test-device")
+@click.argument("device", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def test_device(device: str | None, as_json: bool) -> None:
+    """Allocate and compute on DEVICE; without a name, list what there is.
+
+    \b
+    Example:
+      aoti test-device cpu
+    """
+    import aoti
+    from aoti.device import test_device as run_test
+
+    found = [{**asdict(info), "device": str(info.device)} for info in aoti.devices()]
+    if device is not None:
+        milliseconds = run_test(device)
+        name = str(aoti.Device(device))
+        found = [
+            {**info, "ok": True, "milliseconds": milliseconds}
+            for info in found
+            if info["device"] == name
+        ]
+    if as_json:
+        json.dump(found, sys.stdout, indent=2)
+        click.echo()
+        return
+    for info in found:
+        line = (
+            f"{info['device']}: {info['name']}, {info['architecture']}, {info['cores']} cores, "
+            f"{info['memory_bytes'] / 2**30:.1f} GiB"
+        )
+        if device is not None:
+            line += f"; computed right in {info['milliseconds']:.1f} ms"
+        click.echo(line)

@@ -1,0 +1,169 @@
+"""Devices: how they are named, and what this machine offers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from aoti import _libtorch
+from aoti.errors import DeviceError, ExecutionError
+
+TYPES = ("cpu", "cuda", "xpu", "mps")
+
+# What of /proc/cpuinfo tells which compiled packages run: the vector instructions.
+_ISA_FLAGS = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_tile",
+    "asimd",
+    "sve",
+)
+
+
+_TEST_SIZE = 1 << 20  # ones to add up: 4 MiB, and still exact in float32
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device by name: ``cpu``, ``cuda`` (the current one) or ``cuda:1``.
+
+    ROCm devices are named ``cuda`` too, as everywhere in PyTorch.
+
+    Parameters
+    ----------
+    name : str
+        The name as above.
+
+    Attributes
+    ----------
+    type : str
+        The part before the colon.
+    index : int or None
+        The number after it; None if there is none.
+
+    Raises
+    ------
+    DeviceError
+        The name is none of a device.
+    """
+
+    type: str
+    index: int | None
+
+    def __init__(self, name: str | Device) -> None:
+        match = re.fullmatch(r"([a-z]+)(?::(\d{1,3}))?", str(name))
+        if not match or match[1] not in TYPES:
+            raise DeviceError(
+                f"{name!r} is no device; write 'cpu', 'cuda' or 'cuda:0' "
+                f"(known types: {', '.join(TYPES)})"
+            )
+        if match[1] == "cpu" and match[2] not in (None, "0"):
+            raise DeviceError(f"{name!r} is no device: there is one 'cpu'")
+        object.__setattr__(self, "type", match[1])
+        index = None if match[2] is None or match[1] == "cpu" else int(match[2])
+        object.__setattr__(self, "index", index)
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __repr__(self) -> str:
+        return f"Device({str(self)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """What is known of a device.
+
+    Attributes
+    ----------
+    device : Device
+        Its name.
+    name : str
+        What its maker calls it.
+    architecture : str
+        The machine and its vector instructions.
+    cores : int
+        Processors that this process may use.
+    memory_bytes : int
+        All of its memory.
+    """
+
+    device: Device
+    name: str
+    architecture: str
+    cores: int
+    memory_bytes: int
+
+
+def devices() -> tuple[DeviceInfo, ...]:
+    """The devices that this installation can run models on.
+
+    Returns
+    -------
+    tuple of DeviceInfo
+        The CPU. GPUs are not listed by this version.
+    """
+    return (_cpu(),)
+
+
+def test_device(name: str | Device) -> float:
+    """Allocate on a device, compute, wait for the result and check it.
+
+    Parameters
+    ----------
+    name : str or Device
+        The device.
+
+    Returns
+    -------
+    float
+        Milliseconds that it took, the first use of the device included.
+
+    Raises
+    ------
+    DeviceError
+        The device does not exist, this installation cannot use it, or it computes wrong results.
+    LibtorchError
+        There is no libtorch that fits.
+    """
+    device = Device(name)
+    available = [info.device for info in devices()]
+    if device not in available:
+        listed = ", ".join(map(str, available))
+        raise DeviceError(f"this installation cannot use {device}; it can use {listed}")
+    core = _libtorch.core()
+    start = time.perf_counter_ns()
+    try:
+        total = core.add_ones(str(device), _TEST_SIZE)
+    except ExecutionError as error:
+        raise DeviceError(f"{device} failed: {error}") from error
+    if total != _TEST_SIZE:
+        raise DeviceError(f"{device} computes wrong results: {_TEST_SIZE} ones sum up to {total}")
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def _cpu() -> DeviceInfo:
+    name, flags = platform.machine(), set[str]()
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    if match := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
+        name = match[1].strip()
+    if match := re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE):
+        flags = set(match[1].split())
+    isa = [flag for flag in _ISA_FLAGS if flag in flags]
+    return DeviceInfo(
+        device=Device("cpu"),
+        name=name,
+        architecture=" ".join([platform.machine(), *isa]),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    )

@@ -1,0 +1,86 @@
+"""From a module to a package: trace, compile, put in place."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._inductor import aoti_compile_and_package
+
+# Inductor's defaults compile for the very machine and thread count of the export. These make a
+# package run on every x86-64 machine of the last ten years, on as many threads as it is given.
+# 256-bit vectors are what x86-64-v3 has.
+_PORTABLE: dict[str, Any] = {"cpp.dynamic_threads": True}
+if os.uname().machine == "x86_64":
+    _PORTABLE |= {"cpp.march": "x86-64-v3", "cpp.simdlen": 256}
+
+
+def export(
+    module: torch.nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    path: str | os.PathLike[str],
+    dynamic_shapes: Mapping[str, Any] | tuple[Any, ...] | list[Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Path:
+    """Compile a module ahead of time into a package that `aoti.load` runs.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or torch.export.ExportedProgram
+        What to compile. A module is put into inference mode by the caller (``module.eval()``);
+        its training mode is traced as it is. It must be on the device that shall run it.
+    args, kwargs : tuple, mapping
+        Example arguments. The package is called with the same structure. Not used with an
+        exported program, which has its own.
+    path : str or os.PathLike
+        The file to write, ending in ``.pt2``. It is replaced only once the package is whole.
+    dynamic_shapes : optional
+        Which sizes may change, as `torch.export.export` takes them. All others are fixed.
+        Examples of dynamic sizes must be at least 2: torch specialises on 0 and 1.
+    metadata : mapping of str to str, optional
+        Kept in the package, and in the loaded model's `metadata`.
+    options : mapping, optional
+        Inductor options, over those that make the package portable.
+
+    Returns
+    -------
+    Path
+        The package.
+
+    Raises
+    ------
+    torch.export errors
+        The module cannot be traced.
+    torch._inductor.exc.InductorError
+        It cannot be compiled; a C++ compiler is needed.
+    """
+    target = Path(path)
+    if target.suffix != ".pt2":
+        raise ValueError(f"a package's name ends in .pt2, and {str(target)!r} does not")
+    if isinstance(module, torch.export.ExportedProgram):
+        program = module
+    else:
+        program = torch.export.export(
+            module, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes
+        )
+    configs = {
+        **_PORTABLE,
+        "aot_inductor.metadata": dict(metadata or {}),
+        **(options or {}),
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".aoti-export-", dir=target.parent) as scratch:
+        # The stem is the prefix of every name in the archive, so it has to be the final one.
+        partial = Path(scratch) / target.name
+        aoti_compile_and_package(
+            program, package_path=str(partial), inductor_configs=configs
+        )
+        os.replace(partial, target)
+    return target

@@ -1,0 +1,321 @@
+"""Reads AOTInductor packages (``.pt2``): models, metadata, files. Runs nothing of them.
+
+A package is a zip archive, or the same files in a directory. Every name stands under one prefix,
+usually the file's stem; a model's files stand in ``data/aotinductor/<model>/`` below it. The
+format is that of ``torch/csrc/export/pt2_archive_constants.h``.
+
+libtorch's own reader checks neither names nor checksums, so it never gets to see the archive: what
+is read here is checked here, and the loader gets an extraction that this module wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from aoti.errors import ModelNotFoundError, PackageError, PackageNotFoundError
+
+_MODEL_ENTRY = re.compile(r"(?:[^/]+/)?(data/aotinductor/([^/]+)/[^/]+)")
+_CONSTANT_ENTRY = re.compile(r"(?:[^/]+/)?(data/constants/[^/]+)")
+_DOCUMENT_LIMIT = 256 << 20  # bytes; generated C++ of the largest models is some tens of MiB
+
+
+class Package:
+    """A package on disk, opened for reading.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A ``.pt2`` file, or a directory with the same content.
+
+    Attributes
+    ----------
+    path : Path
+        The path as given.
+    models : tuple of str
+        The names of the models in it, sorted.
+    files : dict of str to int
+        Every file in it and its size in bytes.
+
+    Raises
+    ------
+    PackageNotFoundError
+        There is nothing at `path`.
+    PackageError
+        It is not a package, is damaged, or holds names that do not belong into one.
+
+    Notes
+    -----
+    Nothing of the package is executed or loaded. The file stays open until `close`, so that what
+    is extracted is what was checked. Use it as a context manager.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if self.path.is_dir():
+            self._archive: _Zip | _Directory = _Directory(self.path)
+        elif self.path.exists():
+            self._archive = _Zip(self.path)
+        else:
+            raise PackageNotFoundError(f"no package at {self.path}")
+        try:
+            self.files = self._archive.files()
+            for name in self.files:
+                _check_name(name)
+            self._entries = self._model_entries()
+            self.models = tuple(sorted(self._entries))
+            if not self.models:
+                raise PackageError(self._why_no_model())
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Package:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<aoti.Package {str(self.path)!r}, models: {', '.join(self.models)}>"
+
+    def close(self) -> None:
+        """Close the file. Harmless the second time."""
+        self._archive.close()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, in hex; of names and contents together for a directory."""
+        return self._archive.digest()
+
+    def select(self, model_name: str | None = None) -> str:
+        """The model that is meant: the given one, else the only one, else ``"model"``.
+
+        Raises
+        ------
+        ModelNotFoundError
+            There is no such model, or there are several and none was named.
+        """
+        names = ", ".join(repr(name) for name in self.models)
+        if model_name is None:
+            if len(self.models) > 1 and "model" not in self.models:
+                raise ModelNotFoundError(f"{self.path} holds several models, name one of: {names}")
+            return self.models[0] if len(self.models) == 1 else "model"
+        if model_name not in self.models:
+            raise ModelNotFoundError(f"no model {model_name!r} in {self.path}; it holds {names}")
+        return model_name
+
+    def metadata(self, model_name: str | None = None) -> dict[str, str]:
+        """What the exporter wrote about a model: ``AOTI_*`` keys, and the user's own."""
+        model = self.select(model_name)
+        name = self._find(model, "wrapper_metadata.json") or self._find(model, "_metadata.json")
+        if name is None:
+            raise PackageError(f"{self.path}: model {model!r} has no metadata file")
+        try:
+            metadata = json.loads(self._document(name))
+        except (ValueError, RecursionError) as error:
+            raise PackageError(f"{self.path}: {name} is not valid JSON: {error}") from error
+        if not isinstance(metadata, dict) or not all(
+            isinstance(value, str) for value in metadata.values()
+        ):
+            raise PackageError(f"{self.path}: {name} is not an object of strings")
+        return metadata
+
+    def source(self, model_name: str | None = None) -> str | None:
+        """The generated C++ around the model's kernels; None where it was stripped."""
+        name = self._find(self.select(model_name), ".wrapper.cpp")
+        return None if name is None else self._document(name).decode("utf-8", "replace")
+
+    def extract(self, model_name: str, destination: Path) -> None:
+        """Write what a model needs to be loaded under `destination`, which must not exist.
+
+        File names lose the package's prefix and are otherwise kept. Checksums are verified while
+        writing, and no shared object is left that asks for an executable stack: glibc 2.41 and
+        newer refuse those, older ones make the whole process' stack executable.
+        """
+        if self._find(model_name, ".so") is None:
+            raise PackageError(
+                f"{self.path}: model {model_name!r} comes as source code only, which aoti does not "
+                "compile; export it with aot_inductor.package_cpp_only=False"
+            )
+        for source, name in self._runtime_entries(model_name):
+            path = destination / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._archive.open(source) as reader, path.open("xb") as writer:
+                _copy(reader, writer, self.path)
+            if path.suffix == ".so":
+                _forbid_executable_stack(path)
+
+    def _runtime_entries(self, model_name: str) -> Iterator[tuple[str, str]]:
+        """Entries that the loader reads, and their names without the prefix. Sources it does not
+        need: without them it does not look for the kernels' metadata either.
+        """
+        for name in self._entries[model_name]:
+            if not name.endswith((".cpp", ".kernel_metadata.json")):
+                yield name, _MODEL_ENTRY.fullmatch(name)[1]  # type: ignore[index]
+        for name in self.files:
+            if match := _CONSTANT_ENTRY.fullmatch(name):
+                yield name, match[1]
+
+    def _model_entries(self) -> dict[str, list[str]]:
+        entries: dict[str, list[str]] = {}
+        for name in self.files:
+            if match := _MODEL_ENTRY.fullmatch(name):
+                entries.setdefault(match[2], []).append(name)
+        return entries
+
+    def _why_no_model(self) -> str:
+        if any(re.search(r"(^|/)models/[^/]+\.json$", name) for name in self.files):
+            return (
+                f"{self.path} is an exported program (torch.export.save), not a compiled one; "
+                "compile it: aoti.export(torch.export.load(...), path=...)"
+            )
+        return f"{self.path} is not an AOTInductor package: no data/aotinductor/<model>/ in it"
+
+    def _find(self, model_name: str, ending: str) -> str | None:
+        found = [name for name in self._entries[model_name] if name.endswith(ending)]
+        return found[0] if found else None
+
+    def _document(self, name: str) -> bytes:
+        if self.files[name] > _DOCUMENT_LIMIT:
+            raise PackageError(f"{self.path}: {name} is too large ({self.files[name]} bytes)")
+        with self._archive.open(name) as reader, _readable(self.path):
+            return reader.read(_DOCUMENT_LIMIT)
+
+
+def load_metadata_from_package(
+    path: str | os.PathLike[str], model_name: str | None = None
+) -> dict[str, str]:
+    """The metadata of a model in a package, without loading it or libtorch.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A ``.pt2`` file, or a directory with the same content.
+    model_name : str, optional
+        Which model, where there are several.
+
+    Returns
+    -------
+    dict of str to str
+        ``AOTI_DEVICE_KEY``, ``AOTI_PLATFORM``, ``AOTI_MACHINE``, ``AOTI_CPU_ISA``,
+        ``AOTI_COMPUTE_CAPABILITY`` and whatever the exporter added.
+    """
+    with Package(path) as package:
+        return package.metadata(model_name)
+
+
+class _readable:  # noqa: N801  (a context manager, used like a function)
+    """Words what zipfile and zlib raise for a damaged archive as a PackageError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, _: object) -> None:
+        # RuntimeError: encrypted. NotImplementedError: an unknown compression method.
+        damage = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError, ValueError)
+        if isinstance(error, damage) and not isinstance(error, PackageError):
+            raise PackageError(f"{self._path} is damaged: {error}") from error
+
+
+class _Zip:
+    """The entries of a zip archive. CRC-32 is verified by zipfile whenever one is read to its end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with _readable(path):
+                self._zip = zipfile.ZipFile(path)
+        except PackageError as error:
+            if not zipfile.is_zipfile(path):
+                raise PackageError(f"{path} is not a .pt2 package: it is no zip archive") from error
+            raise
+
+    def files(self) -> dict[str, int]:
+        entries = [info for info in self._zip.infolist() if not info.is_dir()]
+        files = {info.filename: info.file_size for info in entries}
+        if len(files) < len(entries):
+            raise PackageError(f"{self._path} holds two files of one name")
+        for info in entries:
+            if (info.external_attr >> 16) & 0o170000 == 0o120000:
+                raise PackageError(f"{self._path} holds a symbolic link: {info.filename!r}")
+        return files
+
+    def open(self, name: str) -> IO[bytes]:
+        with _readable(self._path):
+            return self._zip.open(name)
+
+    def digest(self) -> str:
+        with self._path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def close(self) -> None:
+        self._zip.close()
+
+
+class _Directory:
+    """The files below a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def files(self) -> dict[str, int]:
+        paths = (path for path in sorted(self._path.rglob("*")) if path.is_file())
+        return {path.relative_to(self._path).as_posix(): path.stat().st_size for path in paths}
+
+    def open(self, name: str) -> IO[bytes]:
+        return (self._path / name).open("rb")
+
+    def digest(self) -> str:
+        whole = hashlib.sha256()
+        for name in self.files():
+            with self.open(name) as file:
+                whole.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        return whole.hexdigest()
+
+    def close(self) -> None:
+        pass
+
+
+def _check_name(name: str) -> None:
+    """Refuse names that could lead outside the directory they are extracted to."""
+    parts = name.split("/")
+    if "\\" in name or "\0" in name or ":" in parts[0] or {"", ".", ".."} & set(parts):
+        raise PackageError(f"the package holds a file with a forbidden name: {name!r}")
+
+
+def _copy(reader: IO[bytes], writer: IO[bytes], path: Path) -> None:
+    with _readable(path):
+        shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def _forbid_executable_stack(path: Path) -> None:
+    """Clear PF_X in an ELF file's PT_GNU_STACK program header (ELF-64, see elf(5))."""
+    with path.open("r+b") as file:
+        header = file.read(64)
+        if len(header) < 64 or header[:5] != b"\x7fELF\x02":
+            return
+        endian = "<" if header[5] == 1 else ">"
+        (table,) = struct.unpack_from(endian + "Q", header, 32)
+        size, count = struct.unpack_from(endian + "HH", header, 54)
+        for index in range(count):
+            file.seek(table + index * size)
+            entry = file.read(8)
+            if len(entry) < 8:
+                return
+            kind, flags = struct.unpack(endian + "II", entry)
+            if kind == 0x6474E551 and flags & 1:  # PT_GNU_STACK, PF_X
+                file.seek(table + index * size + 4)
+                file.write(struct.pack(endian + "I", flags & ~1))

@@ -1,0 +1,399 @@
+"""From a package's two treespecs to a call plan: arguments to leaves, leaves to the result.
+
+A package says in two JSON documents (`torch.utils._pytree.treespec_dumps`) how the exported module
+was called and what it returned. They are read once, at load. Nothing here imports torch, numpy or
+anything that the documents name: they come out of a file, and a file may be hostile.
+"""
+
+import json
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from keyword import iskeyword
+from operator import itemgetter
+from types import ModuleType
+from typing import Any
+
+from aoti.errors import InputError, InputTypeError, PackageError
+
+_Key = str | int | float | bool | None
+_Make = Callable[[Iterable[object]], object]
+_MakeDict = Callable[[Iterable[tuple[_Key, object]]], object]
+_Flatten = Callable[[tuple[object, ...], dict[str, object]], Sequence[object]]
+
+_MAX_DEPTH = 100
+# Every leaf's path repeats the keys above it: without a bound, one long key over many leaves turns
+# a small file into gigabytes of paths.
+_MAX_PATH_CHARS = 10_000_000
+_MAX_SHOWN = 12
+
+# What cannot be a leaf. Exact types: a subclass may well be an array to whoever converts leaves.
+_CONTAINERS = frozenset({tuple, list, dict, OrderedDict, defaultdict, deque})
+# A default factory is called later: only these, never what else a file may name.
+_FACTORIES: dict[object, Callable[[], object]] = {
+    factory.__name__: factory for factory in (int, float, list, dict, set, str, tuple)
+}
+
+
+class CallPlan:
+    """How a model is called: made once at load, then used by any number of threads.
+
+    Attributes
+    ----------
+    num_inputs, num_outputs : int
+        How many leaves go in and come out. What was None or a number at the export is a leaf too.
+    input_paths, output_paths : tuple of str
+        Where each leaf stands: ``args[0]``, ``args[0].ids``, ``kwargs['x']['ids']``; in the result
+        ``[0]``, ``['a'][0]``, and the empty string where the result is one array.
+    input_names, output_names : tuple of str
+        What people call each leaf, unique within its tuple: the last key or field name where no
+        other leaf has it (``ids``), else all keys joined by dots (``x.ids``, ``x.0``), with
+        ``args`` or ``output`` before a leading index (``args.0``); ``output`` if there is one
+        array alone. The path where a name cannot be printed, or if names were still equal.
+    flatten : callable
+        ``flatten(args, kwargs)`` gives the leaves in order; keyword arguments and keys may come in
+        any order. Raises `InputError` for missing or unexpected arguments, keys and items, and
+        `InputTypeError` for another container than was exported and for a container at a leaf.
+        Other values at leaves, None among them, pass unseen.
+    rebuild : callable
+        ``rebuild(leaves)`` gives what the exported module returned. It wants exactly `num_outputs`
+        leaves and does not count them: a compiled model's number of outputs never changes.
+    """
+
+    num_inputs: int
+    num_outputs: int
+    input_paths: tuple[str, ...]
+    output_paths: tuple[str, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    flatten: _Flatten
+    rebuild: Callable[[Sequence[object]], object]
+
+    @classmethod
+    def from_json(cls, in_spec: str, out_spec: str) -> "CallPlan":
+        """Read a model's call spec: the two documents that the loader's `get_call_spec` gives.
+
+        Raises
+        ------
+        PackageError
+            A document is damaged, of an unknown version or nested without measure, or it holds a
+            container type that only the exporting program knows.
+        """
+        inputs, outputs = _Reader("input"), _Reader("output")
+        plan = cls()
+        plan.flatten = _flattener(*inputs.read_call(in_spec))
+        plan.rebuild = _rebuilder(outputs.read(outputs.load(out_spec), "", ()))
+        plan.input_paths, plan.input_names = inputs.paths_and_names()
+        plan.output_paths, plan.output_names = outputs.paths_and_names()
+        plan.num_inputs = len(plan.input_paths)
+        plan.num_outputs = len(plan.output_paths)
+        return plan
+
+
+class _Node:
+    """A leaf, or a container: `base` and `kind` say which, `keys` what its children stand under."""
+
+    def __init__(
+        self, path: str, base: type[Any] = object, keys: Sequence[_Key] = (), make: _Make = tuple
+    ) -> None:
+        self.path = path
+        self.base = base  # dict for every kind of dict, tuple also for namedtuples
+        self.kind = base.__name__
+        self.is_leaf = base is object
+        self.keys = keys  # of a dict; field names, where they are known; indices
+        self.make = make
+        # A dict's values in this order, as a tuple. itemgetter takes a quarter of a loop's time.
+        self.pick: Callable[[dict[Any, object]], tuple[object, ...]] = (
+            itemgetter(*keys) if len(keys) > 1 else lambda it: (it[keys[0]],) if keys else ()
+        )
+        self.children: list[_Node] = []
+        self.is_flat = False  # all children are leaves
+
+    def open(self, value: Any) -> Iterable[object]:
+        """Give the children of `value` in the exported order, or refuse it."""
+        items: Iterable[object] = value
+        if isinstance(value, self.base) and len(value) == len(self.keys):
+            if self.kind == "dict":
+                try:
+                    # A subclass may invent or even insert what it lacks: defaultdict does.
+                    return self.pick(value if type(value) is dict else dict(value))
+                except KeyError:
+                    pass
+            elif self.kind == "namedtuple":
+                fields = getattr(value, "_fields", None)
+                if fields == self.keys or (isinstance(fields, tuple) and type(self.keys) is range):
+                    return items
+            elif type(value) is self.base:
+                return items
+        raise _misfit(self, value)
+
+
+class _Reader:
+    """Reads one treespec document, believing none of it, and collects its leaves."""
+
+    def __init__(self, which: str) -> None:
+        self.which = which  # "input" or "output"
+        self.leaves: list[tuple[str, tuple[_Key, ...]]] = []  # path, and the keys of the name
+        self.path_chars = 0
+        self.namedtuples: dict[tuple[str, int], tuple[Sequence[_Key], _Make]] = {}
+
+    def unreadable(self, reason: str) -> PackageError:
+        return PackageError(
+            f"the package's description of the model's {self.which} structure cannot be read: "
+            f"{reason}; get the package again, or export it again"
+        )
+
+    def parse(self, text: Any) -> object:
+        try:
+            return json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self.unreadable(f"not JSON, or nested too deeply ({error})") from None
+
+    def load(self, document: str) -> object:
+        match self.parse(document):
+            case [1, spec]:
+                return spec
+        raise self.unreadable("not in version 1 of the treespec format, which is what aoti knows")
+
+    def read_call(self, document: str) -> tuple[_Node, _Node]:
+        """Read the document of the inputs, which always holds ``(args, kwargs)``."""
+        match self.load(document):
+            case {"type": "builtins.tuple", "children_spec": [args_spec, kwargs_spec]}:
+                args = self.read(args_spec, "args", ("args",))
+                kwargs = self.read(kwargs_spec, "kwargs", ())
+                names = all(isinstance(key, str) for key in kwargs.keys)
+                if args.kind == "tuple" and kwargs.kind == "dict" and names:
+                    return args, kwargs
+        raise self.unreadable("not a tuple of arguments and a dict of keyword arguments")
+
+    def read(self, spec: object, path: str, keys: tuple[_Key, ...]) -> _Node:
+        self.path_chars += len(path)
+        if len(keys) > _MAX_DEPTH or self.path_chars > _MAX_PATH_CHARS:
+            raise self.unreadable("nested too deeply, or its keys are too long")
+        match spec:
+            case {"type": None, "context": None, "children_spec": []}:
+                is_named = keys and isinstance(keys[0], str)
+                self.leaves.append((path, keys if is_named else ("output", *keys)))
+                return _Node(path)
+            case {"type": str() as type_name, "context": context, "children_spec": list() as specs}:
+                node = self.container(path, type_name, context, len(specs))
+            case _:
+                raise self.unreadable("a node without type, context and children")
+        fields = node.kind == "namedtuple" and isinstance(node.keys, tuple)
+        for key, child in zip(node.keys, specs, strict=True):
+            step = f".{key}" if fields else f"[{key!r}]"
+            node.children.append(self.read(child, path + step, (*keys, key)))
+        node.is_flat = all(child.is_leaf for child in node.children)
+        return node
+
+    def container(self, path: str, type_name: str, context: object, count: int) -> _Node:
+        # What each context holds: _treespec_to_json and *_serialize of torch/utils/_pytree.py
+        match type_name:
+            case "builtins.tuple" | "builtins.list":
+                base = tuple if type_name == "builtins.tuple" else list
+                return _Node(path, base, range(count), base)
+            case "collections.deque":
+                maxlen = self.parse(context)
+                if maxlen is None or (isinstance(maxlen, int) and count <= maxlen <= sys.maxsize):
+                    return _Node(path, deque, range(count), partial(deque, maxlen=maxlen))
+                raise self.unreadable("a deque with an impossible maximum length")
+            case "builtins.dict" | "collections.OrderedDict":
+                make: _MakeDict = dict if type_name == "builtins.dict" else OrderedDict
+                return self.dict_node(path, make, self.parse(context), count)
+            case "collections.defaultdict" if isinstance(context, dict):
+                name = context.get("default_factory_name")
+                known = context.get("default_factory_module") == "builtins" and type(name) is str
+                make = partial(defaultdict, _FACTORIES.get(name) if known else None)
+                return self.dict_node(path, make, context.get("dict_context"), count)
+            case "collections.namedtuple" if isinstance(context, str):
+                if (context, count) not in self.namedtuples:
+                    self.namedtuples[context, count] = _namedtuple(context, count)
+                node = _Node(path, tuple, *self.namedtuples[context, count])
+                node.kind = "namedtuple"
+                return node
+            case "collections.defaultdict" | "collections.namedtuple":
+                raise self.unreadable("a defaultdict or namedtuple without what makes it")
+        raise PackageError(
+            f"the model's {self.which} holds a {_short(type_name)}, a pytree type that only the "
+            "program that exported it knows: the model cannot be called, but run() with a flat "
+            "list works; to call it, export it again with plain dicts, lists or tuples instead"
+        )
+
+    def dict_node(self, path: str, make: _MakeDict, keys: object, count: int) -> _Node:
+        if not isinstance(keys, list) or len(keys) != count:
+            raise self.unreadable("a dict whose keys and values differ in number")
+        # A key that differs from itself, NaN, could never be found again.
+        if any(not isinstance(key, _Key) or key != key for key in keys):  # noqa: PLR0124
+            raise self.unreadable("a dict key that is neither text nor a number")
+        if len(set(keys)) != count:
+            raise self.unreadable("a dict with a repeated key")
+        names = tuple(keys)
+        return _Node(path, dict, names, lambda values: make(zip(names, values)))  # noqa: B905
+
+    def paths_and_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        paths = tuple(path for path, _ in self.leaves)
+        uses = Counter(keys[-1] for _, keys in self.leaves if isinstance(keys[-1], str))
+        names = []
+        for path, keys in self.leaves:
+            last = keys[-1]
+            alone = isinstance(last, str) and uses[last] == 1
+            name = str(last) if alone else ".".join(map(str, keys))
+            # A name that moves the cursor could rewrite what a terminal shows.
+            names.append(name if name and name.isprintable() else path)
+        return paths, tuple(names) if len(set(names)) == len(names) else paths
+
+
+def _namedtuple(name: str, count: int) -> tuple[Sequence[_Key], _Make]:
+    """Give the field names and the maker of a namedtuple class that was registered as `name`.
+
+    torch writes only that name, by convention ``module.Class``. So the fields are known where the
+    program has imported the class; elsewhere a stand-in has the fields ``_0``, ``_1``, ...
+    """
+    module_name, _, class_name = name.rpartition(".")
+    module = sys.modules.get(module_name)
+    # Plain modules only, and only their own dict: a lazy one imports what it is asked for.
+    cls = vars(module).get(class_name) if type(module) is ModuleType else None
+    if isinstance(cls, type) and issubclass(cls, tuple):
+        fields, make = getattr(cls, "_fields", None), getattr(cls, "_make", None)
+        if isinstance(fields, tuple) and len(fields) == count and callable(make):
+            return fields, make
+    if not class_name.isidentifier() or iskeyword(class_name):
+        class_name = "namedtuple"
+    stand_in = namedtuple(class_name, map(str, range(count)), rename=True)  # type: ignore[misc]
+    return range(count), stand_in._make
+
+
+def _rebuilder(result: _Node) -> Callable[[Sequence[object]], object]:
+    if result.is_leaf:
+        return itemgetter(0)
+    if result.is_flat:
+        return result.make
+    build = _builder(result)
+    return lambda leaves: build(iter(leaves))
+
+
+def _builder(node: _Node) -> Callable[[Iterator[object]], object]:
+    if node.is_leaf:
+        return next
+    make, builders = node.make, [_builder(child) for child in node.children]
+    return lambda leaves: make([build(leaves) for build in builders])
+
+
+def _flattener(args_node: _Node, kwargs_node: _Node) -> _Flatten:
+    num_args, num_kwargs = len(args_node.keys), len(kwargs_node.keys)
+    nodes = args_node.children + kwargs_node.children
+    is_flat = args_node.is_flat and kwargs_node.is_flat
+    pick = kwargs_node.pick
+
+    def flatten(args: tuple[object, ...], kwargs: dict[str, object]) -> Sequence[object]:
+        if len(args) != num_args or len(kwargs) != num_kwargs:
+            raise _wrong_call(num_args, kwargs_node.keys, args, kwargs)
+        try:
+            values = args + pick(kwargs) if num_kwargs else args
+        except KeyError:
+            raise _wrong_call(num_args, kwargs_node.keys, args, kwargs) from None
+        if is_flat and _CONTAINERS.isdisjoint(map(type, values)):
+            return values
+        leaves: list[object] = []
+        _take(nodes, values, leaves)
+        return leaves
+
+    def flatten_one(args: tuple[object, ...], kwargs: dict[str, object]) -> Sequence[object]:
+        if kwargs or len(args) != 1 or type(args[0]) in _CONTAINERS:
+            return flatten(args, kwargs)
+        return args
+
+    return flatten_one if is_flat and num_args == 1 and not num_kwargs else flatten
+
+
+def _take(nodes: Iterable[_Node], values: Iterable[object], leaves: list[object]) -> None:
+    """Append the leaves of values that stand side by side, or refuse them."""
+    for node, value in zip(nodes, values):  # noqa: B905 - both counted; strict would cost 150 ns
+        if not node.is_leaf:
+            items = node.open(value)
+            if node.is_flat and _CONTAINERS.isdisjoint(map(type, items)):
+                leaves.extend(items)
+            else:
+                _take(node.children, items, leaves)
+        elif type(value) in _CONTAINERS:
+            got = _described(value)
+            raise InputTypeError(f"{node.path}: expected one array, got {got}; pass one array here")
+        else:
+            leaves.append(value)
+
+
+def _wrong_call(
+    wanted: int, names: Sequence[_Key], args: tuple[object, ...], kwargs: dict[str, object]
+) -> InputError:
+    """Word what is wrong with the number or the names of the arguments."""
+    missing, unexpected, suggestion = _compare(names, kwargs)
+    if len(args) != wanted:
+        hint = ""
+        if len(args) < wanted and unexpected:
+            hint = "; the package has no names for positional arguments: pass "
+            hint += f"{_listed(unexpected)} by position"
+        elif len(args) == 1 and isinstance(args[0], tuple | list) and len(args[0]) == wanted:
+            hint = f"; spread the {type(args[0]).__name__}: model(*values)"
+        elif len(args) > wanted and missing:
+            hint = f"; pass {_listed(missing)} by keyword"
+        arguments = "argument" if wanted == 1 else "arguments"
+        return InputError(f"the model takes {wanted} positional {arguments}, got {len(args)}{hint}")
+    problem, keys = ("unexpected", unexpected) if unexpected else ("missing", missing)
+    arguments = "argument" if len(keys) == 1 else "arguments"
+    takes = f"the model takes {_listed(names)}{suggestion}"
+    return InputError(f"{problem} keyword {arguments} {_listed(keys)}; {takes}")
+
+
+def _misfit(node: _Node, value: object) -> InputError:
+    """Word why a value is not the container that was exported."""
+    expected = f"{node.path}: expected {_container(node.kind, node.keys)}"
+    if node.kind == "dict" and isinstance(value, dict):
+        missing, unexpected, suggestion = _compare(node.keys, value)
+        reasons = [f"{_short(key)} is missing" for key in missing]
+        reasons += [f"{_short(key)} is unexpected" for key in unexpected]
+        return InputError(f"{expected}; {', '.join(reasons[:_MAX_SHOWN])}{suggestion}")
+    expected += f", got {_described(value)}; pass"
+    if type(value).__name__ == node.kind:
+        return InputError(f"{expected} {len(node.keys)} items, as the model was exported")
+    return InputTypeError(f"{expected} a {node.kind}, as the model was exported")
+
+
+def _compare(wanted: Sequence[_Key], given: dict[Any, Any]) -> tuple[list[Any], list[Any], str]:
+    """Give the missing keys, the unexpected keys, and what was perhaps meant."""
+    known = set(wanted)
+    missing = [key for key in wanted if key not in given]
+    unexpected = [key for key in given if key not in known]
+    close: list[str] = []
+    if missing and unexpected:
+        from difflib import get_close_matches  # only needed on the way to an error
+
+        close = get_close_matches(str(unexpected[0]), map(str, missing), n=1)
+    return missing, unexpected, f" (did you mean {_short(close[0])}?)" if close else ""
+
+
+def _listed(keys: Sequence[object]) -> str:
+    shown = ", ".join(map(_short, keys[:_MAX_SHOWN])) or "(none)"
+    return shown if len(keys) <= _MAX_SHOWN else f"{shown}, ... ({len(keys)} in all)"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _container(kind: str, keys: Sequence[object]) -> str:
+    if isinstance(keys, range):
+        return f"a {kind} of {len(keys)}"
+    return f"a {kind} with {'keys' if kind == 'dict' else 'fields'} {_listed(keys)}"
+
+
+def _described(value: object) -> str:
+    name = type(value).__name__
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return _container(f"namedtuple {name}", value._fields)
+    if isinstance(value, tuple | list | deque):
+        return _container(name, range(len(value)))
+    if isinstance(value, dict):
+        return _container("dict", tuple(value))
+    return "None" if value is None else f"an object of type {name}"

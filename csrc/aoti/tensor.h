@@ -1,0 +1,168 @@
+#pragma once
+
+// Host memory as a tensor, and what an input must look like. No memory is owned or copied here.
+
+#include <aoti/errors.h>
+
+#include <ATen/Tensor.h>
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace aoti {
+
+// Fixed bounds, so that checking an input allocates nothing. numpy's own limit is 64 dimensions.
+constexpr int kMaxRank = 64;
+constexpr int kMaxSymbols = 64;
+
+constexpr int kAny = -1;
+
+// What one input must be. The default accepts any C-contiguous array. A dimension that inputs
+// share is a symbol, written -2 - number: the first input that has it binds its size.
+struct InputSpec {
+  int dtype = kAny;  // c10::ScalarType
+  int rank = kAny;
+  std::vector<int64_t> sizes;    // >= 0: static; kAny: anything; below: a symbol
+  std::vector<int64_t> order;    // dense, from the innermost dimension outwards; empty: C order
+  std::vector<int64_t> strides;  // in elements; when set, exactly these whatever `order` says
+};
+
+// An array as its owner describes it; valid as long as the owner is.
+struct Borrowed {
+  void* data = nullptr;
+  int dtype = kAny;
+  int rank = 0;
+  int64_t itemsize = 1;
+  const int64_t* sizes = nullptr;
+  const int64_t* strides = nullptr;  // in bytes
+};
+
+// The first thing that is wrong with an input, in the order in which it is looked at.
+enum class Mismatch : int { kNone = 0, kDtype, kRank, kSize, kLayout };
+
+namespace detail {
+
+// The strides, in elements, that the model's kernels take for these sizes.
+inline void wanted_strides(
+    const InputSpec& spec, const Borrowed& array, int64_t* strides) noexcept {
+  if (!spec.strides.empty()) {
+    std::copy(spec.strides.begin(), spec.strides.end(), strides);
+    return;
+  }
+  int64_t stride = 1;
+  for (int i = 0; i < array.rank; ++i) {
+    const int64_t dim = spec.order.empty() ? array.rank - 1 - i : spec.order[i];
+    strides[dim] = stride;
+    stride *= std::max<int64_t>(array.sizes[dim], 1);
+  }
+}
+
+}  // namespace detail
+
+// Checks `array` against `spec` and fills `strides` (room for kMaxRank) with those the tensor must
+// have. `symbols` (kMaxSymbols) holds the sizes bound so far in this call, kAny where none is.
+inline Mismatch check(
+    const InputSpec& spec,
+    const Borrowed& array,
+    int64_t* symbols,
+    int64_t* strides) noexcept {
+  if (spec.dtype != kAny && spec.dtype != array.dtype) {
+    return Mismatch::kDtype;
+  }
+  if (spec.rank != kAny && spec.rank != array.rank) {
+    return Mismatch::kRank;
+  }
+  bool empty = false;
+  for (int i = 0; i < array.rank; ++i) {
+    const int64_t size = array.sizes[i];
+    empty = empty || size == 0;
+    if (spec.rank == kAny || spec.sizes[i] == kAny) {
+      continue;
+    }
+    int64_t wanted = spec.sizes[i];
+    if (wanted < 0) {
+      int64_t& bound = symbols[-2 - wanted];
+      if (bound == kAny) {
+        bound = size;
+      }
+      wanted = bound;
+    }
+    if (size != wanted) {
+      return Mismatch::kSize;
+    }
+  }
+  detail::wanted_strides(spec, array, strides);
+  for (int i = 0; i < array.rank && !empty; ++i) {
+    // A dimension of one element has no step: numpy may say anything there.
+    if (array.sizes[i] != 1 && array.strides[i] != strides[i] * array.itemsize) {
+      return Mismatch::kLayout;
+    }
+  }
+  return Mismatch::kNone;
+}
+
+// A tensor over memory that somebody else keeps alive.
+inline Failure borrow(
+    const Borrowed& array, const int64_t* strides, std::vector<at::Tensor>& tensors) noexcept {
+  return guarded([&]() -> Failure {
+    const auto rank = static_cast<std::size_t>(array.rank);
+    tensors.push_back(at::from_blob(
+        array.data,
+        c10::IntArrayRef(array.sizes, rank),
+        c10::IntArrayRef(strides, rank),
+        at::TensorOptions().dtype(static_cast<c10::ScalarType>(array.dtype))));
+    return {};
+  });
+}
+
+// Whether `pointer` lies in the memory of `array`.
+inline bool contains(const Borrowed& array, const void* pointer) noexcept {
+  const char* begin = static_cast<const char*>(array.data);
+  const char* end = begin + array.itemsize;
+  for (int i = 0; i < array.rank; ++i) {
+    if (array.sizes[i] == 0) {
+      return false;
+    }
+    const int64_t extent = (array.sizes[i] - 1) * array.strides[i];
+    (extent < 0 ? begin : end) += extent;
+  }
+  return begin <= pointer && pointer < end;
+}
+
+// What an array over a tensor's memory needs to know.
+struct View {
+  void* data = nullptr;
+  int dtype = kAny;
+  int rank = 0;
+  int64_t itemsize = 1;
+  int64_t sizes[kMaxRank];
+  int64_t strides[kMaxRank];  // in bytes
+};
+
+// Views a tensor that lies on the CPU, after computing what it left to be computed lazily.
+inline Failure view(at::Tensor& tensor, View& view) noexcept {
+  return guarded([&]() -> Failure {
+    if (tensor.layout() != c10::kStrided || !tensor.device().is_cpu() || tensor.dim() > kMaxRank) {
+      return {
+          Fault::kExecution, "the model returned a tensor that is no strided CPU tensor", {}};
+    }
+    if (tensor.is_conj() || tensor.is_neg()) {
+      tensor = tensor.resolve_conj().resolve_neg();
+    }
+    view.data = tensor.data_ptr();
+    view.dtype = static_cast<int>(tensor.scalar_type());
+    view.rank = static_cast<int>(tensor.dim());
+    view.itemsize = static_cast<int64_t>(tensor.itemsize());
+    for (int i = 0; i < view.rank; ++i) {
+      view.sizes[i] = tensor.size(i);
+      view.strides[i] = tensor.stride(i) * view.itemsize;
+    }
+    return {};
+  });
+}
+
+}  // namespace aoti

@@ -1,0 +1,201 @@
+"""Compiles the core for one backend, once for each torch that it shall run on.
+
+Everything else about the distribution stands in pyproject.toml. The environment decides:
+
+LIBTORCH, LIBTORCH_INCLUDE, LIBTORCH_LIB
+    The root of a libtorch, its headers, its libraries. Default: the torch that is installed
+    beside the building Python (it is not imported).
+AOTI_TORCH_ROOTS
+    Several such roots, separated by ``:``: one core is built for each.
+AOTI_BACKEND
+    cpu, cuda or rocm. Default: what the libtorch found is.
+LIBTORCH_CXX11_ABI
+    0 for a libtorch built with the old C++ ABI. Default 1.
+AOTI_DEBUG
+    1: symbols and assertions.
+AOTI_SANITIZE
+    address, thread or undefined: an instrumented build.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+from aoti._libtorch import BACKEND_LIBRARIES, Libtorch, minor_of  # noqa: E402
+
+LIMITED_API = "0x030b0000"  # CPython 3.11
+BACKEND_MACROS = {
+    "cpu": [],
+    "cuda": [("USE_CUDA", "1")],
+    "rocm": [("USE_ROCM", "1"), ("__HIP_PLATFORM_AMD__", "1")],
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A libtorch to build a core against, and the backend to build it for."""
+
+    libtorch: Libtorch
+    include: Path
+    backend: str
+
+    @property
+    def version(self) -> str:
+        if self.libtorch.version is None:
+            sys.exit(
+                f"no torch version under {self.include.parent}: neither version.py, "
+                "build-version nor version.h is there"
+            )
+        return self.libtorch.version
+
+    @property
+    def directory(self) -> str:
+        return "_torch" + minor_of(self.version).replace(".", "")
+
+
+def targets(env: Mapping[str, str]) -> list[Target]:
+    """The libtorches that the environment asks for."""
+    if roots := env.get("AOTI_TORCH_ROOTS"):
+        found = [_target(Path(root), env) for root in roots.split(os.pathsep) if root]
+    else:
+        root = Path(env["LIBTORCH"]) if env.get("LIBTORCH") else _installed_torch()
+        include = Path(env["LIBTORCH_INCLUDE"]) if env.get("LIBTORCH_INCLUDE") else None
+        lib = Path(env["LIBTORCH_LIB"]) if env.get("LIBTORCH_LIB") else None
+        if root is None:
+            if not (include and lib):
+                sys.exit("no libtorch found: install torch (pip install torch) or set LIBTORCH")
+            root = include.parent
+        found = [_target(root, env, include, lib)]
+    directories = [target.directory for target in found]
+    if len(set(directories)) < len(directories):
+        sys.exit(f"two libtorches of one minor version: {', '.join(directories)}")
+    return found
+
+
+def _target(
+    root: Path, env: Mapping[str, str], include: Path | None = None, lib: Path | None = None
+) -> Target:
+    libtorch = Libtorch.read(root, "named for the build", lib=lib)
+    include = include or root / "include"
+    if not (include / "ATen").is_dir():
+        sys.exit(f"no libtorch headers in {include}")
+    backend = env.get("AOTI_BACKEND") or libtorch.backend
+    if backend not in BACKEND_LIBRARIES:
+        sys.exit(f"AOTI_BACKEND={backend}: known are {', '.join(BACKEND_LIBRARIES)}")
+    if backend not in ("cpu", libtorch.backend):
+        sys.exit(f"AOTI_BACKEND={backend}, but the libtorch in {root} is for {libtorch.backend}")
+    return Target(libtorch, include, backend)
+
+
+def _installed_torch() -> Path | None:
+    spec = importlib.util.find_spec("torch")
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def extension(target: Target, source: str, env: Mapping[str, str]) -> Extension:
+    """The core for one target, compiled from the C++ that Cython wrote."""
+    import numpy
+
+    debug = env.get("AOTI_DEBUG", "0") not in ("", "0")
+    sanitize = env.get("AOTI_SANITIZE", "")
+    flags = ["-std=c++20", "-fvisibility=hidden", "-fno-plt"]
+    flags += ["-Og", "-g", "-D_GLIBCXX_ASSERTIONS", "-UNDEBUG"] if debug else ["-O2", "-g0"]
+    if sanitize:
+        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
+    cxx11_abi = int(env.get("LIBTORCH_CXX11_ABI", "1"))
+    info = {
+        "torch": target.version,
+        "backend": target.backend,
+        "flags": " ".join(flags),
+        "cxx11_abi": bool(cxx11_abi),
+        "debug": debug,
+        "sanitize": sanitize,
+    }
+    includes = [target.include, target.include / "torch/csrc/api/include"]
+    return Extension(
+        f"aoti.{target.directory}._core",
+        [source],
+        language="c++",
+        include_dirs=[str(ROOT / "csrc"), numpy.get_include()],
+        define_macros=[
+            ("Py_LIMITED_API", LIMITED_API),
+            ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
+            ("_GLIBCXX_USE_CXX11_ABI", str(cxx11_abi)),
+            ("AOTI_BUILD_INFO", json.dumps(json.dumps(info)[1:-1])),
+            *BACKEND_MACROS[target.backend],
+        ],
+        extra_compile_args=[
+            *flags,
+            # libtorch's headers are not ours to mend: no warnings from them
+            *(word for path in includes for word in ("-isystem", str(path))),
+            # No path of the build machine in the file: torch's headers put __FILE__ into messages.
+            f"-ffile-prefix-map={target.include}=torch/include",
+            f"-ffile-prefix-map={numpy.get_include()}=numpy/include",
+            f"-ffile-prefix-map={ROOT}=.",
+        ],
+        library_dirs=[str(target.libtorch.lib)],
+        libraries=["torch_cpu", "c10"],
+        extra_link_args=[
+            *([f"-fsanitize={sanitize}"] if sanitize else []),
+            *([] if debug or sanitize else ["-s"]),
+            "-Wl,--as-needed",
+            # Where torch and the provider stand beside an installed aoti. The libraries are
+            # preloaded by absolute path; this is what auditwheel and `ldd` go by.
+            "-Wl,-rpath,$ORIGIN/../../torch/lib",
+            "-Wl,-rpath,$ORIGIN/../../aoti_libtorch/lib",
+        ],
+        depends=[str(path) for path in ROOT.glob("csrc/aoti/*.h")],
+        py_limited_api=True,
+    )
+
+
+class BuildCore(build_ext):
+    """build_ext without the run paths that some Pythons add to every link (pyenv's do)."""
+
+    def build_extensions(self) -> None:
+        for name in ("linker_so", "linker_so_cxx"):
+            command = getattr(self.compiler, name, None)
+            if command:
+                words = [word for word in command if not word.startswith("-Wl,-rpath")]
+                setattr(self.compiler, name, words)
+        super().build_extensions()
+
+    def copy_extensions_to_source(self) -> None:
+        # For editable installs; the cores' directories are not in the source tree.
+        for ext in self.extensions:
+            Path(*ext.name.split(".")[:-1]).mkdir(exist_ok=True)
+        super().copy_extensions_to_source()
+
+
+def extensions(env: Mapping[str, str]) -> list[Extension]:
+    from Cython.Build import cythonize
+
+    # Cythonized once, however many cores are compiled from it: two extensions that list the same
+    # .pyx do not build.
+    (generated,) = cythonize(
+        [Extension("aoti._core", ["aoti/_core.pyx"], language="c++")],
+        build_dir="build/cython",
+    )
+    source = generated.sources[0]
+    return [extension(target, source, env) for target in targets(env)]
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    setup(
+        ext_modules=extensions(os.environ),
+        cmdclass={"build_ext": BuildCore},
+        options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    )
