@@ -24,7 +24,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -33,7 +33,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-from aoti._libtorch import BACKEND_LIBRARIES, Libtorch, minor_of  # noqa: E402
+from aoti._libtorch import BACKEND_LIBRARIES, Libtorch, minor_of, read_version  # noqa: E402
 
 LIMITED_API = "0x030b0000"  # CPython 3.11
 BACKEND_MACROS = {
@@ -69,13 +69,18 @@ def targets(env: Mapping[str, str]) -> list[Target]:
     """The libtorches that the environment asks for."""
     if roots := env.get("AOTI_TORCH_ROOTS"):
         found = [_target(Path(root), env) for root in roots.split(os.pathsep) if root]
+        if not found:
+            sys.exit(f"AOTI_TORCH_ROOTS={roots} names no directory")
     else:
         root = Path(env["LIBTORCH"]) if env.get("LIBTORCH") else _installed_torch()
         include = Path(env["LIBTORCH_INCLUDE"]) if env.get("LIBTORCH_INCLUDE") else None
         lib = Path(env["LIBTORCH_LIB"]) if env.get("LIBTORCH_LIB") else None
         if root is None:
             if not (include and lib):
-                sys.exit("no libtorch found: install torch (pip install torch) or set LIBTORCH")
+                sys.exit(
+                    "no libtorch found: pip install torch and build with --no-build-isolation, "
+                    "or set LIBTORCH"
+                )
             root = include.parent
         found = [_target(root, env, include, lib)]
     directories = [target.directory for target in found]
@@ -88,6 +93,8 @@ def _target(
     root: Path, env: Mapping[str, str], include: Path | None = None, lib: Path | None = None
 ) -> Target:
     libtorch = Libtorch.read(root, "named for the build", lib=lib)
+    if include:  # what a core fits is decided by the headers it was compiled with
+        libtorch = replace(libtorch, version=read_version(include.parent, include))
     include = include or root / "include"
     if not (include / "ATen").is_dir():
         sys.exit(f"no libtorch headers in {include}")
@@ -123,7 +130,8 @@ def extension(target: Target, source: str, env: Mapping[str, str]) -> Extension:
         "debug": debug,
         "sanitize": sanitize,
     }
-    includes = [target.include, target.include / "torch/csrc/api/include"]
+    include = target.include.resolve()  # gcc follows links before it looks for a mapped prefix
+    includes = [include, include / "torch/csrc/api/include"]
     return Extension(
         f"aoti.{target.directory}._core",
         [source],
@@ -141,16 +149,17 @@ def extension(target: Target, source: str, env: Mapping[str, str]) -> Extension:
             # libtorch's headers are not ours to mend: no warnings from them
             *(word for path in includes for word in ("-isystem", str(path))),
             # No path of the build machine in the file: torch's headers put __FILE__ into messages.
-            f"-ffile-prefix-map={target.include}=torch/include",
+            f"-ffile-prefix-map={include}=torch/include",
             f"-ffile-prefix-map={numpy.get_include()}=numpy/include",
             f"-ffile-prefix-map={ROOT}=.",
         ],
         library_dirs=[str(target.libtorch.lib)],
-        libraries=["torch_cpu", "c10"],
         extra_link_args=[
             *([f"-fsanitize={sanitize}"] if sanitize else []),
             *([] if debug or sanitize else ["-s"]),
-            "-Wl,--as-needed",
+            # Named even where a stub stands in for the library and defines nothing: some gcc leave
+            # unused libraries out by default.
+            *("-Wl,--no-as-needed", "-ltorch_cpu", "-lc10", "-Wl,--as-needed"),
             # Where torch and the provider stand beside an installed aoti. The libraries are
             # preloaded by absolute path; this is what auditwheel and `ldd` go by.
             "-Wl,-rpath,$ORIGIN/../../torch/lib",
@@ -163,6 +172,11 @@ def extension(target: Target, source: str, env: Mapping[str, str]) -> Extension:
 
 class BuildCore(build_ext):
     """build_ext without the run paths that some Pythons add to every link (pyenv's do)."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        # Time stamps do not tell that the environment asks for another build than last time.
+        self.force = True
 
     def build_extensions(self) -> None:
         for name in ("linker_so", "linker_so_cxx"):

@@ -8,31 +8,33 @@ Importing this package imports neither numpy nor any native library: that happen
 `load`. The names below are looked up when they are first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
-if TYPE_CHECKING:
+from aoti.errors import (
+    AmbiguousModelError,
+    AotiError,
+    ConfigError,
+    ConstantError,
+    DeviceError,
+    ExecutionError,
+    IncompatiblePackageError,
+    InputError,
+    InputTypeError,
+    IntegrityError,
+    LibtorchError,
+    ModelClosedError,
+    ModelNotFoundError,
+    PackageError,
+    PackageNotFoundError,
+    QueueFullError,
+    RunTimeoutError,
+)
+
+if _TYPE_CHECKING:
     from aoti._libtorch import build_info
     from aoti.device import Device, DeviceInfo, devices
-    from aoti.errors import (
-        AmbiguousModelError,
-        AotiError,
-        ConfigError,
-        ConstantError,
-        DeviceError,
-        ExecutionError,
-        IncompatiblePackageError,
-        InputError,
-        InputTypeError,
-        IntegrityError,
-        LibtorchError,
-        ModelClosedError,
-        ModelNotFoundError,
-        PackageError,
-        PackageNotFoundError,
-        QueueFullError,
-        RunTimeoutError,
-    )
     from aoti.exporting import export
     from aoti.model import AOTIModel, InferenceResult, load
     from aoti.package import Package, load_metadata_from_package
@@ -40,42 +42,59 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "AOTIModel",
+    "AmbiguousModelError",
+    "AotiError",
+    "ConfigError",
+    "ConstantError",
+    "Device",
+    "DeviceError",
+    "DeviceInfo",
+    "Dim",
+    "ExecutionError",
+    "IncompatiblePackageError",
+    "InferenceResult",
+    "InputError",
+    "InputTypeError",
+    "IntegrityError",
+    "LibtorchError",
+    "ModelClosedError",
+    "ModelNotFoundError",
+    "Package",
+    "PackageError",
+    "PackageNotFoundError",
+    "QueueFullError",
+    "RunTimeoutError",
+    "TensorSpec",
+    "__version__",
+    "build_info",
+    "devices",
+    "export",
+    "load",
+    "load_metadata_from_package",
+]
+
 _HOMES = {
-    "_libtorch": ("build_info",),
-    "device": ("Device", "DeviceInfo", "devices"),
-    "errors": (
-        "AmbiguousModelError",
-        "AotiError",
-        "ConfigError",
-        "ConstantError",
-        "DeviceError",
-        "ExecutionError",
-        "IncompatiblePackageError",
-        "InputError",
-        "InputTypeError",
-        "IntegrityError",
-        "LibtorchError",
-        "ModelClosedError",
-        "ModelNotFoundError",
-        "PackageError",
-        "PackageNotFoundError",
-        "QueueFullError",
-        "RunTimeoutError",
-    ),
-    "exporting": ("export",),
-    "model": ("AOTIModel", "InferenceResult", "load"),
-    "package": ("Package", "load_metadata_from_package"),
-    "spec": ("Dim", "TensorSpec"),
+    "AOTIModel": "model",
+    "Device": "device",
+    "DeviceInfo": "device",
+    "Dim": "spec",
+    "InferenceResult": "model",
+    "Package": "package",
+    "TensorSpec": "spec",
+    "build_info": "_libtorch",
+    "devices": "device",
+    "export": "exporting",
+    "load": "model",
+    "load_metadata_from_package": "package",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+def __getattr__(name: str) -> _Any:
+    if name not in _HOMES:
         raise AttributeError(f"module 'aoti' has no attribute {name!r}")
-    value = getattr(import_module(f"aoti.{_HOME_OF[name]}"), name)
+    value = getattr(_import_module(f"aoti.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -18,6 +18,7 @@ from aoti cimport _cxx
 from aoti._cxx cimport Borrowed, Failure, Fault, InputSpec, Mismatch, ScalarType
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from aoti.errors import (
@@ -256,8 +257,8 @@ cdef class Loader:
         bint single_threaded,
         size_t num_runners,
         int device_index,
-        inputs: Sequence[tuple] | None,
-        repair: Callable,
+        inputs: Sequence[tuple[Any, Any, Any, Any]] | None,
+        repair: Callable[[int, Sequence[object]], Any],
     ) -> None:
         if self.permits:
             raise RuntimeError("a Loader is initialised once")
@@ -347,7 +348,7 @@ cdef class Loader:
                 _raise(failure)
         return inputs if repaired is None else tuple(repaired)
 
-    def run(self, inputs: Sequence) -> list:
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Run the model on a flat sequence of arrays and return its outputs as a flat list.
 
         The GIL is released while waiting for a runner and while the model runs. Outputs own their
@@ -365,7 +366,7 @@ cdef class Loader:
             _raise(failure)
         return [_to_numpy(outputs[i], leaves) for i in range(outputs.size())]
 
-    def time_runs(self, inputs: Sequence, size_t repeats) -> float:
+    def time_runs(self, inputs: Sequence[Any], size_t repeats) -> float:
         """Seconds that `repeats` runs take in a C++ loop: what no Python call can beat."""
         cdef tuple leaves = tuple(inputs)
         cdef vector[_cxx.Tensor] tensors

@@ -25,7 +25,7 @@ import re
 import sys
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,16 +41,14 @@ BACKEND_LIBRARIES = {
     "rocm": ("libc10_hip.so", "libtorch_hip.so"),
 }
 
+_RTLD_DI_ORIGIN = 6  # of dlinfo(3); ctypes and os do not name it
 _MARKER = re.compile(rb"AOTI_BUILD_INFO:(\{.*?\})\0", re.DOTALL)
 _VERSION_FILES = (
     ("version.py", r"__version__\s*=\s*['\"]([^'\"]+)['\"]"),
     ("build-version", r"^(\d+\.\d+\.\d+\S*)"),
-    ("include/torch/headeronly/version.h", r"#define\s+TORCH_VERSION\s+\\?\s*\"([^\"]+)\""),
-    (
-        "include/torch/csrc/api/include/torch/version.h",
-        r"#define\s+TORCH_VERSION\s+\\?\s*\"([^\"]+)\"",
-    ),
 )
+_VERSION_HEADERS = ("torch/headeronly/version.h", "torch/csrc/api/include/torch/version.h")
+_VERSION_MACRO = r"#define\s+TORCH_VERSION\s+\\?\s*\"([^\"]+)\""
 
 
 def minor_of(version: str) -> str:
@@ -103,11 +101,17 @@ class Libtorch:
         return f"{version} ({self.backend}) in {self.lib}, {self.source}"
 
 
-def read_version(root: Path) -> str | None:
-    """The torch version that the files under `root` state, None if none of them does."""
-    for name, pattern in _VERSION_FILES:
+def read_version(root: Path, include: Path | None = None) -> str | None:
+    """The torch version that the files under `root` state, None if none of them does.
+
+    `include` holds the headers, where that is not ``root/include``.
+    """
+    include = include or root / "include"
+    files = [(root / name, pattern) for name, pattern in _VERSION_FILES]
+    files += [(include / name, _VERSION_MACRO) for name in _VERSION_HEADERS]
+    for path, pattern in files:
         try:
-            text = (root / name).read_text(encoding="utf-8", errors="replace")
+            text = path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
         if match := re.search(pattern, text, re.MULTILINE):
@@ -134,8 +138,11 @@ class Core:
 def cores() -> list[Core]:
     """The compiled cores of this installation, found beside this file; newest torch first."""
     found = []
-    for path in Path(__file__).parent.glob("_torch*/_core*.so"):
-        if match := _MARKER.search(path.read_bytes()):
+    for directory in Path(__file__).parent.glob("_torch*"):
+        # A source tree may hold builds for other Pythons too: take the one that Python would.
+        names = [directory / f"_core{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+        path = next(filter(Path.exists, names), None)
+        if path and (match := _MARKER.search(path.read_bytes())):
             found.append(Core(path, json.loads(match[1])))
     return sorted(found, key=lambda core: [int(n) for n in core.minor.split(".")], reverse=True)
 
@@ -156,7 +163,7 @@ def find(cores: list[Core]) -> tuple[Libtorch, Core]:
     if loaded := _loaded():
         return loaded, _fitting(loaded, cores, "It is loaded already and cannot be replaced.")
     if root := os.environ.get("LIBTORCH"):
-        named = Libtorch.read(Path(root), "named by LIBTORCH")
+        named = Libtorch.read(Path(root).absolute(), "named by LIBTORCH")
         if not named.present:
             raise LibtorchError(
                 f"LIBTORCH={root} holds no lib/libtorch_cpu.so. "
@@ -168,7 +175,7 @@ def find(cores: list[Core]) -> tuple[Libtorch, Core]:
     if installed and (core := _fit(installed, cores)):
         return installed, core
     if provider := _installed("aoti_libtorch"):
-        core = _fitting(provider, cores, f"Reinstall aoti: {_remedy(cores)}")
+        core = _fitting(provider, cores, f"Install a torch that fits: {_remedy(cores)}")
         if installed:
             warnings.warn(
                 f"aoti runs on {provider}; the installed {installed} does not fit it. "
@@ -191,33 +198,30 @@ def _loaded() -> Libtorch | None:
         library = ctypes.CDLL("libtorch_cpu.so", mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
     except OSError:
         return None
-    path = _path_of(library)
-    found = Libtorch.read(path.parent.parent, "loaded in this process", lib=path.parent)
-    version = _abi_version(library)
-    if found.version and minor_of(found.version) == minor_of(version):
-        return found
-    return Libtorch(found.lib, version, found.backend, found.source)
+    lib = _directory_of(library)
+    found = Libtorch.read(lib.parent, "loaded in this process", lib=lib)
+    said = _abi_version(library)
+    if said and (found.version is None or minor_of(found.version) != minor_of(said)):
+        found = replace(found, version=said)
+    return found
 
 
-class _DlInfo(ctypes.Structure):
-    _fields_ = (
-        ("fname", ctypes.c_char_p),
-        ("fbase", ctypes.c_void_p),
-        ("sname", ctypes.c_char_p),
-        ("saddr", ctypes.c_void_p),
-    )
+def _directory_of(library: ctypes.CDLL) -> Path:
+    """The directory that a library was loaded from."""
+    directory = ctypes.create_string_buffer(os.pathconf("/", "PC_PATH_MAX"))
+    handle = ctypes.c_void_p(library._handle)
+    ctypes.CDLL(None).dlinfo(handle, _RTLD_DI_ORIGIN, directory)
+    return Path(os.fsdecode(directory.value))
 
 
-def _path_of(library: ctypes.CDLL) -> Path:
-    """The file of a loaded library."""
-    info = _DlInfo()
-    ctypes.CDLL(None).dladdr(library.aoti_torch_abi_version, ctypes.byref(info))
-    return Path(os.fsdecode(info.fname or b""))
+def _abi_version(library: ctypes.CDLL) -> str | None:
+    """The version that a loaded libtorch says it is: major, minor, patch in the top three bytes.
 
-
-def _abi_version(library: ctypes.CDLL) -> str:
-    """The version that a loaded libtorch says it is: major, minor, patch in the top three bytes."""
-    function = library.aoti_torch_abi_version
+    None for one too old to have the function.
+    """
+    function = getattr(library, "aoti_torch_abi_version", None)
+    if function is None:
+        return None
     function.restype = ctypes.c_uint64
     number = function()
     return f"{number >> 56}.{number >> 48 & 0xFF}.{number >> 40 & 0xFF}"
@@ -236,12 +240,16 @@ def _installed(package: str) -> Libtorch | None:
 
 
 def _fit(libtorch: Libtorch, cores: list[Core]) -> Core | None:
-    """The core for this libtorch. A cpu core runs on every libtorch of its minor."""
-    for core in cores:
-        same_minor = libtorch.version is None or minor_of(libtorch.version) == core.minor
-        if same_minor and core.backend in ("cpu", libtorch.backend):
-            return core
-    return None
+    """The core for this libtorch. A cpu core runs on every libtorch of its minor, but one for the
+    libtorch's own backend comes first.
+    """
+    fitting = [
+        core
+        for core in cores
+        if (libtorch.version is None or minor_of(libtorch.version) == core.minor)
+        and core.backend in ("cpu", libtorch.backend)
+    ]
+    return min(fitting, key=lambda core: core.backend != libtorch.backend, default=None)
 
 
 def _fitting(libtorch: Libtorch, cores: list[Core], advice: str) -> Core:
@@ -267,30 +275,34 @@ def _remedy(cores: list[Core]) -> str:
     return f"pip install 'torch=={cores[0].minor}.*'"
 
 
-def _preload(libtorch: Libtorch, core: Core) -> None:
+def _preload(libtorch: Libtorch, core: Core, cores: list[Core]) -> tuple[Libtorch, Core]:
     """Load the libraries by their full paths, so that no search path has a say.
 
-    RTLD_LOCAL is enough: whatever needs them names them by SONAME, and finds them loaded.
+    RTLD_LOCAL is enough: whatever needs them names them by SONAME, and finds them loaded. Gives
+    back what it was given, except where only the loaded library tells its version.
     """
-    libraries = ["libc10.so", "libtorch_cpu.so", *BACKEND_LIBRARIES[core.backend]]
-    gomp = sorted(libtorch.lib.glob("libgomp*.so*"))
-    try:
-        for path in (*gomp, *(libtorch.lib / name for name in libraries)):
-            library = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
-            if path.name == "libtorch_cpu.so":
-                _check_loaded(library, libtorch, core)
-    except OSError as error:
-        raise LibtorchError(f"{libtorch} cannot be loaded: {error}") from error
 
+    def load(path: Path) -> ctypes.CDLL:
+        try:
+            return ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+        except OSError as error:
+            raise LibtorchError(f"{libtorch} cannot be loaded: {error}") from error
 
-def _check_loaded(library: ctypes.CDLL, libtorch: Libtorch, core: Core) -> None:
-    version = _abi_version(library)
-    if minor_of(version) != core.minor:
+    for path in (*sorted(libtorch.lib.glob("libgomp*.so*")), libtorch.lib / "libc10.so"):
+        load(path)
+    said = _abi_version(load(libtorch.lib / "libtorch_cpu.so"))
+    if libtorch.version is None and said:
+        libtorch = replace(libtorch, version=said)
+        core = _fitting(libtorch, cores, f"Install one that fits: {_remedy(cores)}")
+    if said is None or minor_of(said) != core.minor:
+        says = f"says it is torch {said}" if said else "is too old to say its version"
         raise LibtorchError(
-            f"{libtorch}: the library says it is torch {version}, but the core that was chosen "
-            f"is for {core.minor}. The installation is mixed up; install torch afresh: "
-            f"{_remedy([core])}"
+            f"{libtorch}: the library itself {says}, but the core that was chosen is for "
+            f"{core.minor}. The installation is mixed up; install torch afresh: {_remedy([core])}"
         )
+    for name in BACKEND_LIBRARIES[core.backend]:
+        load(libtorch.lib / name)
+    return libtorch, core
 
 
 _lock = threading.Lock()
@@ -312,9 +324,9 @@ def core() -> Any:  # the module aoti._core, typed by _core.pyi
     if _state is None:
         with _lock:
             if _state is None:
-                libtorch, chosen = find(cores())
-                _preload(libtorch, chosen)
-                _state = (_import(chosen), libtorch, chosen)
+                available = cores()
+                libtorch, chosen = _preload(*find(available), available)
+                _state = (_import(chosen, libtorch), libtorch, chosen)
     return _state[0]
 
 
@@ -324,12 +336,15 @@ def core_minor() -> tuple[int, ...]:
     return tuple(int(number) for number in _state[2].minor.split("."))
 
 
-def _import(chosen: Core) -> ModuleType:
+def _import(chosen: Core, libtorch: Libtorch) -> ModuleType:
     """Import a core under the name ``aoti._core``, whichever directory it stands in."""
     loader = importlib.machinery.ExtensionFileLoader("aoti._core", str(chosen.path))
     spec = importlib.util.spec_from_file_location("aoti._core", chosen.path, loader=loader)
     assert spec is not None
-    module = importlib.util.module_from_spec(spec)
+    try:
+        module = importlib.util.module_from_spec(spec)
+    except ImportError as error:  # of the right minor, yet lacking symbols: a nightly, an old ABI
+        raise LibtorchError(f"{chosen.path} does not load on {libtorch}: {error}") from error
     sys.modules["aoti._core"] = module
     try:
         loader.exec_module(module)

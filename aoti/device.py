@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import time
 from dataclasses import dataclass
@@ -150,7 +149,7 @@ def test_device(name: str | Device) -> float:
 
 
 def _cpu() -> DeviceInfo:
-    name, flags = platform.machine(), set[str]()
+    name, flags = os.uname().machine, set[str]()
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -163,7 +162,7 @@ def _cpu() -> DeviceInfo:
     return DeviceInfo(
         device=Device("cpu"),
         name=name,
-        architecture=" ".join([platform.machine(), *isa]),
+        architecture=" ".join([os.uname().machine, *isa]),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     )

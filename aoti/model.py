@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aoti import _libtorch, cache
@@ -16,7 +15,6 @@ from aoti.errors import (
     DeviceError,
     IncompatiblePackageError,
     InputError,
-    ModelClosedError,
     PackageError,
 )
 from aoti.package import Package
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aoti import _core
+
+_Flatten = Callable[[tuple[object, ...], dict[str, object]], Sequence[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class AOTIModel:
         )
         self.call_spec = tuple(self._loader.call_spec)
         self.constant_fqns = tuple(self._loader.constant_fqns)
-        self._run = self._loader.run
+        self._run: Callable[[Sequence[Any]], list[NDArray[np.generic]]] = self._loader.run
         self._outputs: tuple[TensorSpec, ...] | None = None
         self._plan_calls()
 
@@ -339,12 +339,13 @@ class AOTIModel:
         return f"<aoti.AOTIModel {self.model_name!r} of {self.path} on {self.device}: {takes}>"
 
     def _plan_calls(self) -> None:
+        self._flatten: _Flatten
+        self._rebuild: Callable[[Sequence[object]], object] = list
         try:
             plan = CallPlan.from_json(*self.call_spec)
         except PackageError as error:
             # The structure is unknown; flat runs need none.
-            self._flatten = partial(_refuse_call, str(error))
-            self._rebuild = _unreachable
+            self._flatten = _refusal(str(error))
             return
         self._rebuild = plan.rebuild
         self._outputs = tuple(TensorSpec(name, None, None) for name in plan.output_names)
@@ -355,9 +356,7 @@ class AOTIModel:
             self._flatten = _tensors_only(plan, len(self.inputs), self.path)
 
 
-def _tensors_only(
-    plan: CallPlan, count: int, path: str
-) -> Callable[[tuple[object, ...], dict[str, object]], Sequence[object]]:
+def _tensors_only(plan: CallPlan, count: int, path: str) -> _Flatten:
     """A flatten function that leaves out the arguments that are no tensors.
 
     Their values were compiled in at the export, and the package says neither which they are nor
@@ -426,9 +425,10 @@ def _check_flat(inputs: object) -> None:
         )
 
 
-def _refuse_call(reason: str, args: object, kwargs: object) -> Any:
-    raise PackageError(reason)
+def _refusal(reason: str) -> _Flatten:
+    """A flatten function for a model that cannot be called, only run."""
 
+    def flatten(_args: tuple[object, ...], _kwargs: dict[str, object]) -> Sequence[object]:
+        raise PackageError(reason)
 
-def _unreachable(outputs: Sequence[object]) -> Any:
-    raise AssertionError("a call without a plan does not run")
+    return flatten

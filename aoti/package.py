@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import struct
 import zipfile
 import zlib
@@ -27,6 +28,8 @@ from aoti.errors import ModelNotFoundError, PackageError, PackageNotFoundError
 _MODEL_ENTRY = re.compile(r"(?:[^/]+/)?(data/aotinductor/([^/]+)/[^/]+)")
 _CONSTANT_ENTRY = re.compile(r"(?:[^/]+/)?(data/constants/[^/]+)")
 _DOCUMENT_LIMIT = 256 << 20  # bytes; generated C++ of the largest models is some tens of MiB
+_NAME_LIMIT = 200  # bytes; file systems take 255, and extractions are named after models
+_INFLATION_LIMIT = 100  # packages are stored; compressed by hand, code shrinks to a fifth
 
 
 class Package:
@@ -140,20 +143,37 @@ class Package:
 
         File names lose the package's prefix and are otherwise kept. Checksums are verified while
         writing, and no shared object is left that asks for an executable stack: glibc 2.41 and
-        newer refuse those, older ones make the whole process' stack executable.
+        newer refuse those, older ones make the whole process' stack executable. If it fails,
+        nothing is left.
         """
-        if self._find(model_name, ".so") is None:
+        model = self.select(model_name)
+        if self._find(model, ".so") is None:
             raise PackageError(
-                f"{self.path}: model {model_name!r} comes as source code only, which aoti does not "
+                f"{self.path}: model {model!r} comes as source code only, which aoti does not "
                 "compile; export it with aot_inductor.package_cpp_only=False"
             )
-        for source, name in self._runtime_entries(model_name):
-            path = destination / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with self._archive.open(source) as reader, path.open("xb") as writer:
-                _copy(reader, writer, self.path)
-            if path.suffix == ".so":
-                _forbid_executable_stack(path)
+        destination.mkdir()
+        try:
+            for source, name in self._runtime_entries(model):
+                self._write(source, destination / name)
+        except BaseException:
+            shutil.rmtree(destination, ignore_errors=True)
+            raise
+
+    def _write(self, source: str, path: Path) -> None:
+        if path.exists():
+            raise PackageError(f"{self.path} holds two files of one name: {source!r}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._archive.open(source) as reader, path.open("xb") as writer:
+            with _readable(self.path):
+                shutil.copyfileobj(reader, writer, 1 << 20)
+            if writer.tell() != self.files[source]:
+                raise PackageError(
+                    f"{self.path} is damaged: {source} has {writer.tell()} bytes, "
+                    f"not {self.files[source]}"
+                )
+        if path.suffix == ".so":
+            _forbid_executable_stack(path)
 
     def _runtime_entries(self, model_name: str) -> Iterator[tuple[str, str]]:
         """Entries that the loader reads, and their names without the prefix. Sources it does not
@@ -189,7 +209,7 @@ class Package:
         if self.files[name] > _DOCUMENT_LIMIT:
             raise PackageError(f"{self.path}: {name} is too large ({self.files[name]} bytes)")
         with self._archive.open(name) as reader, _readable(self.path):
-            return reader.read(_DOCUMENT_LIMIT)
+            return reader.read(self.files[name])  # inflates no more than that
 
 
 def load_metadata_from_package(
@@ -224,33 +244,47 @@ class _readable:  # noqa: N801  (a context manager, used like a function)
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, _: object) -> None:
-        # RuntimeError: encrypted. NotImplementedError: an unknown compression method.
-        damage = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError, ValueError)
+        # RuntimeError: features that zipfile does not have. OverflowError: sizes that no file has.
+        damage = (
+            *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
+            *(RuntimeError, ValueError, OverflowError),
+        )
         if isinstance(error, damage) and not isinstance(error, PackageError):
             raise PackageError(f"{self._path} is damaged: {error}") from error
 
 
 class _Zip:
-    """The entries of a zip archive. CRC-32 is verified by zipfile whenever one is read to its end."""
+    """The entries of a zip archive. zipfile verifies the CRC-32 of one that is read to its end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # One open file for everything: the path may be another package by the time it is extracted.
+        self._file = path.open("rb")
         try:
             with _readable(path):
-                self._zip = zipfile.ZipFile(path)
-        except PackageError as error:
-            if not zipfile.is_zipfile(path):
+                self._zip = zipfile.ZipFile(self._file)
+        except BaseException as error:
+            self._file.seek(0)
+            signature = self._file.read(2)
+            self._file.close()
+            if isinstance(error, PackageError) and signature != b"PK":
                 raise PackageError(f"{path} is not a .pt2 package: it is no zip archive") from error
             raise
 
     def files(self) -> dict[str, int]:
-        entries = [info for info in self._zip.infolist() if not info.is_dir()]
+        # Not is_dir(): it takes no name to have no characters.
+        entries = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
+        size = os.fstat(self._file.fileno()).st_size
+        for info in entries:
+            if refusal := _refusal(info, size):
+                raise PackageError(f"{self._path} holds {refusal}: {info.orig_filename!r}")
         files = {info.filename: info.file_size for info in entries}
         if len(files) < len(entries):
             raise PackageError(f"{self._path} holds two files of one name")
-        for info in entries:
-            if (info.external_attr >> 16) & 0o170000 == 0o120000:
-                raise PackageError(f"{self._path} holds a symbolic link: {info.filename!r}")
+        if sum(files.values()) > _INFLATION_LIMIT * size:
+            raise PackageError(
+                f"{self._path} has {size} bytes and claims to hold {sum(files.values())}"
+            )
         return files
 
     def open(self, name: str) -> IO[bytes]:
@@ -258,11 +292,27 @@ class _Zip:
             return self._zip.open(name)
 
     def digest(self) -> str:
-        with self._path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        self._file.seek(0)
+        return hashlib.file_digest(self._file, "sha256").hexdigest()
 
     def close(self) -> None:
         self._zip.close()
+        self._file.close()
+
+
+def _refusal(info: zipfile.ZipInfo, archive_size: int) -> str | None:
+    """What is wrong with an entry, going by the archive's directory."""
+    if info.filename != info.orig_filename:  # cut at a NUL, or renamed by an extra field
+        return "a file with a forbidden name"
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "a symbolic link"
+    if info.flag_bits & 1:
+        return "an encrypted file"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"a file compressed in a way that aoti does not read ({info.compress_type})"
+    if not 0 <= info.header_offset < archive_size:
+        return "a file that lies outside of it"
+    return None
 
 
 class _Directory:
@@ -272,8 +322,16 @@ class _Directory:
         self._path = path
 
     def files(self) -> dict[str, int]:
-        paths = (path for path in sorted(self._path.rglob("*")) if path.is_file())
-        return {path.relative_to(self._path).as_posix(): path.stat().st_size for path in paths}
+        files = {}
+        for path in sorted(self._path.rglob("*")):
+            name = path.relative_to(self._path).as_posix()
+            if path.is_symlink():
+                raise PackageError(
+                    f"{self._path} holds a symbolic link: {name!r}; copy it with cp -rL"
+                )
+            if path.is_file():
+                files[name] = path.stat().st_size
+        return files
 
     def open(self, name: str) -> IO[bytes]:
         return (self._path / name).open("rb")
@@ -281,8 +339,9 @@ class _Directory:
     def digest(self) -> str:
         whole = hashlib.sha256()
         for name in self.files():
-            with self.open(name) as file:
-                whole.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            with (self._path / name).open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            whole.update(os.fsencode(name) + f"\0{content}\n".encode())
         return whole.hexdigest()
 
     def close(self) -> None:
@@ -290,15 +349,12 @@ class _Directory:
 
 
 def _check_name(name: str) -> None:
-    """Refuse names that could lead outside the directory they are extracted to."""
+    """Refuse names that could lead outside the directory they are extracted to, or do not fit."""
     parts = name.split("/")
     if "\\" in name or "\0" in name or ":" in parts[0] or {"", ".", ".."} & set(parts):
         raise PackageError(f"the package holds a file with a forbidden name: {name!r}")
-
-
-def _copy(reader: IO[bytes], writer: IO[bytes], path: Path) -> None:
-    with _readable(path):
-        shutil.copyfileobj(reader, writer, 1 << 20)
+    if max(len(part.encode(errors="surrogateescape")) for part in parts) > _NAME_LIMIT:
+        raise PackageError(f"the package holds a file with a name that is too long: {name!r}")
 
 
 def _forbid_executable_stack(path: Path) -> None:
@@ -310,12 +366,12 @@ def _forbid_executable_stack(path: Path) -> None:
         endian = "<" if header[5] == 1 else ">"
         (table,) = struct.unpack_from(endian + "Q", header, 32)
         size, count = struct.unpack_from(endian + "HH", header, 54)
-        for index in range(count):
-            file.seek(table + index * size)
-            entry = file.read(8)
-            if len(entry) < 8:
+        end = path.stat().st_size
+        for place in range(table, table + count * size, size or 1):
+            if place + 8 > end:
                 return
-            kind, flags = struct.unpack(endian + "II", entry)
+            file.seek(place)
+            kind, flags = struct.unpack(endian + "II", file.read(8))
             if kind == 0x6474E551 and flags & 1:  # PT_GNU_STACK, PF_X
-                file.seek(table + index * size + 4)
+                file.seek(place + 4)
                 file.write(struct.pack(endian + "I", flags & ~1))

@@ -13,8 +13,10 @@ The bounds are kept for people to see but not enforced: they can be narrower tha
 
 from __future__ import annotations
 
+import ast
+import functools
+import hashlib
 import itertools
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +48,8 @@ class Dim:
     Attributes
     ----------
     name : str
-        Its name; the symbol of the compiler where nobody gave it one.
+        Its name; the symbol of the compiler where nobody gave it one, or an expression over such
+        symbols: ``1 + s27``.
     min, max : int or None
         The bounds that the export assumed, as far as the package tells.
     """
@@ -124,20 +127,28 @@ class TensorSpec:
         assert self.shape is not None
         rank = len(self.shape)
         c_order = tuple(reversed(range(rank)))
+        if not self.strides:
+            return c_order
+        steps = [None if stride == "?" else _value(stride) for stride in self.strides]
         # Dense layouts of high rank that are not C order are too rare to search for.
         others = itertools.permutations(c_order) if rank <= 5 else ()
-        return next((o for o in itertools.chain([c_order], others) if self._dense_in(o)), None)
+        orders = itertools.chain([c_order], others)
+        return next((order for order in orders if self._dense_in(order, steps)), None)
 
-    def _dense_in(self, order: tuple[int, ...]) -> bool:
+    def _dense_in(self, order: tuple[int, ...], steps: Sequence[int | None]) -> bool:
         assert self.shape is not None
-        expected = _Product(1, ())
+        expected, symbolic = 1, False
         for dim in order:
-            size = self.shape[dim]
-            stride = self.strides[dim] if self.strides else "?"
-            # The step of a dimension of one element means nothing.
-            if size != 1 and not expected.matches(stride):
+            size, step = self.shape[dim], steps[dim]
+            # The step of a dimension of one element means nothing. One that is not told can only
+            # be symbolic: a static stride is always told.
+            if size != 1 and step != expected and not (symbolic and step is None):
                 return False
-            expected = expected.times(size)
+            if isinstance(size, Dim):
+                symbolic = True
+                expected *= _value(size.name) or _symbol(size.name)
+            else:
+                expected *= max(size, 1)
         return True
 
     def conform(self, value: object, path: str) -> NDArray[np.generic]:
@@ -168,7 +179,9 @@ class TensorSpec:
             )
         got = f"{value.dtype.name} {_shape_text(value.shape)}"
         if value.dtype.name not in DTYPES:
-            raise InputTypeError(f"{path}: expected {self}, got {got}, which torch has no dtype for")
+            raise InputTypeError(
+                f"{path}: expected {self}, got {got}, which torch has no dtype for"
+            )
         if value.dtype.name != (self.dtype or value.dtype.name):
             raise InputTypeError(
                 f"{path}: expected {self}, got {got}. Convert it: .astype({self.dtype!r})"
@@ -184,9 +197,9 @@ class TensorSpec:
                         f"{path}: expected {self}, got {got}: "
                         f"dimension {dim} must be {wanted}, not {size}"
                     )
-        return self._laid_out(value)
+        return self._laid_out(value, path)
 
-    def _laid_out(self, value: NDArray[np.generic]) -> NDArray[np.generic]:
+    def _laid_out(self, value: NDArray[np.generic], path: str) -> NDArray[np.generic]:
         import numpy as np
 
         native = value.astype(value.dtype.newbyteorder("="), copy=False)
@@ -196,41 +209,55 @@ class TensorSpec:
             dense = np.require(native.transpose(outermost_first), requirements=["C", "A"])
             return dense.transpose(np.argsort(outermost_first))
         strides = [int(stride) for stride in self.strides]
-        if any(step == 0 and size > 1 for step, size in zip(strides, value.shape, strict=True)):
-            raise InputError(
-                f"{self.name}: the model was exported with a broadcast input (strides "
-                f"{', '.join(self.strides)}); pass np.broadcast_to(...) of the same form"
-            )
-        extent = 1 + sum((n - 1) * step for n, step in zip(value.shape, strides, strict=True))
-        memory = np.empty(max(extent, 1), native.dtype)
+        extent = 1
+        for step, size in sorted(zip(strides, value.shape, strict=True)):
+            if size > 1 and step < extent:
+                raise InputError(
+                    f"{path}: the model was exported with an input whose elements share memory "
+                    f"(strides {', '.join(self.strides)}), which aoti cannot copy to; pass an "
+                    "array of the same form (np.broadcast_to, np.lib.stride_tricks.as_strided)"
+                )
+            extent += max(size - 1, 0) * step
+        memory = np.empty(extent, native.dtype)
         steps = [step * native.itemsize for step in strides]
         copy = np.lib.stride_tricks.as_strided(memory, value.shape, steps)
         copy[...] = native
         return copy
 
 
-@dataclass(frozen=True, slots=True)
-class _Product:
-    """A stride as a number times symbols: what dense strides always are."""
+@functools.lru_cache(maxsize=1024)
+def _value(expression: str) -> int:
+    """What a sum of products comes to if each symbol in it stands for a large number of its own;
+    0 for any other text. Expressions of one value are equal, but for a chance of about 2**-60.
+    """
+    words = r"(?:\b\d{1,18}\b|\b[A-Za-z_]\w*\b|[-+*() ])+"
+    if len(expression) > 200 or not re.fullmatch(words, expression, re.ASCII):
+        return 0
+    try:
+        return _evaluate(ast.parse(expression.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return 0
 
-    factor: int
-    symbols: tuple[str, ...]
 
-    def times(self, size: int | Dim) -> _Product:
-        if isinstance(size, Dim):
-            return _Product(self.factor, tuple(sorted((*self.symbols, size.name))))
-        return _Product(self.factor * size, self.symbols)
+def _evaluate(node: ast.expr) -> int:
+    match node:
+        case ast.Constant(int(number)):
+            return number
+        case ast.Name(name):
+            return _symbol(name)
+        case ast.UnaryOp(ast.USub(), operand):
+            return -_evaluate(operand)
+        case ast.BinOp(left, ast.Add(), right):
+            return _evaluate(left) + _evaluate(right)
+        case ast.BinOp(left, ast.Sub(), right):
+            return _evaluate(left) - _evaluate(right)
+        case ast.BinOp(left, ast.Mult(), right):
+            return _evaluate(left) * _evaluate(right)
+    raise ValueError("not a sum of products")
 
-    def matches(self, stride: str) -> bool:
-        """Whether the text of a stride says this. What is not told ("?") can only be symbolic:
-        a static stride is always told.
-        """
-        if stride == "?":
-            return bool(self.symbols)
-        factors = [part.strip() for part in stride.split("*")]
-        numbers = [int(part) for part in factors if part.isdecimal()]
-        symbols = sorted(part for part in factors if not part.isdecimal())
-        return _Product(math.prod(numbers), tuple(symbols)) == self
+
+def _symbol(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 class Signature:
@@ -260,9 +287,31 @@ class Signature:
             )
 
     def layouts(self) -> list[Layout] | None:
-        """What the core needs to check the inputs. Raises what `TensorSpec.layout` raises."""
+        """What the core needs to check the inputs.
+
+        Raises
+        ------
+        IncompatiblePackageError
+            As `TensorSpec.layout`, or a size depends on another one: the core can only check that
+            sizes are equal, and kernels read out of bounds where they are not what they assume.
+        """
+        if self.inputs is None:
+            return None
+        self._check_independent()
         symbols: dict[str, int] = {}
-        return None if self.inputs is None else [spec.layout(symbols) for spec in self.inputs]
+        return [spec.layout(symbols) for spec in self.inputs]
+
+    def _check_independent(self) -> None:
+        shapes = [spec.shape or () for spec in self.inputs or ()]
+        names = {size.name for shape in shapes for size in shape if isinstance(size, Dim)}
+        uses: dict[str, str] = {}
+        for name in sorted(filter(_value, names)):
+            for symbol in re.findall(r"[A-Za-z_]\w*", name):
+                if (other := uses.setdefault(symbol, name)) != name:
+                    raise IncompatiblePackageError(
+                        f"the model takes sizes that depend on each other ({other}, {name}), which "
+                        "aoti cannot check; export it with dimensions that are equal or independent"
+                    )
 
     def repair(self, index: int, values: Sequence[object]) -> NDArray[np.generic]:
         """What to pass for ``values[index]``, which the core could not take as it is.
@@ -311,14 +360,17 @@ def _conversion(value: object, dtype: str | None) -> str:
 
 # -- reading wrapper.cpp -------------------------------------------------------------------------
 
-_INPUT = re.compile(r"ConstantHandle (\w+) = ConstantHandle\(input_handles\[(\d+)\]\);")
+# Numbers are cut short, so that a hostile text gives none that Python or the core refuses.
+_INPUT = re.compile(r"ConstantHandle (\w+) = ConstantHandle\(input_handles\[(\d{1,6})\]\);")
 _CHECKS_END = re.compile(r"void AOTInductorModel::run_impl\(")
 _DTYPE = re.compile(r"_expected_dtype = aoti_torch_dtype_(\w+)\(\)")
-_DEVICE = re.compile(r"_expected_device_type = (\d+);")
-_STATIC = re.compile(r"if \((-?\d+) != \w+_(size|stride)\[(\d+)\]\)")
-_BOUND = re.compile(r"if \(\w+_size\[(\d+)\] ([<>]) (\d+)\)")
-_SYMBOL = re.compile(r"int64_t (\w+) = (\w+)_size\[(\d+)\];")
+_DEVICE = re.compile(r"_expected_device_type = (\d{1,3});")
+_STATIC = re.compile(r"if \((\d{1,18}) != \w+_(size|stride)\[(\d{1,2})\]\)")
+_BOUND = re.compile(r"if \(\w+_size\[(\d{1,2})\] ([<>]) (\d{1,19})\)")
+_SYMBOL = re.compile(r"int64_t ([a-z]+\d+) = (\w+)_size\[(\d{1,2})\];")
 _ASSERT = re.compile(r"assert_size_stride\((\w+), \{([^{}]*)\}, \{([^{}]*)\}")
+_UNREADABLE = re.compile(r"::|\d{19}")  # functions, whose arguments have commas; too large
+_MAX_RANK = 64
 
 
 def read_wrapper(source: str) -> tuple[TensorSpec, ...] | None:
@@ -337,41 +389,53 @@ def read_wrapper(source: str) -> tuple[TensorSpec, ...] | None:
     """
     end = _CHECKS_END.search(source)
     checks_end = end.start() if end else len(source)
-    found = [match for match in _INPUT.finditer(source, 0, checks_end)]
+    found = list(_INPUT.finditer(source, 0, checks_end))
     if [int(match[2]) for match in found] != list(range(len(found))) or not found:
         return None
     run = source[checks_end:]
-    sizes: dict[tuple[str, int], str] = {
-        (match[2], int(match[3])): match[1] for match in _SYMBOL.finditer(run)
-    }
+    symbols: dict[str, dict[int, str]] = {}
+    for match in _SYMBOL.finditer(run):
+        symbols.setdefault(match[2], {})[int(match[3])] = match[1]
     asserted: dict[str, tuple[list[str], list[str]]] = {}
     for match in _ASSERT.finditer(run):
-        asserted.setdefault(match[1], (_expressions(match[2]), _expressions(match[3])))
+        sizes, strides = _expressions(match[2]), _expressions(match[3])
+        if len(sizes) == len(strides) <= _MAX_RANK and not _UNREADABLE.search(match[0]):
+            asserted.setdefault(match[1], (sizes, strides))
     ends = [match.start() for match in found[1:]] + [checks_end]
     return tuple(
-        _read_input(source[match.end() : stop], match[1], sizes, asserted.get(match[1]))
+        _read_input(
+            source[match.end() : stop],
+            match[1],
+            symbols.get(match[1], {}),
+            asserted.get(match[1]),
+        )
         for match, stop in zip(found, ends, strict=True)
     )
 
 
 def read_call_spec(source: str) -> tuple[str, str] | None:
     """The input and the output treespec in the text of ``*.wrapper.cpp``, None without them."""
-    found = [
-        re.search(rf'{name}_spec_ = R"\((.*?)\)";', source, re.DOTALL) for name in ("in", "out")
-    ]
-    return (found[0][1], found[1][1]) if found[0] and found[1] else None
+    # Not a regex: where the end is missing, it would look for it again from every start.
+    found = []
+    for name in ("in", "out"):
+        _, _, rest = source.partition(f'{name}_spec_ = R"(')
+        spec, end, _ = rest.partition(')";')
+        if not end:
+            return None
+        found.append(spec)
+    return found[0], found[1]
 
 
 def _expressions(text: str) -> list[str]:
     """``s77, 10L`` as ``["s77", "10"]``."""
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in text.replace("static_cast<int64_t>", "").split(",")]
     return [re.sub(r"\b(\d+)L\b", r"\1", part) for part in parts if part]
 
 
 def _read_input(
     checks: str,
     name: str,
-    symbols: dict[tuple[str, int], str],
+    symbols: dict[int, str],
     asserted: tuple[list[str], list[str]] | None,
 ) -> TensorSpec:
     static = {(what, int(dim)): value for value, what, dim in _STATIC.findall(checks)}
@@ -379,7 +443,7 @@ def _read_input(
     dtype = _DTYPE.search(checks)
     device = _DEVICE.search(checks)
     told = [dim for _, dim in static] + [dim for dim, _ in bounds]
-    told += [dim for symbol_of, dim in symbols if symbol_of == name]
+    told += symbols
     # The innermost stride of a dense tensor is always told: where nothing is, it is a scalar.
     rank = len(asserted[0]) if asserted else max(told, default=-1) + 1
     shape: list[int | Dim] = []
@@ -387,9 +451,12 @@ def _read_input(
         if ("size", dim) in static:
             shape.append(int(static["size", dim]))
             continue
-        symbol = symbols.get((name, dim)) or (asserted[0][dim] if asserted else "?")
-        if not re.fullmatch(r"[a-z]+\d+", symbol):
-            symbol = f"{name}.{dim}"  # an expression or unknown: agrees with nothing else
+        symbol = asserted[0][dim] if asserted else symbols.get(dim, "?")
+        if symbol.isdecimal():
+            shape.append(int(symbol))
+            continue
+        if not _value(symbol):
+            symbol = f"{name}.{dim}"  # agrees with nothing else
         shape.append(Dim(symbol, bounds.get((dim, "<")), bounds.get((dim, ">"))))
     strides = tuple(
         asserted[1][dim] if asserted else static.get(("stride", dim), "?") for dim in range(rank)

@@ -38,6 +38,18 @@ def packages() -> Path:
     return _export(script, ROOT / "build/packages", inputs)
 
 
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The package of MiniLM-L6, the one that tools/demo exports too."""
+    path = ROOT / "build/models/minilm.pt2"
+    sources = [ROOT / "tools/minilm.py", ROOT / "aoti/exporting/export.py"]
+    if not path.exists() or any(s.stat().st_mtime > path.stat().st_mtime for s in sources):
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-W", "ignore", str(sources[0]), str(path)]
+        subprocess.run(command, check=True, env=env)
+    return path
+
+
 @pytest.fixture
 def mlp(packages: Path):
     """The loaded 10-16-1 network."""
@@ -63,7 +75,8 @@ def run_python(tmp_path: Path):
         scratch.mkdir(exist_ok=True)
         process = subprocess.run(
             [sys.executable, "-W", "error", "-c", program, *map(str, arguments)],
-            env={**os.environ, "TMPDIR": str(scratch), **env},
+            # Safe path: no directory that the tests happen to run in goes before PYTHONPATH.
+            env={**os.environ, "TMPDIR": str(scratch), "PYTHONSAFEPATH": "1", **env},
             capture_output=True,
             text=True,
             check=False,

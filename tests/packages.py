@@ -109,7 +109,7 @@ class Slow(nn.Module):
 class Scalars(nn.Module):
     """Arguments that are no tensors: compiled in."""
 
-    def forward(self, x, n: int, flag: bool = True):  # noqa: FBT001, FBT002
+    def forward(self, x, n: int, flag: bool = True):
         return x * n if flag else x
 
 

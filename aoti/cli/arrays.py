@@ -55,7 +55,7 @@ def write_outputs(destination: str, outputs: Mapping[str, Array]) -> None:
     path = Path(destination)
     try:
         if path.suffix == ".npz":
-            np.savez(path, allow_pickle=False, **outputs)  # type: ignore[arg-type]
+            np.savez(path, allow_pickle=False, **outputs)
         elif path.suffix == ".npy":
             (array,) = outputs.values()
             np.save(path, array, allow_pickle=False)

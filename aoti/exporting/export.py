@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch._inductor import aoti_compile_and_package
+from torch.utils._pytree import tree_map_only
 
 # Inductor's defaults compile for the very machine and thread count of the export. These make a
 # package run on every x86-64 machine of the last ten years, on as many threads as it is given.
@@ -25,7 +26,7 @@ def export(
     kwargs: Mapping[str, Any] | None = None,
     *,
     path: str | os.PathLike[str],
-    dynamic_shapes: Mapping[str, Any] | tuple[Any, ...] | list[Any] | None = None,
+    dynamic_shapes: dict[str, Any] | tuple[Any, ...] | list[Any] | None = None,
     metadata: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -67,9 +68,8 @@ def export(
     if isinstance(module, torch.export.ExportedProgram):
         program = module
     else:
-        program = torch.export.export(
-            module, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes
-        )
+        args, kwargs = _distinct((args, dict(kwargs or {})))
+        program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
     configs = {
         **_PORTABLE,
         "aot_inductor.metadata": dict(metadata or {}),
@@ -79,8 +79,25 @@ def export(
     with tempfile.TemporaryDirectory(prefix=".aoti-export-", dir=target.parent) as scratch:
         # The stem is the prefix of every name in the archive, so it has to be the final one.
         partial = Path(scratch) / target.name
-        aoti_compile_and_package(
-            program, package_path=str(partial), inductor_configs=configs
-        )
-        os.replace(partial, target)
+        # Inductor ignores `freezing` while gradients are on.
+        with torch.no_grad():
+            aoti_compile_and_package(program, package_path=str(partial), inductor_configs=configs)
+        partial.replace(target)
     return target
+
+
+def _distinct(arguments: Any) -> Any:
+    """Replace each further appearance of a tensor among the examples by a copy.
+
+    The tracer takes one tensor at two places for one input, and the compiled model would then read
+    the second place for both.
+    """
+    seen: set[int] = set()
+
+    def copy_if_seen(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) in seen:
+            return tensor.clone()
+        seen.add(id(tensor))
+        return tensor
+
+    return tree_map_only(torch.Tensor, copy_if_seen, arguments)

@@ -43,8 +43,7 @@ Failure guarded(Body&& body) noexcept {
   try {
     return std::forward<Body>(body)();
   } catch (const c10::Error& error) {
-    return detail::describe(
-        Fault::kExecution, error.what_without_backtrace(), error.what());
+    return detail::describe(Fault::kExecution, error.what_without_backtrace(), error.what());
   } catch (const std::bad_alloc& error) {
     return detail::describe(Fault::kMemory, error.what(), "");
   } catch (const std::exception& error) {

@@ -38,17 +38,17 @@ inline Failure open(
     std::vector<std::string>& constant_fqns) noexcept {
   return guarded([&]() -> Failure {
     const std::lock_guard<std::mutex> lock(construction_mutex());
-    loader = std::make_unique<Loader>(
-        path, model_name, single_threaded, num_runners, device_index);
+    loader = std::make_unique<Loader>(path, model_name, single_threaded, num_runners, device_index);
     call_spec = loader->get_call_spec();
     constant_fqns = loader->get_constant_fqns();
     return {};
   });
 }
 
-// Runs once, taking the inputs' references. `outputs` is replaced.
+// Runs once, taking the inputs' references. `outputs` is replaced. The loader is looked at only with
+// a permit in hand: without one, close() may be freeing it.
 inline Failure run(
-    Loader* loader,
+    const std::unique_ptr<Loader>& loader,
     Permits& permits,
     std::vector<at::Tensor>& inputs,
     std::vector<at::Tensor>& outputs) noexcept {
@@ -64,7 +64,7 @@ inline Failure run(
 
 // The same run `repeats` times on the same inputs: what a call costs without Python.
 inline Failure time_runs(
-    Loader* loader,
+    const std::unique_ptr<Loader>& loader,
     Permits& permits,
     const std::vector<at::Tensor>& inputs,
     std::size_t repeats,
@@ -83,13 +83,19 @@ inline Failure time_runs(
   });
 }
 
-// Waits until nothing runs, then destroys the loader. Harmless the second time.
+// Waits until nothing runs, then destroys the loader. Harmless the second time, from any thread.
 inline void close(std::unique_ptr<Loader>& loader, Permits& permits) noexcept {
-  permits.close();
   static_cast<void>(guarded([&]() -> Failure {
-    loader.reset();
+    if (permits.close()) {
+      loader.reset();
+    }
     return {};
   }));
+}
+
+// Gives up a loader that this process inherited by a fork, with locks in whatever state they were.
+inline void abandon(std::unique_ptr<Loader>& loader) noexcept {
+  static_cast<void>(loader.release());
 }
 
 }  // namespace aoti

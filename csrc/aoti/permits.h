@@ -5,6 +5,7 @@
 // throws is never woken again (model_container.h notifies only on success).
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <cstddef>
 
@@ -47,20 +48,27 @@ class Permits {
   }
 
   // Turns away all who wait or come later, and returns when every permit is back: after this,
-  // nothing runs. May be called more than once and from several threads.
-  void close() noexcept {
+  // nothing runs. True for the first of all callers only, who may then free what was guarded. In a
+  // forked child it is never true: permits that were out at the fork do not come back there.
+  bool close() noexcept {
+    if (getpid() != owner_) {
+      return false;
+    }
     pthread_mutex_lock(&mutex_);
+    const bool first = !closed_;
     closed_ = true;
     pthread_cond_broadcast(&changed_);
     while (free_ != total_) {
       pthread_cond_wait(&changed_, &mutex_);
     }
     pthread_mutex_unlock(&mutex_);
+    return first;
   }
 
  private:
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t changed_ = PTHREAD_COND_INITIALIZER;
+  const pid_t owner_ = getpid();
   const std::size_t total_;
   std::size_t free_;
   bool closed_ = false;

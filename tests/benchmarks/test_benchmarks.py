@@ -1,0 +1,28 @@
+"""The benchmarks run, at a size that says nothing about speed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "figure"),
+    [("cold_start", ["--repeats", "1"], "aoti"), ("calls", ["--rounds", "1"], "aoti call, us")],
+)
+def test_a_benchmark_runs(packages, tmp_path, rows, script, options, figure):
+    np.savez(tmp_path / "inputs.npz", rows)
+    command = [sys.executable, HERE / f"{script}.py", packages / "mlp.pt2", tmp_path / "inputs.npz"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    out = subprocess.run(
+        [*command, "--json", *options], env=environment, capture_output=True, check=True
+    ).stdout
+    assert json.loads(out)[figure]

@@ -1,0 +1,261 @@
+"""The command line: what it prints, how it fails, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import aoti
+from aoti.cli import run
+
+ROW = {"data": list(range(10)), "shape": [1, 10]}
+
+
+@pytest.fixture
+def aoti_command():
+    """Run the console script; give exit code, standard output, standard error."""
+
+    def command(*arguments, stdin=""):
+        script = [sys.executable, "-W", "error", "-c", "from aoti.cli import main; main()"]
+        process = subprocess.run(
+            [*script, *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return process.returncode, process.stdout, process.stderr
+
+    return command
+
+
+@pytest.fixture
+def expected(mlp):
+    return float(mlp(np.arange(10, dtype=np.float32)[None])[0, 0])
+
+
+def test_infer_reads_standard_input_and_prints_a_table(aoti_command, packages, expected):
+    code, out, err = aoti_command(
+        "infer", "-m", packages / "mlp.pt2", "-i", "-", stdin=json.dumps(ROW)
+    )
+    assert (code, err) == (0, "")
+    assert f"{expected:.5f}".rstrip("0") in out
+    assert "ms on cpu" in out
+
+
+def test_infer_json_holds_everything(packages, tmp_path, capsys, expected):
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps([{**ROW, "dtype": "float32"}]))
+    assert run(["infer", "-m", str(packages / "mlp.pt2"), "-i", str(source), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["device"] == "cpu"
+    assert document["latency_ms"] > 0
+    assert document["memory_bytes"] is None
+    output = document["outputs"]["output"]
+    assert output["shape"] == [1, 1]
+    assert output["dtype"] == "float32"
+    assert output["data"] == pytest.approx([expected])
+
+
+@pytest.mark.parametrize("kind", [".npy", ".npz", ".json"])
+def test_infer_writes_what_it_can_read(packages, tmp_path, capsys, expected, kind):
+    source, target = tmp_path / "in.npy", tmp_path / f"out{kind}"
+    np.save(source, np.arange(10, dtype=np.float32)[None])
+    model = str(packages / "mlp.pt2")
+    assert run(["infer", "-m", model, "-i", str(source), "-o", str(target)]) == 0
+    if kind == ".json":
+        value = json.loads(target.read_text())["output"]["data"][0]
+    elif kind == ".npz":
+        value = np.load(target)["output"][0, 0]
+    else:
+        value = np.load(target)[0, 0]
+    assert value == pytest.approx(expected)
+
+
+def test_infer_takes_several_inputs_by_name_and_by_position(packages, tmp_path, capsys):
+    with aoti.load(packages / "shared.pt2") as model:
+        names = [spec.name for spec in model.inputs]
+    x, y = np.ones((2, 3), np.float32), np.ones((2, 5), np.float32)
+    by_name, by_position = tmp_path / "name.npz", tmp_path / "position.npz"
+    np.savez(by_name, **dict(zip(reversed(names), (y, x), strict=True)))
+    np.savez(by_position, x, y)
+    in_json = tmp_path / "in.json"
+    forms = {
+        name: {"data": a.ravel().tolist(), "shape": a.shape}
+        for name, a in zip(names, (x, y), strict=True)
+    }
+    in_json.write_text(json.dumps(forms))
+    for source in (by_name, by_position, in_json):
+        arguments = ["infer", "-m", str(packages / "shared.pt2"), "-i", str(source), "--json"]
+        assert run(arguments) == 0
+        output = json.loads(capsys.readouterr().out)["outputs"]["output"]
+        assert output == {"data": [5.0] * 6, "shape": [2, 3], "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"data": [1, 2, 3], "shape": [1, 10]}, "3 elements of data, but shape [1, 10] has 10"),
+        ({"data": [1] * 10, "shape": [1, 10], "dtype": "int64"}, "expected float32"),
+        ({"data": [1] * 10, "shape": [1, 10], "dtype": "float99"}, "float99"),
+        ({"data": ["a"] * 10, "shape": [1, 10]}, "could not convert"),
+        ({"data": [1.5], "shape": [1], "dtype": "int8"}, "does not fit into int8"),
+        ({"data": [300], "shape": [1], "dtype": "uint8"}, "uint8"),
+        ({"data": [1] * 9, "shape": [1, 9]}, "dimension 1 must be 10, not 9"),
+        ({"data": [1], "shape": "x"}, "in.json"),
+        ({"data": [[1], [1, 2]]}, "in.json"),
+        ({"date": []}, "holds date; the model takes args.0"),
+        ([ROW, ROW], "holds 2 arrays, the model takes 1"),
+        ([1], 'expected {"data"'),
+        ("text", 'expected {"data"'),
+    ],
+)
+def test_a_wrong_input_is_one_line_and_code_2(packages, tmp_path, capsys, document, message):
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps(document))
+    assert run(["infer", "-m", str(packages / "mlp.pt2"), "-i", str(source)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["infer", "-m", "none.pt2", "-i", "-"], 2, "no package at none.pt2"),
+        (["infer", "-m", "{mlp}", "-i", "none.npy"], 2, "cannot read none.npy"),
+        (["infer", "-m", "{mlp}", "-i", "{mlp}"], 2, "cannot read"),
+        (["infer", "-m", "{mlp}", "-i", "-", "-o", "x.txt"], 2, "must end in"),
+        (["infer", "-m", "{mlp}", "--model-name", "x", "-i", "-"], 2, "it holds 'model'"),
+        (["infer", "-m", "{mlp}", "--device", "cuda", "-i", "-"], 1, "compiled for cpu"),
+        (["infer"], 2, "Missing option"),
+        (["info", "none.pt2"], 2, "no package"),
+        (["info", "{program}"], 1, "torch.export.save"),
+        (["test-device", "cuda:0"], 1, "cannot use cuda:0"),
+        (["test-device", "gpu"], 1, "is no device"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_errors_say_what_to_do(packages, capsys, arguments, code, message):
+    paths = {"mlp": packages / "mlp.pt2", "program": packages / "program.pt2"}
+    assert run([argument.format(**paths) for argument in arguments]) == code
+    out, err = capsys.readouterr()
+    assert message in err
+    assert "Traceback" not in err + out
+
+
+def test_a_failing_model_is_code_1(packages, tmp_path, capfd):
+    source = tmp_path / "in.npy"
+    np.save(source, np.array([99]))
+    assert run(["infer", "-m", str(packages / "lookup.pt2"), "-i", str(source)]) == 1
+    assert "aoti: index out of bounds" in capfd.readouterr().err
+
+
+def test_info_shows_a_package_without_loading_it(packages, capsys):
+    assert run(["info", str(packages / "tree.pt2")]) == 0
+    out = capsys.readouterr().out
+    for word in ("device", "cpu", "scale", "mask", "bool", "3 x 4", "float32"):
+        assert word in out
+    assert run(["info", str(packages / "mlp.pt2"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (model,) = document["models"]
+    assert model["device"] == "cpu"
+    assert model["metadata"] == {"author": "the tests"}
+    assert model["inputs"][0]["shape"][1] == 10
+    assert len(document["sha256"]) == 64
+
+
+def test_info_needs_no_libtorch(packages, run_python):
+    program = """
+import sys
+from aoti.cli import run
+sys.exit(run(["info", sys.argv[1], "--json"]) or "aoti._core" in sys.modules)
+"""
+    assert json.loads(run_python(program, packages / "mlp.pt2", LIBTORCH="/nowhere"))
+
+
+def test_test_device_lists_and_tests(capsys):
+    assert run(["test-device", "--json"]) == 0
+    (cpu,) = json.loads(capsys.readouterr().out)
+    assert cpu["device"] == "cpu"
+    assert cpu["cores"] >= 1
+    assert run(["test-device", "cpu"]) == 0
+    assert "computed right" in capsys.readouterr().out
+
+
+def test_no_libtorch_is_one_line_that_says_what_to_do(packages, run_python):
+    program = """
+import sys
+from aoti.cli import run
+sys.exit(run(["infer", "-m", sys.argv[1], "-i", "-"]))
+"""
+    said = run_python(program, packages / "mlp.pt2", check=False, LIBTORCH="/nowhere")
+    assert said.count("\n") == 1
+    assert said.startswith("aoti: LIBTORCH=/nowhere holds no lib/libtorch_cpu.so")
+
+
+def test_version_and_help(capsys):
+    assert run(["--version"]) == 0
+    assert aoti.__version__ in capsys.readouterr().out
+    for verb in ("infer", "info", "test-device"):
+        assert run([verb, "--help"]) == 0
+        assert "Example:" in capsys.readouterr().out
+
+
+# -- the end of the process ----------------------------------------------------------------------
+
+
+def test_output_arrives_whole_in_a_slow_pipe(packages, tmp_path):
+    source = tmp_path / "in.npy"
+    np.save(source, np.zeros((1024, 10), np.float32))
+    program = "from aoti.cli import main; main()"
+    arguments = ["infer", "-m", packages / "mlp.pt2", "-i", source, "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE
+    )
+    time.sleep(1)
+    with process.stdout as stdout:
+        document = json.loads(stdout.read())
+    assert process.wait() == 0
+    assert len(document["outputs"]["output"]["data"]) == 1024
+
+
+def test_a_closed_pipe_is_no_traceback(packages):
+    program = "from aoti.cli import main; main()"
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(
+        [sys.executable, "-c", program, "info", str(packages / "mlp.pt2")],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert process.stderr == b""
+    assert process.returncode == 1
+
+
+def test_nothing_is_left_in_the_temporary_directory(packages, tmp_path):
+    program = "from aoti.cli import main; main()"
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    arguments = ["infer", "-m", str(packages / "mlp.pt2"), "-i", "-"]
+    subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        input=json.dumps(ROW).encode(),
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    assert list(scratch.iterdir()) == []
+
+
+def test_only_the_console_script_ends_the_process(packages, capsys):
+    assert run(["info", str(packages / "mlp.pt2")]) == 0  # and here we are still

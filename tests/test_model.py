@@ -1,0 +1,392 @@
+"""Loading, calling, lifetimes, errors."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import weakref
+from collections import OrderedDict, namedtuple
+
+import numpy as np
+import pytest
+
+import aoti
+
+Pair = namedtuple("Pair", ["first", "second"])
+
+
+def expected_mlp(packages, rows):
+    """What eager torch computes, from the weights alone."""
+    torch = pytest.importorskip("torch")
+    weights = {k: v.numpy() for k, v in torch.load(packages / "mlp.pth").items()}
+    hidden = np.maximum(rows @ weights["l1.weight"].T + weights["l1.bias"], 0)
+    return 1 / (1 + np.exp(-(hidden @ weights["l2.weight"].T + weights["l2.bias"])))
+
+
+# -- calls ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8, 1024])
+def test_a_call_gives_what_the_module_gives(packages, mlp, batch):
+    rows = np.random.default_rng(batch).standard_normal((batch, 10), dtype=np.float32)
+    np.testing.assert_allclose(mlp(rows), expected_mlp(packages, rows), atol=1e-6)
+
+
+def test_all_ways_to_run_agree(mlp, rows):
+    called = mlp(rows)
+    assert mlp.run([rows])[0].tolist() == called.tolist()
+    assert mlp.run((rows,))[0].tolist() == called.tolist()
+    result = mlp.infer([rows])
+    assert result.outputs[0].tolist() == called.tolist()
+    assert result.latency_ms > 0
+    assert result.memory_bytes is None
+    boxed = [rows]
+    assert mlp.boxed_run(boxed)[0].tolist() == called.tolist()
+    assert boxed == []
+
+
+def test_a_tree_of_arguments_comes_back_as_the_exported_tree(packages):
+    x, y = np.full((3, 4), 3, np.float32), np.full((3, 4), 2, np.float32)
+    mask = np.zeros((3, 4), bool)
+    kwargs = {"mask": mask, "options": {"scale": y}}  # in another order than exported
+    with aoti.load(packages / "tree.pt2") as model:
+        out = model({"y": {"z": y}, "x": x}, [x, y], Pair(x, y), **kwargs)
+    assert list(out) == ["sum", "list", "pair", "mask"]
+    assert out["sum"][0, 0] == 5
+    assert isinstance(out["list"], list)
+    assert isinstance(out["list"][1], tuple)
+    assert (out["list"][0][0, 0], out["list"][1][0][0, 0]) == (6, 3)
+    first, second = out["pair"]  # its class is not imported here, and its fields are not recorded
+    assert (first[0, 0], second[0, 0]) == (1, 4)
+    assert isinstance(out["mask"], OrderedDict)
+    assert out["mask"]["inverse"].all()
+
+
+def test_names_and_specs_are_those_of_the_call(packages):
+    with aoti.load(packages / "tree.pt2") as model:
+        names = [spec.name for spec in model.inputs]
+        assert names[:2] == ["x", "z"]
+        assert names[-2:] == ["scale", "mask"]
+        assert model.inputs[-1].dtype == "bool"
+        assert model.inputs[0].shape == (3, 4)
+        assert len(model.outputs) == 6
+
+
+def test_a_type_only_the_exporter_knows_leaves_run_usable(packages):
+    x = np.ones((3, 4), np.float32)
+    with aoti.load(packages / "registered.pt2") as model:
+        with pytest.raises(aoti.PackageError, match=r"packages\.Result.*run\(\)"):
+            model(x)
+        assert model.run([x])[0].tolist() == (x + 1).tolist()
+
+
+def test_arguments_that_are_no_tensors_are_ignored_with_one_warning(packages, recwarn):
+    x = np.ones((3, 4), np.float32)
+    with aoti.load(packages / "scalars.pt2") as model:
+        with pytest.warns(UserWarning, match="compiled in at the export"):
+            assert model(x, 3).tolist() == (x * 3).tolist()
+        assert model(x, 3).tolist() == (x * 3).tolist()
+        with pytest.raises(aoti.InputError, match="takes 1 arrays, got 0"):
+            model(None, 3)
+
+
+def test_every_shared_dtype_passes_without_a_copy(packages):
+    names = "bool uint8 int8 int16 int32 int64 uint16 uint32 uint64 "
+    names += "float16 float32 float64 complex64 complex128"
+    arrays = {name: np.arange(6).reshape(2, 3).astype(name) for name in names.split()}
+    with aoti.load(packages / "dtypes.pt2") as model:
+        out = model(**arrays)
+    for name, array in arrays.items():
+        assert out[name].dtype == array.dtype
+        assert np.array_equal(out[name], array)
+        assert np.shares_memory(out[name], array), name
+
+
+def test_both_spellings_of_int64_are_int64(packages):
+    index = np.array([1, 2], dtype=np.longlong)
+    with aoti.load(packages / "lookup.pt2") as model:
+        assert model(index)[0].tolist() == [4, 5, 6, 7]
+        assert model(index.astype(np.int_))[1].tolist() == [8, 9, 10, 11]
+
+
+# -- what is checked -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "error", "message"),
+    [
+        (np.ones((3, 10)), aoti.InputTypeError, r"args\[0\]: expected float32 .* got float64"),
+        (np.ones((3, 10), np.float16), aoti.InputTypeError, "got float16"),
+        (np.ones((3, 10), np.int32), aoti.InputTypeError, "got int32"),
+        (np.ones((3, 9), np.float32), aoti.InputError, "dimension 1 must be 10, not 9"),
+        (np.ones((3, 11), np.float32), aoti.InputError, "dimension 1 must be 10, not 11"),
+        (np.ones(10, np.float32), aoti.InputError, "expected 2 dimensions"),
+        (np.ones((3, 10, 1), np.float32), aoti.InputError, "expected 2 dimensions"),
+        (np.float32(1), aoti.InputError, "expected 2 dimensions"),
+        (np.array([["x"] * 10]), aoti.InputTypeError, "torch has no dtype for"),
+        (np.array([[None] * 10]), aoti.InputTypeError, "torch has no dtype for"),
+        ([[1.0] * 10], aoti.InputTypeError, "got a list of 1"),
+        (None, aoti.InputTypeError, "got NoneType"),
+        (1.0, aoti.InputTypeError, "got float"),
+        ("rows", aoti.InputTypeError, "got str"),
+    ],
+)
+def test_a_wrong_argument_is_a_clear_error(mlp, rows, argument, error, message):
+    with pytest.raises(error, match=message):
+        mlp(argument)
+    assert mlp(rows).shape == (3, 1)
+
+
+@pytest.mark.parametrize("arguments", [(), (1, 2)])
+def test_a_wrong_number_of_arguments_is_a_clear_error(mlp, arguments):
+    with pytest.raises(aoti.InputError, match="1"):
+        mlp(*arguments)
+    with pytest.raises(aoti.InputError, match=f"takes 1 input, got {len(arguments)}"):
+        mlp.run(list(arguments))
+
+
+def test_run_wants_a_list_and_boxed_run_a_list_to_empty(mlp, rows):
+    with pytest.raises(TypeError, match="run takes a list of arrays"):
+        mlp.run(rows)
+    with pytest.raises(TypeError, match="run takes a list of arrays"):
+        mlp.infer(rows)
+    with pytest.raises(TypeError, match="empties a list"):
+        mlp.boxed_run((rows,))
+
+
+def test_a_torch_tensor_is_told_what_to_do(mlp):
+    torch = pytest.importorskip("torch")
+    with pytest.raises(aoti.InputTypeError, match=r"\.numpy\(\)"):
+        mlp(torch.ones(3, 10))
+
+
+def test_sizes_that_inputs_share_must_agree(packages):
+    x, y = np.ones((3, 3), np.float32), np.ones((4, 5), np.float32)
+    with aoti.load(packages / "shared.pt2") as model:
+        with pytest.raises(aoti.InputError, match=r"args\[1\]: dimension 0 is 4, but must be 3"):
+            model(x, y)
+        assert model(x, y[:3]).shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        lambda a: a[::-1],
+        lambda a: np.asfortranarray(a),
+        lambda a: np.repeat(a, 2, axis=0)[::2],
+        lambda a: a.astype(">f4"),
+        lambda a: np.broadcast_to(a[:1], a.shape),
+        lambda a: np.frombuffer(b"\0" + a.tobytes(), np.float32, offset=1).reshape(a.shape),
+    ],
+    ids=["reversed", "fortran", "strided", "byteswapped", "broadcast", "misaligned"],
+)
+def test_a_layout_the_kernels_do_not_take_is_copied(packages, mlp, rows, disturb):
+    array = disturb(rows)
+    np.testing.assert_allclose(mlp(array), expected_mlp(packages, array.astype("f4")), atol=1e-6)
+
+
+def test_exported_layouts_are_honoured(packages):
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((2, 3, 4, 5), dtype=np.float32)
+    matrix = rng.standard_normal((3, 4), dtype=np.float32)
+    with aoti.load(packages / "layouts.pt2") as model:
+        wanted = [image * 2, matrix + 1, matrix - 1]
+        for got, want in zip(model(image, matrix, matrix), wanted, strict=True):
+            np.testing.assert_array_equal(got, want)
+        channels_last = image.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+        transposed, strided = matrix.T.copy().T, np.repeat(matrix, 2, axis=1)[:, ::2]
+        got = model(channels_last, transposed, strided)
+        for array, want in zip(got, wanted, strict=True):
+            np.testing.assert_array_equal(array, want)
+
+
+# -- memory and lifetimes ------------------------------------------------------------------------
+
+
+def test_outputs_own_their_memory(packages, rows):
+    with aoti.load(packages / "mlp.pt2") as model:
+        out = model(rows)
+        kept = out.copy()
+        for _ in range(50):
+            model(rows * 2)
+    del model
+    gc.collect()
+    assert out.tolist() == kept.tolist()
+    out[:] = 7  # and may be written
+
+
+def test_outputs_that_are_inputs_share_and_keep_them(packages):
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    with aoti.load(packages / "alias.pt2") as model:
+        same, turned, more, weight, turned_weight = model(x)
+    assert np.shares_memory(same, x)
+    assert np.shares_memory(turned, x)
+    assert not np.shares_memory(more, x)
+    kept = weakref.ref(x)
+    del x, same
+    gc.collect()
+    assert kept() is not None
+    assert turned.tolist() == np.arange(12).reshape(3, 4).T.tolist()
+    # After close: the weights were copied out.
+    assert weight.tolist() == turned_weight.T.tolist() == np.arange(12).reshape(3, 4).tolist()
+    del turned
+    gc.collect()
+    assert kept() is None
+
+
+def test_an_output_over_a_read_only_input_is_read_only(packages):
+    x = np.ones((3, 4), np.float32)
+    x.flags.writeable = False
+    with aoti.load(packages / "alias.pt2") as model:
+        out = model(x)
+    assert [array.flags.writeable for array in out[:3]] == [False, False, True]
+
+
+def test_calls_keep_no_reference_to_their_arguments(mlp, rows):
+    before = sys.getrefcount(rows)
+    out = [mlp(rows) for _ in range(10)]
+    with pytest.raises(aoti.InputError):
+        mlp(rows[:, :5])
+    assert sys.getrefcount(rows) == before
+    references = sys.getrefcount(out[0])  # the list's and the argument's
+    assert references == 2
+
+
+def test_a_dropped_model_is_freed_at_once(packages, rows):
+    model = aoti.load(packages / "mlp.pt2")
+    model(rows)
+    loader = weakref.ref(model)
+    gc.disable()
+    try:
+        del model
+        assert loader() is None
+    finally:
+        gc.enable()
+
+
+def test_a_closed_model_refuses(packages, rows):
+    model = aoti.load(packages / "mlp.pt2")
+    with model:
+        model(rows)
+    model.close()
+    assert model.closed
+    assert repr(model).endswith("closed>")
+    for call in (model, lambda x: model.run([x]), lambda x: model.boxed_run([x])):
+        with pytest.raises(aoti.ModelClosedError):
+            call(rows)
+    assert model.constant_fqns
+    assert model.metadata
+
+
+def test_close_waits_for_runs_and_turns_waiting_ones_away(packages):
+    model = aoti.load(packages / "slow.pt2", num_runners=1)
+    x = np.full((1000, 1000), 1e-3, np.float32)
+    started, outcomes = threading.Barrier(4), []
+
+    def work():
+        started.wait()
+        try:
+            outcomes.append(model(x).shape)
+        except aoti.ModelClosedError:
+            outcomes.append("closed")
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    while not outcomes:  # one has run; the next one runs, the last one waits
+        pass
+    model.close()
+    for thread in threads:
+        thread.join()
+    assert (1000, 1000) in outcomes
+    assert "closed" in outcomes
+
+
+def test_the_gil_is_free_during_a_run(packages):
+    x = np.full((1000, 1000), 1e-3, np.float32)
+    with aoti.load(packages / "slow.pt2") as model:
+        runner = threading.Thread(target=model, args=(x,))
+        ticks = 0
+        runner.start()
+        while runner.is_alive():
+            ticks += 1
+            runner.join(0.001)
+    assert ticks > 10
+
+
+# -- loading -------------------------------------------------------------------------------------
+
+
+def test_what_a_package_says_of_itself(packages, mlp):
+    path = packages / "mlp.pt2"
+    assert mlp.metadata["author"] == "the tests"
+    assert mlp.metadata == mlp.get_metadata() == aoti.load_metadata_from_package(path)
+    assert mlp.metadata["AOTI_DEVICE_KEY"] == "cpu"
+    assert mlp.get_call_spec() == list(mlp.call_spec)
+    assert sorted(mlp.constant_fqns) == ["l1.bias", "l1.weight", "l2.bias", "l2.weight"] or (
+        sorted(mlp.get_constant_fqns()) == ["l1.bias", "l1.weight", "l2.weight"]
+    )
+    assert mlp.device == aoti.Device("cpu")
+    assert "float32" in repr(mlp)
+    assert str(path) in repr(mlp)
+
+
+def test_one_package_loads_many_times(packages, rows):
+    models = [aoti.load(packages / "mlp.pt2") for _ in range(5)]
+    assert len({model(rows).tobytes() for model in models}) == 1
+    for model in models[1:]:
+        model.close()
+    assert models[0](rows).shape == (3, 1)
+    models[0].close()
+
+
+def test_classmethod_and_options(packages, rows):
+    with aoti.AOTIModel.load(packages / "mlp.pt2", single_threaded=True, device="cpu") as model:
+        assert model(rows).shape == (3, 1)
+    with aoti.load(packages / "mlp.pt2", model_name="model", num_runners=3) as model:
+        assert model.num_runners == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_runners": 0}, ValueError, "at least 1"),
+        ({"num_runners": 2, "single_threaded": True}, ValueError, "one runner"),
+        ({"model_name": "other"}, aoti.ModelNotFoundError, "it holds 'model'"),
+        ({"device": "cuda"}, aoti.IncompatiblePackageError, "compiled for cpu, not for cuda"),
+        ({"device": "gpu"}, aoti.DeviceError, "is no device"),
+        ({"device_index": 1}, aoti.DeviceError, "no cpu device number 1"),
+    ],
+)
+def test_wrong_options_are_clear_errors(packages, options, error, message):
+    with pytest.raises(error, match=message):
+        aoti.load(packages / "mlp.pt2", **options)
+
+
+def test_a_missing_or_foreign_file_is_a_clear_error(packages, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no package at"):
+        aoti.load(tmp_path / "none.pt2")
+    with pytest.raises(aoti.PackageError, match=r"torch\.export\.save"):
+        aoti.load(packages / "program.pt2")
+
+
+def test_a_failing_run_is_one_line_with_the_rest_as_notes(packages):
+    with aoti.load(packages / "lookup.pt2") as model:
+        with pytest.raises(aoti.ExecutionError) as failure:
+            model(np.array([7]))
+        assert "index out of bounds" in str(failure.value)
+        assert "\n" not in str(failure.value)
+        assert failure.value.__notes__
+        assert model(np.array([4]))[0].tolist() == [16, 17, 18, 19]
+
+
+def test_models_load_in_a_process_without_torch(packages, run_python):
+    program = """
+import sys, numpy as np, aoti
+with aoti.load(sys.argv[1]) as model:
+    print(model(np.ones((2, 10), np.float32)).shape)
+assert not [name for name in sys.modules if name.split(".")[0] == "torch"]
+"""
+    assert run_python(program, packages / "mlp.pt2") == "(2, 1)\n"

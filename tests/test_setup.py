@@ -1,0 +1,341 @@
+"""What setup.py builds, for which libtorch, and what the built cores give away."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aoti._libtorch import cores
+
+pytest.importorskip("setuptools")
+
+ROOT = Path(__file__).parents[1]
+LIBRARIES = {"cpu": [], "cuda": ["libtorch_cuda.so"], "rocm": ["libtorch_hip.so"]}
+
+
+@pytest.fixture(scope="module")
+def build():
+    """The module setup.py. It calls setup() only where it is the program."""
+    spec = importlib.util.spec_from_file_location("_aoti_setup", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", list(sys.path))
+        patch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        yield module
+
+
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+    """An installed torch 2.13.0+cpu, whatever else is installed."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *sys.path])
+    return write_tree(tmp_path / "site/torch")
+
+
+def write_tree(root: Path, version: str = "2.13.0+cpu", backend: str = "cpu") -> Path:
+    """What a build needs to see of a libtorch."""
+    (root / "include/ATen").mkdir(parents=True)
+    (root / "lib").mkdir()
+    (root / "__init__.py").touch()
+    for name in ("libc10.so", "libtorch_cpu.so", *LIBRARIES[backend]):
+        (root / "lib" / name).touch()
+    if version:
+        (root / "version.py").write_text(f"__version__ = '{version}'\n")
+    return root
+
+
+def write_header(include: Path, name: str, version: str) -> None:
+    path = include / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION \\\n  "{version}"\n')
+
+
+def target_of(build, root: Path, **env: str):
+    (target,) = build.targets({"LIBTORCH": str(root), **env})
+    return target
+
+
+def refusal(build, **env: object) -> str:
+    """The one sentence that the build ends with."""
+    with pytest.raises(SystemExit) as caught:
+        for target in build.targets({name: str(value) for name, value in env.items()}):
+            build.extension(target, "core.cpp", {})
+    message = caught.value.code
+    assert isinstance(message, str)
+    assert "\n" not in message
+    return message
+
+
+# -- which libtorch ------------------------------------------------------------------------------
+
+
+def test_the_installed_torch_is_the_default(build, installed):
+    (target,) = build.targets({})
+    assert target.libtorch.lib == installed / "lib"
+    assert (target.include, target.backend) == (installed / "include", "cpu")
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_named_libtorch_comes_before_the_installed_one(build, tmp_path):
+    named = write_tree(tmp_path / "named", "2.12.1")
+    target = target_of(build, named)
+    assert (target.libtorch.lib, target.include) == (named / "lib", named / "include")
+    assert (target.version, target.directory) == ("2.12.1", "_torch212")
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("include", ["tree/include", "headers"])
+@pytest.mark.parametrize(
+    "header", ["torch/headeronly/version.h", "torch/csrc/api/include/torch/version.h"]
+)
+def test_headers_and_libraries_named_apart_decide_the_version(build, tmp_path, include, header):
+    """Not the files of the torch that happens to be installed: a core fits what it includes."""
+    (tmp_path / include / "ATen").mkdir(parents=True)
+    write_header(tmp_path / include, header, "2.12.1")
+    lib = tmp_path / "libraries"
+    lib.mkdir()
+    (lib / "libtorch_cuda.so").touch()
+    env = {"LIBTORCH_INCLUDE": str(tmp_path / include), "LIBTORCH_LIB": str(lib)}
+    (target,) = build.targets(env)
+    assert (target.include, target.libtorch.lib) == (tmp_path / include, lib)
+    assert (target.version, target.backend) == ("2.12.1", "cuda")
+
+
+def test_the_library_directory_alone_can_be_another(build, tmp_path):
+    named = write_tree(tmp_path / "named")
+    target = target_of(build, named, LIBTORCH_LIB=str(tmp_path))
+    assert (target.include, target.libtorch.lib) == (named / "include", tmp_path)
+    assert target.version == "2.13.0+cpu"
+
+
+@pytest.mark.parametrize("told_by", ["version.py", "build-version", "headeronly", "api"])
+def test_the_version_is_read_from_whatever_file_tells_it(build, tmp_path, told_by):
+    root = write_tree(tmp_path / "named", "2.14.1" if told_by == "version.py" else "")
+    if told_by == "build-version":
+        (root / "build-version").write_text("2.14.1\n")
+    elif told_by == "headeronly":
+        write_header(root / "include", "torch/headeronly/version.h", "2.14.1")
+        # What the old place holds since the new one exists.
+        old = root / "include/torch/csrc/api/include/torch/version.h"
+        old.parent.mkdir(parents=True)
+        old.write_text("#include <torch/headeronly/version.h>\n")
+    elif told_by == "api":
+        write_header(root / "include", "torch/csrc/api/include/torch/version.h", "2.14.1")
+    assert target_of(build, root).directory == "_torch214"
+
+
+@pytest.mark.usefixtures("installed")
+def test_several_roots_are_a_core_each(build, tmp_path):
+    trees = [write_tree(tmp_path / v, f"{v}.0+cpu") for v in ("2.11", "2.13", "2.14")]
+    found = build.targets({"AOTI_TORCH_ROOTS": os.pathsep.join(map(str, trees))})
+    assert [target.directory for target in found] == ["_torch211", "_torch213", "_torch214"]
+    assert [build.extension(target, "core.cpp", {}).name for target in found] == [
+        "aoti._torch211._core",
+        "aoti._torch213._core",
+        "aoti._torch214._core",
+    ]
+
+
+def test_two_roots_of_one_minor_are_refused(build, tmp_path):
+    trees = [write_tree(tmp_path / v, v) for v in ("2.13.0", "2.13.1")]
+    message = refusal(build, AOTI_TORCH_ROOTS=os.pathsep.join(map(str, trees)))
+    assert "two libtorches of one minor version" in message
+
+
+def test_no_libtorch_is_refused_with_what_to_do(build, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    message = refusal(build)
+    for word in ("pip install torch", "--no-build-isolation", "LIBTORCH"):
+        assert word in message
+
+
+def test_a_libtorch_without_headers_or_version_is_refused(build, tmp_path):
+    root = write_tree(tmp_path / "named", version="")
+    assert f"no torch version under {root}" in refusal(build, LIBTORCH=root)
+    (root / "include/ATen").rmdir()
+    assert f"no libtorch headers in {root / 'include'}" in refusal(build, LIBTORCH=root)
+
+
+# -- which backend -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_the_default_backend_is_what_the_libtorch_is(build, tmp_path, backend):
+    root = write_tree(tmp_path / "named", backend=backend)
+    assert target_of(build, root).backend == backend
+    assert target_of(build, root, AOTI_BACKEND="").backend == backend
+    assert target_of(build, root, AOTI_BACKEND="cpu").backend == "cpu"
+
+
+@pytest.mark.parametrize(("wanted", "found"), [("cuda", "cpu"), ("rocm", "cpu"), ("rocm", "cuda")])
+def test_a_backend_that_the_libtorch_lacks_is_refused(build, tmp_path, wanted, found):
+    root = write_tree(tmp_path / "named", backend=found)
+    message = refusal(build, LIBTORCH=root, AOTI_BACKEND=wanted)
+    assert message == f"AOTI_BACKEND={wanted}, but the libtorch in {root} is for {found}"
+
+
+def test_an_unknown_backend_is_refused_with_the_known_ones(build, tmp_path):
+    message = refusal(build, LIBTORCH=write_tree(tmp_path / "named"), AOTI_BACKEND="metal")
+    assert "metal" in message
+    assert all(backend in message for backend in LIBRARIES)
+
+
+# -- how it is compiled --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def extension(build, tmp_path):
+    """The extension for a fake tree, as the environment asks for it."""
+
+    def extension(backend: str = "cpu", **env: str):
+        root = write_tree(tmp_path / backend, f"2.13.0+{backend}", backend)
+        return build.extension(target_of(build, root, **env), "core.cpp", env)
+
+    return extension
+
+
+def info_of(extension) -> dict[str, object]:
+    """What the C++ compiler makes of the macro AOTI_BUILD_INFO: the inside of a JSON object."""
+    literal = dict(extension.define_macros)["AOTI_BUILD_INFO"]
+    return json.loads("{" + json.loads(literal) + "}")
+
+
+@pytest.mark.parametrize(
+    ("backend", "macros"),
+    [
+        ("cpu", set()),
+        ("cuda", {("USE_CUDA", "1")}),
+        ("rocm", {("USE_ROCM", "1"), ("__HIP_PLATFORM_AMD__", "1")}),
+    ],
+)
+def test_a_backend_adds_its_macros_and_links_nothing_more(extension, tmp_path, backend, macros):
+    ext = extension(backend)
+    names = ("USE_CUDA", "USE_ROCM", "__HIP_PLATFORM_AMD__")
+    assert {macro for macro in ext.define_macros if macro[0] in names} == macros
+    assert ext.library_dirs == [str(tmp_path / backend / "lib")]
+    linked = [word for word in ext.extra_link_args if word.startswith("-l")]
+    assert (ext.libraries, linked) == ([], ["-ltorch_cpu", "-lc10"])
+    assert info_of(ext)["backend"] == backend
+
+
+def test_a_release_build_is_optimised_stripped_and_for_every_later_python(extension):
+    ext = extension()
+    assert {"-std=c++20", "-O2", "-g0", "-fvisibility=hidden"} <= set(ext.extra_compile_args)
+    assert "-s" in ext.extra_link_args
+    assert ext.py_limited_api
+    assert ("Py_LIMITED_API", "0x030b0000") in ext.define_macros
+    assert info_of(ext) == {
+        "torch": "2.13.0+cpu",
+        "backend": "cpu",
+        "flags": "-std=c++20 -fvisibility=hidden -fno-plt -O2 -g0",
+        "cxx11_abi": True,
+        "debug": False,
+        "sanitize": "",
+    }
+
+
+@pytest.mark.parametrize("abi", ["0", "1"])
+def test_the_old_abi_can_be_asked_for(extension, abi):
+    ext = extension(LIBTORCH_CXX11_ABI=abi)
+    assert ("_GLIBCXX_USE_CXX11_ABI", abi) in ext.define_macros
+    assert info_of(ext)["cxx11_abi"] is (abi == "1")
+
+
+def test_a_debug_build_has_symbols_and_assertions(extension):
+    ext = extension(AOTI_DEBUG="1")
+    assert {"-Og", "-g", "-UNDEBUG", "-D_GLIBCXX_ASSERTIONS"} <= set(ext.extra_compile_args)
+    assert not {"-O2", "-g0"} & set(ext.extra_compile_args)
+    assert "-s" not in ext.extra_link_args
+    assert info_of(ext)["debug"] is True
+
+
+@pytest.mark.parametrize("kind", ["address", "thread", "undefined"])
+def test_an_instrumented_build_compiles_links_and_says_so(extension, kind):
+    ext = extension(AOTI_SANITIZE=kind)
+    assert {f"-fsanitize={kind}", "-fno-omit-frame-pointer"} <= set(ext.extra_compile_args)
+    assert f"-fsanitize={kind}" in ext.extra_link_args
+    assert "-s" not in ext.extra_link_args
+    assert info_of(ext)["sanitize"] == kind
+
+
+def test_libtorch_is_named_even_where_a_stub_defines_nothing(extension):
+    arguments = extension().extra_link_args
+    assert arguments.index("-Wl,--no-as-needed") < arguments.index("-ltorch_cpu")
+    assert arguments.index("-lc10") < arguments.index("-Wl,--as-needed")
+
+
+def test_run_paths_are_relative(extension):
+    ext = extension()
+    run_paths = [word for word in ext.extra_link_args if "rpath" in word]
+    assert len(run_paths) == 2
+    assert all(word.startswith("-Wl,-rpath,$ORIGIN/../../") for word in run_paths)
+    assert ext.runtime_library_dirs == []
+
+
+def test_source_paths_are_mapped_away_as_the_compiler_sees_them(build, tmp_path):
+    """With every link followed."""
+    root = write_tree(tmp_path / "named")
+    (root / "include").rename(tmp_path / "headers")
+    (root / "include").symlink_to(tmp_path / "headers")
+    arguments = build.extension(target_of(build, root), "core.cpp", {}).extra_compile_args
+    assert f"-ffile-prefix-map={tmp_path / 'headers'}=torch/include" in arguments
+    assert f"-ffile-prefix-map={ROOT}=." in arguments
+    assert str(tmp_path / "headers") in arguments
+    assert not [word for word in arguments if str(root) in word]
+
+
+def test_run_paths_that_the_python_adds_are_left_out(build, monkeypatch, tmp_path):
+    """pyenv's Pythons name their own lib directory in every link."""
+    if not shutil.which("g++") or not shutil.which("readelf"):
+        pytest.skip("needs g++ and readelf")
+    from setuptools import Distribution, Extension
+
+    for name in ("LDSHARED", "LDCXXSHARED"):
+        monkeypatch.setenv(name, "g++ -shared -Wl,-rpath,/of/python -Wl,-rpath=/of/python")
+    source = tmp_path / "plain.cpp"
+    source.write_text("int answer = 42;\n")
+    monkeypatch.chdir(tmp_path)
+    ours = "-Wl,-rpath,$ORIGIN/lib"
+    ext = Extension("plain", ["plain.cpp"], language="c++", extra_link_args=[ours])
+    command = build.BuildCore(Distribution({"ext_modules": [ext]}))
+    command.build_lib = command.build_temp = str(tmp_path / "out")
+    command.ensure_finalized()
+    command.run()
+    assert run_paths_of(Path(command.get_ext_fullpath("plain"))) == ["$ORIGIN/lib"]
+
+
+# -- what was built ------------------------------------------------------------------------------
+
+
+def run_paths_of(path: Path) -> list[str]:
+    command = ["readelf", "-d", path]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "(RPATH)" not in out
+    lines = [line for line in out.splitlines() if "(RUNPATH)" in line]
+    return [path for line in lines for path in line.split("[")[1].rstrip("]").split(":")]
+
+
+@pytest.mark.parametrize("core", cores(), ids=lambda core: core.minor)
+def test_a_core_looks_for_libraries_only_beside_itself(core):
+    if not shutil.which("readelf"):
+        pytest.skip("needs readelf")
+    found = run_paths_of(core.path)
+    assert found == ["$ORIGIN/../../torch/lib", "$ORIGIN/../../aoti_libtorch/lib"]
+
+
+@pytest.mark.parametrize("core", cores(), ids=lambda core: core.minor)
+def test_a_core_names_no_path_of_the_machine_that_built_it(core):
+    if core.build["debug"] or core.build["sanitize"]:
+        pytest.skip("a build for debugging names its sources")
+    content = core.path.read_bytes()
+    # /usr is on every machine: the C++ library's own headers are there.
+    for path in {str(ROOT), sys.prefix, sys.base_prefix} - {"/usr"}:
+        assert os.fsencode(path) + b"/" not in content

@@ -1,0 +1,394 @@
+"""Specifications: what is read from wrapper.cpp, and what becomes of arrays that do not fit."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aoti import AotiError, Dim, IncompatiblePackageError, InputError, Package, TensorSpec
+from aoti.errors import InputTypeError
+from aoti.spec import DTYPES, Signature, read_call_spec, read_wrapper
+
+
+def spec(shape, strides, dtype="float32", name="x") -> TensorSpec:
+    """A specification in short: symbols are words, strides one text."""
+    dims = tuple(Dim(size) if isinstance(size, str) else size for size in shape)
+    return TensorSpec(name, dtype, dims, tuple(strides.split(", ")) if strides else (), "cpu")
+
+
+def dense(*shape, dtype="float32", name="x") -> TensorSpec:
+    strides = np.cumprod([1, *reversed(shape[1:])])[::-1] if shape else ()
+    return spec(shape, ", ".join(map(str, strides)), dtype, name)
+
+
+# -- real wrappers -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inputs_of(packages):
+    def read(name):
+        with Package(packages / f"{name}.pt2") as package:
+            return read_wrapper(package.source())
+
+    return read
+
+
+def test_a_dynamic_size_comes_with_its_symbol_and_bounds(inputs_of):
+    (rows,) = inputs_of("mlp")
+    batch, width = rows.shape
+    assert (rows.dtype, width, rows.device) == ("float32", 10, "cpu")
+    assert (batch.min, batch.max) == (2, 1024)
+    assert rows.strides == ("10", "1")
+    assert str(rows) == f"float32 ({batch.name}, 10)"
+
+
+def test_sizes_that_must_agree_have_one_symbol(inputs_of):
+    x, y = inputs_of("shared")
+    assert x.shape[0] == y.shape[0]
+    assert (x.shape[1], y.shape[1]) == (3, 5)
+    assert Signature((x, y)).layouts() == [
+        ("float32", (-2, 3), (1, 0), None),
+        ("float32", (-2, 5), (1, 0), None),
+    ]
+
+
+def test_every_dtype_is_read(inputs_of):
+    names = [spec.dtype for spec in inputs_of("dtypes")]
+    assert set(names) == {name for name in DTYPES if not name.startswith(("float8", "bfloat"))}
+    assert {spec.shape for spec in inputs_of("dtypes")} == {(2, 3)}
+
+
+def test_inputs_that_are_only_passed_on_are_read(inputs_of):
+    assert [spec.dtype for spec in inputs_of("tree")] == ["float32"] * 7 + ["bool"]
+    assert {spec.shape for spec in inputs_of("tree")} == {(3, 4)}
+    assert [spec.shape for spec in inputs_of("alias")] == [(3, 4)]
+
+
+def test_layouts_are_read(inputs_of):
+    image, matrix, strided = inputs_of("layouts")
+    assert (image.shape, image.strides) == ((2, 3, 4, 5), ("60", "1", "15", "3"))
+    assert [spec.order() for spec in (image, matrix, strided)] == [(1, 3, 2, 0), (0, 1), None]
+    assert strided.layout({}) == ("float32", (3, 4), None, (8, 2))
+
+
+def test_the_call_spec_is_that_of_the_loaded_model(packages, mlp):
+    with Package(packages / "mlp.pt2") as package:
+        assert read_call_spec(package.source()) == mlp.call_spec
+
+
+# -- wrappers of other forms ---------------------------------------------------------------------
+
+
+def wrapper(*checks: str, run: str = "") -> str:
+    """As the exporter writes it: per input the lines of its checks, then those of a run."""
+    lines = [
+        f"ConstantHandle arg{i} = ConstantHandle(input_handles[{i}]);\n{check}"
+        for i, check in enumerate(checks)
+    ]
+    return "\n".join([*lines, "void AOTInductorModel::run_impl(", run])
+
+
+DTYPE = "int32_t arg0_expected_dtype = aoti_torch_dtype_int64();"
+TEN = "if (10 != arg0_size[0]) {"
+
+
+def test_a_text_without_checks_tells_nothing():
+    for source in (
+        "",
+        "int main() {}",
+        wrapper(),
+        "void AOTInductorModel::run_impl(\n" + wrapper(""),
+    ):
+        assert read_wrapper(source) is None
+    assert read_wrapper(wrapper("").replace("[0]", "[1]")) is None
+    assert Signature(None).layouts() is None
+
+
+@pytest.mark.parametrize(
+    ("checks", "run", "shape", "strides", "order"),
+    [
+        (DTYPE, "", (), "", ()),  # a scalar
+        (DTYPE, "assert_size_stride(arg0, {}, {}", (), "", ()),
+        (f"{TEN} if (1 != arg0_stride[0])", "", (10,), "1", (0,)),  # not used, so not asserted
+        (f"{TEN} if (1 != arg0_stride[1])", "", (10, "arg0.1"), "?, 1", (1, 0)),
+        ("", "int64_t s0 = arg0_size[0];", ("s0",), "?", None),
+        ("", "assert_size_stride(arg0, {s0, 10L}, {10L, 1L}", ("s0", 10), "10, 1", (1, 0)),
+        ("", "assert_size_stride(arg0, {s0, }, {1L, }", ("s0",), "1", (0,)),
+        # Expressions: the compiler's words for products, sums and squares.
+        ("", "assert_size_stride(arg0, {5L, 2L*s8}, {2L*s8, 1L}", (5, "2*s8"), "2*s8, 1", (1, 0)),
+        (
+            "",
+            "assert_size_stride(arg0, {s1, s2, s2}, {static_cast<int64_t>(s2*s2), s2, 1L}",
+            ("s1", "s2", "s2"),
+            "(s2*s2), s2, 1",
+            (2, 1, 0),
+        ),
+        (
+            "",
+            "assert_size_stride(arg0, {s1, 1L + s2, 3L}, {3L + 3L*s2, 3L, 1L}",
+            ("s1", "1 + s2", 3),
+            "3 + 3*s2, 3, 1",
+            (2, 1, 0),
+        ),
+        # What cannot be read is left to the checks.
+        (TEN, "assert_size_stride(arg0, {10L, 5L}, {1L}", (10,), "?", None),
+        (TEN, "assert_size_stride(arg0, {f::g(a, b)}, {f::g(a, b)}", (10,), "?", None),
+        (TEN, f"assert_size_stride(arg0, {{{'9' * 19}}}, {{1L}}", (10,), "?", None),
+        (f"if ({'9' * 19} != arg0_size[0])", "", (), "", ()),
+        ("if (10 != arg0_size[1000000000])", "", (), "", ()),
+    ],
+)
+def test_the_forms_that_checks_can_have(checks, run, shape, strides, order):
+    (read,) = read_wrapper(wrapper(checks, run=run))
+    assert read.shape == spec(shape, "").shape
+    assert ", ".join(read.strides) == strides
+    assert read.order() == order
+
+
+@pytest.mark.parametrize(
+    ("checks", "bounds"),
+    [
+        ("", (None, None)),
+        ("if (arg0_size[0] < 2)", (2, None)),
+        ("if (arg0_size[0] > 9223372036854775807)", (None, 2**63 - 1)),
+        ("if (arg0_size[0] < 2) { } if (arg0_size[0] > 16)", (2, 16)),
+    ],
+)
+def test_bounds_are_those_that_are_told(checks, bounds):
+    (read,) = read_wrapper(wrapper(checks, run="assert_size_stride(arg0, {s0}, {1L}"))
+    assert (read.shape[0].min, read.shape[0].max) == bounds
+
+
+PIECES = [
+    *wrapper(DTYPE, TEN).split(" "),
+    *"{ } ( ) [ ] , L * + - 0 1 9 s0 arg0 ? :: \n \0".split(" "),
+]
+PIECES += [f"if ({'9' * 5000} != arg0_size[{'9' * 5000}])", "assert_size_stride(arg0, {", "}, {"]
+PIECES += ["int64_t s0 = arg0_size[0];", "if (arg0_size[0] < 2)", "static_cast<int64_t>(", "٣", "²"]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=40), st.text("sabL0129*+-(), ", max_size=40))
+def test_any_text_gives_a_result_or_an_aoti_error(pieces, expression):
+    asserted = f"assert_size_stride(arg0, {{s0, {expression}}}, {{{expression}, 1L}}"
+    for source in ("".join(pieces), wrapper(" ".join(pieces), run=asserted + " ".join(pieces))):
+        read_call_spec(source)
+        with contextlib.suppress(AotiError):
+            layouts = Signature(read_wrapper(source)).layouts() or []
+            for size in itertools.chain(*(layout[1] for layout in layouts)):
+                assert -100 < size < 2**63
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        wrapper("(" * 1_000_000),
+        'in_spec_ = R"(' * 70_000,
+        "assert_size_stride(a, {" * 40_000,
+        "ConstantHandle " * 60_000 + "int64_t " + "a_size" * 100_000,
+        wrapper(
+            *[""] * 9000, run=" ".join(f"int64_t s{i} = arg{i}_size[0];" for i in range(15_000))
+        ),
+        wrapper(
+            "", run="assert_size_stride(arg0, {" + "s0," * 300_000 + "}, {" + "1," * 300_000 + "}"
+        ),
+        wrapper("", run="assert_size_stride(arg0, {s0}, {" + "(" * 500_000 + "}"),
+        wrapper("", run=f"assert_size_stride(arg0, {{{'9' * 500_000}}}, {{{'9' * 500_000}}}"),
+    ],
+    ids=lambda source: source[:40],
+)
+def test_a_hostile_text_takes_no_time(source):
+    start = time.perf_counter()
+    read_call_spec(source)
+    with contextlib.suppress(AotiError):
+        Signature(read_wrapper(source)).layouts()
+    assert time.perf_counter() - start < 2
+
+
+# -- layouts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "order"),
+    [
+        ((), "", ()),
+        ((3,), "1", (0,)),
+        ((2, 3), "3, 1", (1, 0)),
+        ((2, 3), "1, 2", (0, 1)),
+        ((2, 3), "", (1, 0)),
+        ((2, 3, 4, 5), "60, 1, 15, 3", (1, 3, 2, 0)),
+        (("n", 3, "h", "w"), "3*h*w, 1, 3*w, 3", (1, 3, 2, 0)),
+        (("n", "c", 4, 5), "20*c, 1, 5*c, c", (1, 3, 2, 0)),
+        (("a", "b", "c"), "c, a*c, 1", (2, 0, 1)),
+        (("a", "a"), "a, 1", (1, 0)),
+        (("a", "b"), "?, 1", (1, 0)),
+        (("a", "b"), "1, ?", (0, 1)),
+        ((1, 5, 1), "77, 1, 99", (2, 1, 0)),
+        ((2, 0, 3), "3, 3, 1", (2, 1, 0)),
+        ((2,) * 7, "64, 32, 16, 8, 4, 2, 1", (6, 5, 4, 3, 2, 1, 0)),
+        ((2,) * 6, "1, 2, 4, 8, 16, 32", None),
+        ((2, 3), "6, 2", None),
+        ((3, 4), "0, 1", None),
+        ((3, 4), "1, 1", None),
+        (("a", "b"), "b + 1, 1", None),
+        (("a", "b"), "a, 1", None),
+        (("a", "b"), "f(b), 1", None),
+        (("a", 4), "?, 1", None),
+    ],
+)
+def test_the_order_of_a_layout(shape, strides, order):
+    assert spec(shape, strides).order() == order
+
+
+def test_a_layout_that_the_package_does_not_tell_is_refused():
+    with pytest.raises(IncompatiblePackageError, match=r"'x'.*strides 2\*b, 2.*contiguous example"):
+        spec(("a", "b"), "2*b, 2").layout({})
+    assert TensorSpec("x", "float32", None).layout({}) == ("float32", None, None, None)
+
+
+@pytest.mark.parametrize("sizes", [("s", "1 + s"), ("2*s", "s"), ("s*t", "t"), ("2*s", "3*s")])
+def test_sizes_that_cannot_be_checked_against_each_other_are_refused(sizes):
+    specs = [spec((size,), "1") for size in sizes]
+    with pytest.raises(IncompatiblePackageError, match="depend on each other"):
+        Signature(specs).layouts()
+    assert Signature(specs[:1] * 2).layouts() == [("float32", (-2,), (0,), None)] * 2
+
+
+# -- arrays that do not fit ----------------------------------------------------------------------
+
+
+class Torchlike:
+    def numpy(self): ...
+
+    def __dlpack__(self): ...
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        ([1.0, 2.0], InputTypeError, r"got list\. Pass np\.asarray\(\.\.\., 'float32'\)"),
+        (None, InputTypeError, "got NoneType"),
+        (1.0, InputTypeError, "got float"),
+        (Torchlike(), InputTypeError, r"got Torchlike\. Pass its \.numpy\(\)"),
+        (np.zeros((2, 3)), InputTypeError, r"got float64 \(2, 3\).*astype\('float32'\)"),
+        (np.zeros((2, 3), complex), InputTypeError, "got complex128"),
+        (np.zeros((2, 3), object), InputTypeError, "got object .* torch has no dtype for"),
+        (np.zeros((2, 3), "U5"), InputTypeError, "torch has no dtype for"),
+        (np.zeros((2, 3), "M8[s]"), InputTypeError, "torch has no dtype for"),
+        (np.zeros((2, 3), [("a", "f4")]), InputTypeError, "torch has no dtype for"),
+        (np.zeros((2, 3), np.longdouble), InputTypeError, "torch has no dtype for"),
+        (np.float32(1), InputError, r"expected 2 dimensions.*got float32 \(\)"),
+        (np.zeros(3, np.float32), InputError, r"expected 2 dimensions.*got float32 \(3,\)"),
+        (np.zeros((2, 4), np.float32), InputError, "dimension 1 must be 3, not 4"),
+        (np.zeros((0, 0), np.float32), InputError, "dimension 1 must be 3, not 0"),
+    ],
+)
+def test_each_refusal_says_what_is_wanted_what_came_and_what_to_do(value, error, words):
+    with pytest.raises(error, match=words) as caught:
+        spec(("s0", 3), "3, 1").conform(value, "args[0]")
+    assert str(caught.value).startswith("args[0]: expected ")
+    assert "float32 (s0, 3)" in str(caught.value)
+
+
+VALUES = np.arange(24, dtype=np.float32).reshape(4, 6)
+FORMS = {
+    "as it is": VALUES,
+    "transposed": np.ascontiguousarray(VALUES.T).T,
+    "Fortran": np.asfortranarray(VALUES),
+    "negative strides": np.ascontiguousarray(VALUES[::-1, ::-1])[::-1, ::-1],
+    "strided": np.repeat(VALUES, 2, axis=1)[:, ::2],
+    "byte-swapped": VALUES.astype(VALUES.dtype.newbyteorder()),
+    "misaligned": np.frombuffer(b"x" + VALUES.tobytes(), np.uint8)[1:].view("f4").reshape(4, 6),
+    "read-only": np.frombuffer(VALUES.tobytes(), "f4").reshape(4, 6),
+    "broadcast": np.broadcast_to(np.float32(3), (4, 6)),
+    "empty": np.zeros((0, 6), np.float32),
+    "one row": VALUES[:1],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("strides", ["6, 1", "1, s0", "14, 2"])
+def test_any_form_becomes_the_one_that_is_wanted(form, strides):
+    value = FORMS[form]
+    rows = len(value) if strides == "14, 2" else "s0"
+    wanted = spec((rows, 6), strides)
+    array = wanted.conform(value, "x")
+    np.testing.assert_array_equal(array, value)
+    assert array.dtype.isnative
+    assert array.flags.aligned
+    steps = [eval(step, {"s0": max(len(value), 1)}) * 4 for step in strides.split(", ")]
+    for size, step, expected in zip(array.shape, array.strides, steps, strict=True):
+        assert array.size == 0 or size == 1 or step == expected
+
+
+def test_what_fits_is_not_copied():
+    assert np.shares_memory(spec(("s0", 6), "6, 1").conform(VALUES, "x"), VALUES)
+    assert np.shares_memory(spec((6, 4), "1, 6").conform(VALUES.T, "x"), VALUES)
+
+
+def test_channels_last_is_copied_to_channels_last():
+    image = np.arange(120, dtype=np.float32).reshape(2, 3, 4, 5)
+    for wanted in (spec(("n", 3, "h", 5), "15*h, 1, 15, 3"), spec(image.shape, "60, 1, 15, 3")):
+        array = wanted.conform(image, "x")
+        np.testing.assert_array_equal(array, image)
+        assert array.strides == (240, 4, 60, 12)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4)])
+def test_an_input_of_unknown_shape_is_made_contiguous(shape):
+    value = np.asarray(np.arange(24, dtype=">i2")[: int(np.prod(shape))].reshape(shape).T)
+    array = TensorSpec("x", None, None).conform(value, "x")
+    np.testing.assert_array_equal(array, value)
+    assert array.flags.c_contiguous
+    assert array.dtype == np.int16
+
+
+@pytest.mark.parametrize("strides", ["0, 1", "1, 1", "2, 1"])
+def test_elements_that_share_memory_cannot_be_copied_to(strides):
+    wanted = spec((4, 6), strides)
+    with pytest.raises(InputError, match=f"^args.0.: .*share memory .strides {strides}"):
+        wanted.conform(VALUES, "args[0]")
+
+
+@pytest.mark.parametrize("value", [np.float32(2.5), np.asarray(2.5, np.float32)])
+def test_scalars_of_numpy_are_arrays(value):
+    array = spec((), "").conform(value, "x")
+    assert isinstance(array, np.ndarray)
+    assert (array.shape, array.item()) == ((), 2.5)
+
+
+# -- signatures ----------------------------------------------------------------------------------
+
+
+def test_sizes_that_do_not_agree_name_both_inputs():
+    signature = Signature([spec(("s0", 3), "3, 1"), spec((5, "s0"), "s0, 1")])
+    signature.rename(["x", "y"], ["args[0]['x']", "kwargs['y']"])
+    assert [spec.name for spec in signature.inputs] == ["x", "y"]
+    values = [np.zeros((4, 3), np.float32), np.zeros((5, 6), np.float32)]
+    message = (
+        "kwargs['y']: dimension 1 is 6, but must be 4 as dimension 0 of args[0]['x']: "
+        "float32 (5, s0) and float32 (s0, 3) share s0"
+    )
+    with pytest.raises(InputError, match=re.escape(message)):
+        signature.repair(1, values)
+    with pytest.raises(
+        InputError, match="dimension 1 is 3, but must be 2 as dimension 0 of input 0"
+    ):
+        Signature([spec(("s0", "s0"), "s0, 1")]).repair(0, [np.zeros((2, 3), np.float32)])
+
+
+def test_what_can_be_repaired_is():
+    signature = Signature([spec(("s0", 6), "6, 1")] * 2)
+    repaired = signature.repair(1, [VALUES, np.asfortranarray(VALUES)])
+    np.testing.assert_array_equal(repaired, VALUES)
+    assert repaired.flags.c_contiguous
+    assert Signature(None).repair(0, [VALUES.T]).flags.c_contiguous
+    with pytest.raises(InputTypeError, match=r"^input 0: expected a numpy array, any dtype"):
+        Signature(None).repair(0, [[1]])
