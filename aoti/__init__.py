@@ -35,13 +35,14 @@ from aoti.errors import (
 if _TYPE_CHECKING:
     from aoti._libtorch import build_info
     from aoti.device import Device, DeviceInfo, devices
-    from aoti.exporting import export
+    from aoti.exporting import export as export
     from aoti.model import AOTIModel, InferenceResult, load
     from aoti.package import Package, load_metadata_from_package
     from aoti.spec import Dim, TensorSpec
 
 __version__ = "0.1.0"
 
+# All but `export`: a star import must not import torch.
 __all__ = [
     "AOTIModel",
     "AmbiguousModelError",
@@ -70,7 +71,6 @@ __all__ = [
     "__version__",
     "build_info",
     "devices",
-    "export",
     "load",
     "load_metadata_from_package",
 ]
@@ -94,10 +94,17 @@ _HOMES = {
 def __getattr__(name: str) -> _Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'aoti' has no attribute {name!r}")
-    value = getattr(_import_module(f"aoti.{_HOMES[name]}"), name)
+    try:
+        value = getattr(_import_module(f"aoti.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(
+            "aoti.export needs torch: pip install 'aoti-runtime[export]'", name="torch"
+        ) from error
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "export"]

@@ -6,6 +6,7 @@ of the modules above (aoti.model first of all). Each function converts, runs one
 GIL, and converts; C++ exceptions end in csrc/aoti and become Python ones in `_raise` alone.
 """
 
+from cpython.ref cimport Py_INCREF
 from cython.operator cimport dereference as deref
 from libc.stdint cimport int64_t
 from libcpp.memory cimport make_unique, unique_ptr
@@ -29,9 +30,6 @@ from aoti.errors import (
 )
 
 cnp.import_array()
-
-cdef extern from "Python.h":
-    void Py_INCREF(object)
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_NewFromDescr(
@@ -161,6 +159,7 @@ cdef inline void _borrowed(cnp.ndarray array, int dtype, Borrowed& out) noexcept
     out.itemsize = cnp.PyArray_ITEMSIZE(array)
     out.sizes = <const int64_t*>cnp.PyArray_DIMS(array)
     out.strides = <const int64_t*>cnp.PyArray_STRIDES(array)
+    out.writable = cnp.PyArray_ISWRITEABLE(array)
 
 
 cdef cnp.ndarray _to_numpy(_cxx.Tensor& tensor, tuple inputs):
@@ -220,10 +219,11 @@ cdef class Loader:
     device_index : int
         Which device of the package's kind; -1 is the CPU or the current device.
     inputs : sequence of tuple, or None
-        Per input `(dtype, sizes, order, strides)`: dtype by name; per dimension its size, -1 for
-        any, or -2 - n for symbol n; the dimensions from the innermost outwards; strides in
-        elements. Each of them may be None: not known. None altogether: nothing is known, any
-        number of C-contiguous arrays is passed on.
+        Per input `(dtype, sizes, order, strides, mutated)`: dtype by name; per dimension its size,
+        or `(n, scale, offset)` for `scale * symbol n + offset`; the dimensions from the innermost
+        outwards; strides in elements; whether the model writes into it. The first four may be
+        None: not known. None altogether: nothing is known, any number of C-contiguous writeable
+        arrays is passed on.
     repair : callable
         `repair(index, inputs)` is called for an input that cannot be passed as it is. It returns
         an array of the same value that can, or raises.
@@ -257,7 +257,7 @@ cdef class Loader:
         bint single_threaded,
         size_t num_runners,
         int device_index,
-        inputs: Sequence[tuple[Any, Any, Any, Any]] | None,
+        inputs: Sequence[tuple[Any, Any, Any, Any, bool]] | None,
         repair: Callable[[int, Sequence[object]], Any],
     ) -> None:
         if self.permits:
@@ -267,8 +267,8 @@ cdef class Loader:
         cdef Failure failure
         self.repair = repair
         self.known = inputs is not None
-        for dtype, sizes, order, strides in inputs or ():
-            self._add_spec(dtype, sizes, order, strides)
+        for dtype, sizes, order, strides, mutated in inputs or ():
+            self._add_spec(dtype, sizes, order, strides, mutated)
         self.permits = make_unique[_cxx.Permits](num_runners)
         cdef vector[string] call_spec
         cdef vector[string] fqns
@@ -285,10 +285,12 @@ cdef class Loader:
         if self.permits:
             with nogil:
                 _cxx.close(self.loader, deref(self.permits))
+                _cxx.abandon(self.loader)  # nothing is left to give up but in a forked child
 
-    cdef int _add_spec(self, dtype, sizes, order, strides) except -1:
+    cdef int _add_spec(self, dtype, sizes, order, strides, bint mutated) except -1:
         cdef InputSpec spec
-        cdef int64_t size
+        cdef _cxx.Size wanted
+        spec.writable = mutated
         if dtype is not None:
             if dtype not in _DTYPES:
                 raise IncompatiblePackageError(f"the model takes {dtype}, which aoti cannot pass")
@@ -296,12 +298,17 @@ cdef class Loader:
         if sizes is not None:
             spec.rank = len(sizes)
             for size in sizes:
-                if size <= -2 - _cxx.kMaxSymbols:
-                    size = _cxx.kAny
-                spec.sizes.push_back(size)
-                self.num_symbols = max(self.num_symbols, -1 - size)
+                if isinstance(size, int):
+                    wanted.scale, wanted.offset = 0, size
+                else:
+                    wanted.symbol, wanted.scale, wanted.offset = size
+                    self.num_symbols = max(self.num_symbols, wanted.symbol + 1)
+                spec.sizes.push_back(wanted)
             spec.order = order or ()
             spec.strides = strides or ()
+        if self.num_symbols > _cxx.kMaxSymbols:
+            raise IncompatiblePackageError(
+                f"the model takes more than {_cxx.kMaxSymbols} independent sizes")
         self.specs.push_back(spec)
         return 0
 
@@ -310,7 +317,7 @@ cdef class Loader:
         cdef Py_ssize_t count = len(inputs)
         cdef int64_t[64] symbols
         cdef int64_t[64] strides
-        cdef InputSpec anything
+        cdef InputSpec unknown
         cdef Borrowed borrowed
         cdef Mismatch mismatch
         cdef Failure failure
@@ -322,6 +329,7 @@ cdef class Loader:
             raise InputError(
                 f"the model takes {self.specs.size()} input{'s' if self.specs.size() != 1 else ''}"
                 f", got {count}")
+        unknown.writable = True  # it may be one that the model writes into
         for i in range(self.num_symbols):
             symbols[i] = _cxx.kAny
         tensors.reserve(count)
@@ -329,12 +337,13 @@ cdef class Loader:
             leaf = inputs[i]
             for attempt in range(2):
                 mismatch = Mismatch.kLayout
-                if isinstance(leaf, cnp.ndarray) and cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray>leaf):
+                # Exactly ndarray: a subclass may mean something else by its data, as masks do.
+                if type(leaf) is cnp.ndarray and cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray>leaf):
                     array = <cnp.ndarray>leaf
                     _borrowed(array, _dtype_number(array), borrowed)
                     if borrowed.dtype != _UNKNOWN:
                         mismatch = _cxx.check(
-                            self.specs[i] if self.known else anything, borrowed, symbols, strides)
+                            self.specs[i] if self.known else unknown, borrowed, symbols, strides)
                 if mismatch == Mismatch.kNone:
                     break
                 if attempt == 1:
@@ -359,9 +368,11 @@ cdef class Loader:
         cdef vector[_cxx.Tensor] outputs
         cdef Failure failure
         cdef size_t i
+        if not self.permits:
+            raise ModelClosedError("the model was never loaded")
         leaves = self._borrow(leaves, tensors)
         with nogil:
-            failure = _cxx.run(self.loader.get(), deref(self.permits), tensors, outputs)
+            failure = _cxx.run(self.loader, deref(self.permits), tensors, outputs)
         if failure.fault != Fault.kNone:
             _raise(failure)
         return [_to_numpy(outputs[i], leaves) for i in range(outputs.size())]
@@ -372,18 +383,21 @@ cdef class Loader:
         cdef vector[_cxx.Tensor] tensors
         cdef Failure failure
         cdef double seconds = 0
+        if not self.permits:
+            raise ModelClosedError("the model was never loaded")
         leaves = self._borrow(leaves, tensors)
         with nogil:
             failure = _cxx.time_runs(
-                self.loader.get(), deref(self.permits), tensors, repeats, seconds)
+                self.loader, deref(self.permits), tensors, repeats, seconds)
         if failure.fault != Fault.kNone:
             _raise(failure)
         return seconds
 
     def close(self) -> None:
         """Wait for the runs that are under way, then free the model. Harmless the second time."""
-        with nogil:
-            _cxx.close(self.loader, deref(self.permits))
+        if self.permits:
+            with nogil:
+                _cxx.close(self.loader, deref(self.permits))
 
 
 def add_ones(str device, int64_t count) -> float:

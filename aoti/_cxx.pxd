@@ -74,17 +74,18 @@ cdef extern from "aoti/loader.h" namespace "aoti" nogil:
         vector[string]& call_spec,
         vector[string]& constant_fqns) noexcept
     Failure run(
-        AOTIModelPackageLoader* loader,
+        const unique_ptr[AOTIModelPackageLoader]& loader,
         Permits& permits,
         vector[Tensor]& inputs,
         vector[Tensor]& outputs) noexcept
     Failure time_runs(
-        AOTIModelPackageLoader* loader,
+        const unique_ptr[AOTIModelPackageLoader]& loader,
         Permits& permits,
         const vector[Tensor]& inputs,
         size_t repeats,
         double& seconds) noexcept
     void close(unique_ptr[AOTIModelPackageLoader]& loader, Permits& permits) noexcept
+    void abandon(unique_ptr[AOTIModelPackageLoader]& loader) noexcept
 
 
 cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
@@ -92,11 +93,18 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
     const int kMaxSymbols
     const int kAny
 
+    cdef cppclass Size:
+        Size()
+        int64_t symbol
+        int64_t scale
+        int64_t offset
+
     cdef cppclass InputSpec:
         InputSpec()
         int dtype
         int rank
-        vector[int64_t] sizes
+        cbool writable
+        vector[Size] sizes
         vector[int64_t] order
         vector[int64_t] strides
 
@@ -107,6 +115,7 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         int64_t itemsize
         const int64_t* sizes
         const int64_t* strides
+        cbool writable
 
     cdef enum class Mismatch(int):
         kNone
@@ -114,6 +123,7 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         kRank
         kSize
         kLayout
+        kReadOnly
 
     Mismatch check(
         const InputSpec& spec,

@@ -26,6 +26,7 @@ _ISA_FLAGS = (
 )
 
 
+_MAX_INDEX = 127  # c10::DeviceIndex is a signed byte
 _TEST_SIZE = 1 << 20  # ones to add up: 4 MiB, and still exact in float32
 
 
@@ -58,7 +59,7 @@ class Device:
 
     def __init__(self, name: str | Device) -> None:
         match = re.fullmatch(r"([a-z]+)(?::(\d{1,3}))?", str(name))
-        if not match or match[1] not in TYPES:
+        if not match or match[1] not in TYPES or int(match[2] or 0) > _MAX_INDEX:
             raise DeviceError(
                 f"{name!r} is no device; write 'cpu', 'cuda' or 'cuda:0' "
                 f"(known types: {', '.join(TYPES)})"

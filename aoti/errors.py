@@ -51,7 +51,7 @@ class ConstantError(AotiError, ValueError):
 
 
 class ConfigError(AotiError, ValueError):
-    """A configuration file or an environment variable holds something that is not understood."""
+    """A setting is not understood, out of range, or contradicts another one."""
 
 
 class AmbiguousModelError(AotiError, LookupError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 import warnings
@@ -12,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 from aoti import _libtorch, cache
 from aoti.device import Device
 from aoti.errors import (
+    ConfigError,
     DeviceError,
     IncompatiblePackageError,
     InputError,
+    InputTypeError,
     PackageError,
 )
 from aoti.package import Package
 from aoti.pytree import CallPlan
-from aoti.spec import Signature, TensorSpec, read_wrapper
+from aoti.spec import Signature, TensorSpec
+from aoti.wrapper import read_wrapper
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -92,9 +96,12 @@ def load(
     PackageNotFoundError, PackageError, ModelNotFoundError
         The package is missing, damaged, or does not hold the model.
     IncompatiblePackageError
-        It was compiled for another device than is asked for or built for.
+        It was compiled for another device than is asked for, or for one that this version does not
+        run models on: anything but the CPU.
     DeviceError
         The device is not spelled right or contradicts `device_index`.
+    ConfigError
+        `num_runners` is less than 1, or more than a single-threaded model has.
     LibtorchError
         There is no libtorch that fits.
     ExecutionError
@@ -104,11 +111,15 @@ def load(
     -----
     May be called from any thread; models are constructed one at a time, without the GIL. The first
     load of a process also loads libtorch, which takes about 0.2 s.
+
+    After a fork, the child must load its models again: OpenMP's threads are not there any more, and
+    a run may wait for them forever. Start processes by ``spawn`` or ``forkserver`` instead.
     """
+    num_runners, device_index = operator.index(num_runners), operator.index(device_index)
     if num_runners < 1:
-        raise ValueError(f"num_runners must be at least 1, not {num_runners}")
+        raise ConfigError(f"num_runners must be at least 1, not {num_runners}")
     if single_threaded and num_runners > 1:
-        raise ValueError("a single-threaded model has one runner: leave num_runners at 1")
+        raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
     with Package(path) as package:
         name = package.select(model_name)
         metadata = package.metadata(name)
@@ -198,9 +209,9 @@ class AOTIModel:
         self._outputs: tuple[TensorSpec, ...] | None = None
         self._plan_calls()
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], **options: Any) -> AOTIModel:
-        """Load a model: `aoti.load` under another name."""
+    @staticmethod
+    def load(path: str | os.PathLike[str], **options: Any) -> AOTIModel:
+        """Load a model: `aoti.load` under another name, with the same options."""
         return load(path, **options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -253,13 +264,12 @@ class AOTIModel:
     def boxed_run(self, inputs: list[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
         """Run on a flat list of arrays and empty it, so that the caller holds none of them.
 
-        The list is emptied even if the run fails. The model may use the memory of the inputs for
-        intermediate results: do not read them afterwards.
+        The list is emptied even if the run fails.
 
         Parameters and errors are those of `run`.
         """
         if not isinstance(inputs, list):
-            raise TypeError(f"boxed_run empties a list, and got {type(inputs).__name__}")
+            raise InputTypeError(f"boxed_run empties a list, and got {type(inputs).__name__}")
         taken = tuple(inputs)
         inputs.clear()
         return self._run(taken)
@@ -329,6 +339,9 @@ class AOTIModel:
         # Only the files: the core frees the rest by itself.
         if (extraction := getattr(self, "_extraction", None)) is not None:
             extraction.release()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a loaded model cannot be copied or pickled; load it again from its path")
 
     def __repr__(self) -> str:
         if self._closed:
@@ -406,20 +419,16 @@ def _target_device(
     if wanted.index is not None and device_index not in (-1, wanted.index):
         raise DeviceError(f"device={str(wanted)!r} contradicts device_index={device_index}")
     if wanted.type != "cpu":
-        backends = sorted({core.backend for core in _libtorch.cores()})
-        if backends == ["cpu"]:
-            raise IncompatiblePackageError(
-                f"{package.path} was compiled for {compiled_for}, but this aoti was built for cpu; "
-                "install a build for that device"
-            )
-        if wanted.index is None and device_index >= 0:
-            wanted = Device(f"{wanted.type}:{device_index}")
+        raise IncompatiblePackageError(
+            f"{package.path} was compiled for {compiled_for}; this version of aoti runs models on "
+            "the CPU only: export it for the cpu"
+        )
     return wanted
 
 
 def _check_flat(inputs: object) -> None:
     if not isinstance(inputs, (list, tuple)):
-        raise TypeError(
+        raise InputTypeError(
             f"run takes a list of arrays, one per input, and got {type(inputs).__name__}; "
             "call the model itself to pass arguments as at the export"
         )

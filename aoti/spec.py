@@ -1,34 +1,19 @@
-"""What a model takes: names, dtypes, shapes and memory layout of its inputs.
-
-A package made by the stock exporter carries no signature as such, but the C++ that Inductor
-generated for it (``*.wrapper.cpp``) holds the checks it could make itself:
-
-* one ``check_input_N`` function per input, with the dtype, the static sizes and strides, bounds of
-  the dynamic sizes, and the device;
-* in ``run_impl``, an ``assert_size_stride`` per used input, where dynamic sizes stand as symbols:
-  inputs that must agree in a size name the same symbol.
-
-The bounds are kept for people to see but not enforced: they can be narrower than what works.
-"""
+"""What a model takes: names, dtypes, shapes and memory layout of its inputs, and their checks."""
 
 from __future__ import annotations
 
-import ast
-import functools
-import hashlib
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
+from aoti.expression import affine, fingerprint, symbols_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_DEVICE_TYPES = {0: "cpu", 1: "cuda", 12: "xpu", 13: "mps"}  # c10/core/DeviceType.h
 
 # The dtypes that tensors and arrays share. numpy has the first lot, ml_dtypes the second.
 DTYPES = frozenset(
@@ -37,8 +22,11 @@ DTYPES = frozenset(
     "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz".split()
 )
 
-# What the core is told of an input: dtype, sizes, order, strides. See aoti._core.Loader.
-Layout = tuple[str | None, tuple[int, ...] | None, tuple[int, ...] | None, tuple[int, ...] | None]
+# What the core is told of an input: dtype, sizes, order, strides, mutated. See aoti._core.Loader.
+_Size = int | tuple[int, int, int]
+Layout = tuple[
+    str | None, tuple[_Size, ...] | None, tuple[int, ...] | None, tuple[int, ...] | None, bool
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +49,14 @@ class Dim:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def form(self) -> tuple[str, int, int]:
+        """The size as ``scale * symbol + offset``: symbol, scale, offset.
+
+        One that has no such form stands for itself.
+        """
+        return affine(self.name) or (self.name, 1, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -79,6 +75,8 @@ class TensorSpec:
         symbols of `shape`; ``"?"`` where it is not known.
     device : str or None
         The type of device that it lies on.
+    mutated : bool
+        Whether the model writes into it, as far as the package tells.
     """
 
     name: str
@@ -86,6 +84,7 @@ class TensorSpec:
     shape: tuple[int | Dim, ...] | None
     strides: tuple[str, ...] = ()
     device: str | None = None
+    mutated: bool = False
 
     def __str__(self) -> str:
         if self.shape is None:
@@ -101,11 +100,14 @@ class TensorSpec:
             The kernels step through this input in a way that cannot be told from the package.
         """
         if self.shape is None:
-            return self.dtype, None, None, None
-        sizes = tuple(
-            size if isinstance(size, int) else -2 - symbols.setdefault(size.name, len(symbols))
-            for size in self.shape
-        )
+            return self.dtype, None, None, None, self.mutated
+        sizes: list[_Size] = []
+        for size in self.shape:
+            if isinstance(size, int):
+                sizes.append(size)
+            else:
+                symbol, scale, offset = size.form
+                sizes.append((symbols.setdefault(symbol, len(symbols)), scale, offset))
         order = self.order()
         strides = None
         if order is None:
@@ -116,7 +118,7 @@ class TensorSpec:
                     f"{', '.join(self.strides)}); export with a contiguous example input"
                 )
             strides = tuple(int(stride) for stride in self.strides)
-        return self.dtype, sizes, order, strides
+        return self.dtype, tuple(sizes), order, strides, self.mutated
 
     def order(self) -> tuple[int, ...] | None:
         """The dimensions from the innermost outwards, where the input is dense in such an order.
@@ -129,7 +131,7 @@ class TensorSpec:
         c_order = tuple(reversed(range(rank)))
         if not self.strides:
             return c_order
-        steps = [None if stride == "?" else _value(stride) for stride in self.strides]
+        steps = [None if stride == "?" else fingerprint(stride) for stride in self.strides]
         # Dense layouts of high rank that are not C order are too rare to search for.
         others = itertools.permutations(c_order) if rank <= 5 else ()
         orders = itertools.chain([c_order], others)
@@ -146,7 +148,7 @@ class TensorSpec:
                 return False
             if isinstance(size, Dim):
                 symbolic = True
-                expected *= _value(size.name) or _symbol(size.name)
+                expected *= fingerprint(size.name) or fingerprint("unknown")
             else:
                 expected *= max(size, 1)
         return True
@@ -177,6 +179,9 @@ class TensorSpec:
                 f"{path}: expected a numpy array, {self}; got {type(value).__name__}. "
                 f"{_conversion(value, self.dtype)}"
             )
+        if isinstance(value, np.ma.MaskedArray):
+            raise InputTypeError(f"{path}: models know no masks; pass the array's .filled(...)")
+        value = np.asarray(value)  # without a subclass, which may mean something else by its data
         got = f"{value.dtype.name} {_shape_text(value.shape)}"
         if value.dtype.name not in DTYPES:
             raise InputTypeError(
@@ -197,7 +202,13 @@ class TensorSpec:
                         f"{path}: expected {self}, got {got}: "
                         f"dimension {dim} must be {wanted}, not {size}"
                     )
-        return self._laid_out(value, path)
+        laid_out = self._laid_out(value, path)
+        if self.mutated and not (value.flags.writeable and np.shares_memory(value, laid_out)):
+            raise InputError(
+                f"{path}: the model writes into this input; pass an array that it can write to: "
+                f"{self}, writeable, with strides of {', '.join(self.strides)} elements"
+            )
+        return laid_out
 
     def _laid_out(self, value: NDArray[np.generic], path: str) -> NDArray[np.generic]:
         import numpy as np
@@ -223,41 +234,6 @@ class TensorSpec:
         copy = np.lib.stride_tricks.as_strided(memory, value.shape, steps)
         copy[...] = native
         return copy
-
-
-@functools.lru_cache(maxsize=1024)
-def _value(expression: str) -> int:
-    """What a sum of products comes to if each symbol in it stands for a large number of its own;
-    0 for any other text. Expressions of one value are equal, but for a chance of about 2**-60.
-    """
-    words = r"(?:\b\d{1,18}\b|\b[A-Za-z_]\w*\b|[-+*() ])+"
-    if len(expression) > 200 or not re.fullmatch(words, expression, re.ASCII):
-        return 0
-    try:
-        return _evaluate(ast.parse(expression.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return 0
-
-
-def _evaluate(node: ast.expr) -> int:
-    match node:
-        case ast.Constant(int(number)):
-            return number
-        case ast.Name(name):
-            return _symbol(name)
-        case ast.UnaryOp(ast.USub(), operand):
-            return -_evaluate(operand)
-        case ast.BinOp(left, ast.Add(), right):
-            return _evaluate(left) + _evaluate(right)
-        case ast.BinOp(left, ast.Sub(), right):
-            return _evaluate(left) - _evaluate(right)
-        case ast.BinOp(left, ast.Mult(), right):
-            return _evaluate(left) * _evaluate(right)
-    raise ValueError("not a sum of products")
-
-
-def _symbol(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 class Signature:
@@ -292,8 +268,8 @@ class Signature:
         Raises
         ------
         IncompatiblePackageError
-            As `TensorSpec.layout`, or a size depends on another one: the core can only check that
-            sizes are equal, and kernels read out of bounds where they are not what they assume.
+            As `TensorSpec.layout`, or sizes depend on each other in a way that the core cannot
+            check: kernels read out of bounds where they are not what they assume.
         """
         if self.inputs is None:
             return None
@@ -303,15 +279,19 @@ class Signature:
 
     def _check_independent(self) -> None:
         shapes = [spec.shape or () for spec in self.inputs or ()]
-        names = {size.name for shape in shapes for size in shape if isinstance(size, Dim)}
-        uses: dict[str, str] = {}
-        for name in sorted(filter(_value, names)):
-            for symbol in re.findall(r"[A-Za-z_]\w*", name):
-                if (other := uses.setdefault(symbol, name)) != name:
-                    raise IncompatiblePackageError(
-                        f"the model takes sizes that depend on each other ({other}, {name}), which "
-                        "aoti cannot check; export it with dimensions that are equal or independent"
-                    )
+        dims = {size.name for shape in shapes for size in shape if isinstance(size, Dim)}
+        users: dict[str, list[str]] = {}
+        for name in dims:
+            for symbol in symbols_of(name):
+                users.setdefault(symbol, []).append(name)
+        for name in dims:
+            used = [users[symbol] for symbol in symbols_of(name)]
+            if affine(name) is None and (together := max(used, key=len, default=[]))[1:]:
+                raise IncompatiblePackageError(
+                    f"the model takes sizes that depend on each other ({', '.join(together)}) in a "
+                    "way that aoti cannot check; export it with dimensions that are equal, "
+                    "independent, or a multiple of one another plus a number"
+                )
 
     def repair(self, index: int, values: Sequence[object]) -> NDArray[np.generic]:
         """What to pass for ``values[index]``, which the core could not take as it is.
@@ -326,21 +306,26 @@ class Signature:
         """
         if self.inputs is None:
             return TensorSpec("", None, None).conform(values[index], self._path(index))
-        spec = self.inputs[index]
-        array = spec.conform(values[index], self._path(index))
-        # Sizes that inputs share: compare with the first input that has the same dim.
+        array = self.inputs[index].conform(values[index], self._path(index))
+        # Sizes that inputs share: the first dimension with a symbol says what it stands for.
         bound: dict[str, tuple[int, int, int]] = {}
-        for other, known in enumerate(self.inputs[: index + 1]):
+        for other, spec in enumerate(self.inputs[: index + 1]):
             sizes = array.shape if other == index else values[other].shape  # type: ignore[attr-defined]
-            for dim, size in enumerate(known.shape or ()):
-                if not isinstance(size, Dim):
+            for dim, wanted in enumerate(spec.shape or ()):
+                if not isinstance(wanted, Dim):
                     continue
-                first, first_dim, wanted = bound.setdefault(size.name, (other, dim, sizes[dim]))
-                if other == index and sizes[dim] != wanted:
+                symbol, scale, offset = wanted.form
+                meaning, rest = divmod(sizes[dim] - offset, scale)
+                where = f"{self._path(other)}: dimension {dim} is {sizes[dim]}, but must be"
+                if rest or (meaning < 0 and offset):
+                    raise InputError(f"{where} {wanted} for some {symbol}: {spec}")
+                first, first_dim, known = bound.setdefault(symbol, (other, dim, meaning))
+                if meaning != known:
+                    first_size = (array if first == index else values[first]).shape[first_dim]  # type: ignore[attr-defined]
                     raise InputError(
-                        f"{self._path(index)}: dimension {dim} is {sizes[dim]}, but must be "
-                        f"{wanted} as dimension {first_dim} of {self._path(first)}: "
-                        f"{spec} and {self.inputs[first]} share {size.name}"
+                        f"{where} {scale * known + offset}, as dimension {first_dim} of "
+                        f"{self._path(first)} is {first_size}: {spec} and {self.inputs[first]} "
+                        f"share {symbol}"
                     )
         return array
 
@@ -356,115 +341,3 @@ def _conversion(value: object, dtype: str | None) -> str:
     if hasattr(value, "numpy") and hasattr(value, "__dlpack__"):
         return "Pass its .numpy()"
     return f"Pass np.asarray(..., {dtype or 'dtype'!r})"
-
-
-# -- reading wrapper.cpp -------------------------------------------------------------------------
-
-# Numbers are cut short, so that a hostile text gives none that Python or the core refuses.
-_INPUT = re.compile(r"ConstantHandle (\w+) = ConstantHandle\(input_handles\[(\d{1,6})\]\);")
-_CHECKS_END = re.compile(r"void AOTInductorModel::run_impl\(")
-_DTYPE = re.compile(r"_expected_dtype = aoti_torch_dtype_(\w+)\(\)")
-_DEVICE = re.compile(r"_expected_device_type = (\d{1,3});")
-_STATIC = re.compile(r"if \((\d{1,18}) != \w+_(size|stride)\[(\d{1,2})\]\)")
-_BOUND = re.compile(r"if \(\w+_size\[(\d{1,2})\] ([<>]) (\d{1,19})\)")
-_SYMBOL = re.compile(r"int64_t ([a-z]+\d+) = (\w+)_size\[(\d{1,2})\];")
-_ASSERT = re.compile(r"assert_size_stride\((\w+), \{([^{}]*)\}, \{([^{}]*)\}")
-_UNREADABLE = re.compile(r"::|\d{19}")  # functions, whose arguments have commas; too large
-_MAX_RANK = 64
-
-
-def read_wrapper(source: str) -> tuple[TensorSpec, ...] | None:
-    """The inputs of a model, from the C++ that Inductor generated for it.
-
-    Parameters
-    ----------
-    source : str
-        The text of ``*.wrapper.cpp``. Format: `generate_input_output_runtime_checks` and
-        `codegen_input_size_asserts` in ``torch/_inductor/codegen/cpp_wrapper_cpu.py``.
-
-    Returns
-    -------
-    tuple of TensorSpec, or None
-        None if the text holds no such checks.
-    """
-    end = _CHECKS_END.search(source)
-    checks_end = end.start() if end else len(source)
-    found = list(_INPUT.finditer(source, 0, checks_end))
-    if [int(match[2]) for match in found] != list(range(len(found))) or not found:
-        return None
-    run = source[checks_end:]
-    symbols: dict[str, dict[int, str]] = {}
-    for match in _SYMBOL.finditer(run):
-        symbols.setdefault(match[2], {})[int(match[3])] = match[1]
-    asserted: dict[str, tuple[list[str], list[str]]] = {}
-    for match in _ASSERT.finditer(run):
-        sizes, strides = _expressions(match[2]), _expressions(match[3])
-        if len(sizes) == len(strides) <= _MAX_RANK and not _UNREADABLE.search(match[0]):
-            asserted.setdefault(match[1], (sizes, strides))
-    ends = [match.start() for match in found[1:]] + [checks_end]
-    return tuple(
-        _read_input(
-            source[match.end() : stop],
-            match[1],
-            symbols.get(match[1], {}),
-            asserted.get(match[1]),
-        )
-        for match, stop in zip(found, ends, strict=True)
-    )
-
-
-def read_call_spec(source: str) -> tuple[str, str] | None:
-    """The input and the output treespec in the text of ``*.wrapper.cpp``, None without them."""
-    # Not a regex: where the end is missing, it would look for it again from every start.
-    found = []
-    for name in ("in", "out"):
-        _, _, rest = source.partition(f'{name}_spec_ = R"(')
-        spec, end, _ = rest.partition(')";')
-        if not end:
-            return None
-        found.append(spec)
-    return found[0], found[1]
-
-
-def _expressions(text: str) -> list[str]:
-    """``s77, 10L`` as ``["s77", "10"]``."""
-    parts = [part.strip() for part in text.replace("static_cast<int64_t>", "").split(",")]
-    return [re.sub(r"\b(\d+)L\b", r"\1", part) for part in parts if part]
-
-
-def _read_input(
-    checks: str,
-    name: str,
-    symbols: dict[int, str],
-    asserted: tuple[list[str], list[str]] | None,
-) -> TensorSpec:
-    static = {(what, int(dim)): value for value, what, dim in _STATIC.findall(checks)}
-    bounds = {(int(dim), sign): int(value) for dim, sign, value in _BOUND.findall(checks)}
-    dtype = _DTYPE.search(checks)
-    device = _DEVICE.search(checks)
-    told = [dim for _, dim in static] + [dim for dim, _ in bounds]
-    told += symbols
-    # The innermost stride of a dense tensor is always told: where nothing is, it is a scalar.
-    rank = len(asserted[0]) if asserted else max(told, default=-1) + 1
-    shape: list[int | Dim] = []
-    for dim in range(rank):
-        if ("size", dim) in static:
-            shape.append(int(static["size", dim]))
-            continue
-        symbol = asserted[0][dim] if asserted else symbols.get(dim, "?")
-        if symbol.isdecimal():
-            shape.append(int(symbol))
-            continue
-        if not _value(symbol):
-            symbol = f"{name}.{dim}"  # agrees with nothing else
-        shape.append(Dim(symbol, bounds.get((dim, "<")), bounds.get((dim, ">"))))
-    strides = tuple(
-        asserted[1][dim] if asserted else static.get(("stride", dim), "?") for dim in range(rank)
-    )
-    return TensorSpec(
-        name=name,
-        dtype=dtype[1] if dtype else None,
-        shape=tuple(shape),
-        strides=strides,
-        device=_DEVICE_TYPES.get(int(device[1])) if device else None,
-    )

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 def _export(script: Path, target: Path, inputs: list[Path]) -> Path:
     """Run an export script unless it ran before with the same inputs; give its directory."""
-    content = b"".join(path.read_bytes() for path in inputs)
+    content = b"".join(path.read_bytes() for path in inputs) + version("torch").encode()
     directory = target / hashlib.sha256(content).hexdigest()[:16]
     if not (directory / "done").exists():
         directory.mkdir(parents=True, exist_ok=True)

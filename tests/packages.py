@@ -86,6 +86,26 @@ class Layouts(nn.Module):
         return image * 2, matrix + 1, strided - 1
 
 
+class InPlace(nn.Module):
+    """Writes into its first input, and counts its calls in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x, y):
+        self.calls.add_(1)
+        x.add_(y)
+        return x.sum() + self.calls
+
+
+class Derived(nn.Module):
+    """Sizes that depend on each other: rows, and twice as many plus one."""
+
+    def forward(self, x, y):
+        return x.sum() + y.sum()
+
+
 class Lookup(nn.Module):
     """Fails for an index that is not in the table."""
 
@@ -166,6 +186,14 @@ def main(directory: Path) -> None:
         path=directory / "lookup.pt2",
         dynamic_shapes={"index": {0: batch}},
         options={"cpp.dynamic_threads": False, "cpp.threads": 1},
+    )
+    aoti.export(InPlace(), (x, x), path=directory / "inplace.pt2")
+    rows_dim = Dim("rows", min=2, max=100)
+    aoti.export(
+        Derived(),
+        (torch.ones(4, 2), torch.ones(9, 2)),
+        path=directory / "derived.pt2",
+        dynamic_shapes=({0: rows_dim}, {0: 2 * rows_dim + 1}),
     )
     aoti.export(Slow(), (torch.randn(1000, 1000),), path=directory / "slow.pt2")
     aoti.export(Scalars(), (x, 3), path=directory / "scalars.pt2")

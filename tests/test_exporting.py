@@ -1,4 +1,4 @@
-"""Exporting: what it writes, and what it leaves when it fails. (What it wrote runs in test_model.)"""
+"""Exporting: what it writes, and what it leaves when it fails. (It runs in test_model.)"""
 
 from __future__ import annotations
 

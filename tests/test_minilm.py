@@ -46,7 +46,9 @@ def test_a_mask_of_another_dtype_is_refused(model):
     ids = np.ones((1, 4), np.int64)
     with pytest.raises(aoti.InputTypeError, match=r"kwargs\['attention_mask'\]: expected int64"):
         model(input_ids=ids, attention_mask=ids.astype(bool))
-    with pytest.raises(aoti.InputError, match=r"must be 4 as dimension 1 of kwargs\['input_ids'\]"):
+    with pytest.raises(
+        aoti.InputError, match=r"must be 4, as dimension 1 of kwargs\['input_ids'\]"
+    ):
         model(input_ids=ids, attention_mask=np.ones((1, 5), np.int64))
 
 

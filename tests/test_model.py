@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import sys
 import threading
 import weakref
@@ -147,11 +149,11 @@ def test_a_wrong_number_of_arguments_is_a_clear_error(mlp, arguments):
 
 
 def test_run_wants_a_list_and_boxed_run_a_list_to_empty(mlp, rows):
-    with pytest.raises(TypeError, match="run takes a list of arrays"):
+    with pytest.raises(aoti.InputTypeError, match="run takes a list of arrays"):
         mlp.run(rows)
-    with pytest.raises(TypeError, match="run takes a list of arrays"):
+    with pytest.raises(aoti.InputTypeError, match="run takes a list of arrays"):
         mlp.infer(rows)
-    with pytest.raises(TypeError, match="empties a list"):
+    with pytest.raises(aoti.InputTypeError, match="empties a list"):
         mlp.boxed_run((rows,))
 
 
@@ -199,6 +201,38 @@ def test_exported_layouts_are_honoured(packages):
         got = model(channels_last, transposed, strided)
         for array, want in zip(got, wanted, strict=True):
             np.testing.assert_array_equal(array, want)
+
+
+def test_sizes_that_depend_on_each_other_must_fit(packages):
+    x, y = np.ones((3, 2), np.float32), np.ones((7, 2), np.float32)
+    with aoti.load(packages / "derived.pt2") as model:
+        assert model(x, y) == 20
+        with pytest.raises(aoti.InputError, match=r"dimension 0 is 7, but must be 9"):
+            model(np.ones((4, 2), np.float32), y)
+        with pytest.raises(aoti.InputError, match="dimension 0 is 8, but must be"):
+            model(x, np.ones((8, 2), np.float32))
+
+
+def test_an_input_that_the_model_writes_to_must_be_one_it_can_write_to(packages):
+    x, y = np.zeros((3, 4), np.float32), np.ones((3, 4), np.float32)
+    with aoti.load(packages / "inplace.pt2") as model:
+        assert [spec.mutated for spec in model.inputs] == [True, False]
+        assert model(x, y) == 13
+        assert x.tolist() == y.tolist()
+        y.flags.writeable = False  # only read
+        read_only = x.copy()
+        read_only.flags.writeable = False
+        for array in (read_only, np.asfortranarray(x), x[::-1]):
+            before = array.copy()
+            with pytest.raises(aoti.InputError, match=r"args\[0\]: the model writes into this"):
+                model(array, y)
+            assert array.tolist() == before.tolist()
+
+
+def test_masked_arrays_are_refused_and_other_subclasses_are_arrays(mlp, rows):
+    with pytest.raises(aoti.InputTypeError, match=r"\.filled\("):
+        mlp(np.ma.masked_array(rows, mask=rows > 0))
+    assert mlp(rows.view(np.matrix)).tolist() == mlp(rows).tolist()
 
 
 # -- memory and lifetimes ------------------------------------------------------------------------
@@ -352,8 +386,9 @@ def test_classmethod_and_options(packages, rows):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"num_runners": 0}, ValueError, "at least 1"),
-        ({"num_runners": 2, "single_threaded": True}, ValueError, "one runner"),
+        ({"num_runners": 0}, aoti.ConfigError, "at least 1"),
+        ({"num_runners": 2.5}, TypeError, "integer"),
+        ({"num_runners": 2, "single_threaded": True}, aoti.ConfigError, "one runner"),
         ({"model_name": "other"}, aoti.ModelNotFoundError, "it holds 'model'"),
         ({"device": "cuda"}, aoti.IncompatiblePackageError, "compiled for cpu, not for cuda"),
         ({"device": "gpu"}, aoti.DeviceError, "is no device"),
@@ -363,6 +398,32 @@ def test_classmethod_and_options(packages, rows):
 def test_wrong_options_are_clear_errors(packages, options, error, message):
     with pytest.raises(error, match=message):
         aoti.load(packages / "mlp.pt2", **options)
+
+
+def test_a_loaded_model_is_not_copied(mlp, rows):
+    for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            duplicate(mlp)
+    assert mlp(rows).shape == (3, 1)
+
+
+def test_a_forked_child_can_close_while_the_parent_runs(packages, run_python):
+    program = """
+import os, sys, threading, warnings, numpy as np, aoti
+warnings.simplefilter("ignore")  # Python 3.12 warns of forks where there are threads
+x = np.full((1000, 1000), 1e-3, np.float32)
+model = aoti.load(sys.argv[1])
+runner = threading.Thread(target=model, args=(x,))
+runner.start()
+child = os.fork()
+if child == 0:
+    model.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+runner.join()
+model.close()
+"""
+    run_python(program, packages / "slow.pt2")
 
 
 def test_a_missing_or_foreign_file_is_a_clear_error(packages, tmp_path):

@@ -42,7 +42,8 @@ def info(path: str, as_json: bool) -> None:
 def _describe(package: Package, name: str) -> dict[str, Any]:
     from aoti.errors import PackageError
     from aoti.pytree import CallPlan
-    from aoti.spec import Signature, read_call_spec, read_wrapper
+    from aoti.spec import Signature
+    from aoti.wrapper import read_call_spec, read_wrapper
 
     source = package.source(name) or ""
     signature = Signature(read_wrapper(source))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ def export(
         What to compile. A module is put into inference mode by the caller (``module.eval()``);
         its training mode is traced as it is. It must be on the device that shall run it.
     args, kwargs : tuple, mapping
-        Example arguments. The package is called with the same structure. Not used with an
-        exported program, which has its own.
+        Example arguments. The package is called with the same structure. An exported program has
+        its own, and its own dynamic shapes.
     path : str or os.PathLike
         The file to write, ending in ``.pt2``. It is replaced only once the package is whole.
     dynamic_shapes : optional
@@ -61,15 +62,30 @@ def export(
         The module cannot be traced.
     torch._inductor.exc.InductorError
         It cannot be compiled; a C++ compiler is needed.
+
+    Warns
+    -----
+    UserWarning
+        The module changes its buffers, which a package does not keep from call to call.
     """
     target = Path(path)
     if target.suffix != ".pt2":
         raise ValueError(f"a package's name ends in .pt2, and {str(target)!r} does not")
+    if not all(isinstance(text, str) for item in (metadata or {}).items() for text in item):
+        raise TypeError("metadata holds strings only")
     if isinstance(module, torch.export.ExportedProgram):
+        if args or kwargs or dynamic_shapes:
+            raise ValueError("an exported program has its arguments and dynamic shapes already")
         program = module
     else:
         args, kwargs = _distinct((args, dict(kwargs or {})))
         program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+    if changed := program.graph_signature.buffers_to_mutate.values():
+        warnings.warn(
+            f"the module changes its buffers ({', '.join(changed)}); in a package every call "
+            "starts from their exported values",
+            stacklevel=2,
+        )
     configs = {
         **_PORTABLE,
         "aot_inductor.metadata": dict(metadata or {}),
@@ -87,17 +103,23 @@ def export(
 
 
 def _distinct(arguments: Any) -> Any:
-    """Replace each further appearance of a tensor among the examples by a copy.
+    """Replace each further appearance of a tensor among the examples by an object of its own.
 
     The tracer takes one tensor at two places for one input, and the compiled model would then read
     the second place for both.
     """
     seen: set[int] = set()
 
-    def copy_if_seen(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) in seen:
-            return tensor.clone()
-        seen.add(id(tensor))
-        return tensor
+    def another_if_seen(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            return tensor
+        if 0 in tensor.stride():  # broadcast: there is no memory that a copy could be written to
+            return tensor.detach()
+        # Not clone(), which gives a strided tensor another layout.
+        copy = torch.empty_strided(
+            tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device
+        )
+        return copy.copy_(tensor.detach())
 
-    return tree_map_only(torch.Tensor, copy_if_seen, arguments)
+    return tree_map_only(torch.Tensor, another_if_seen, arguments)

@@ -45,8 +45,8 @@ inline Failure open(
   });
 }
 
-// Runs once, taking the inputs' references. `outputs` is replaced. The loader is looked at only with
-// a permit in hand: without one, close() may be freeing it.
+// Runs once, taking the inputs' references. `outputs` is replaced. The loader is looked at only
+// with a permit in hand: without one, close() may be freeing it.
 inline Failure run(
     const std::unique_ptr<Loader>& loader,
     Permits& permits,

@@ -21,12 +21,20 @@ constexpr int kMaxSymbols = 64;
 
 constexpr int kAny = -1;
 
-// What one input must be. The default accepts any C-contiguous array. A dimension that inputs
-// share is a symbol, written -2 - number: the first input that has it binds its size.
+// A size of an input: `scale * symbol + offset`. A symbol is bound by the first input that has it,
+// and later ones must agree. Without a scale it is static.
+struct Size {
+  int64_t symbol = 0;
+  int64_t scale = 0;
+  int64_t offset = 0;
+};
+
+// What one input must be. The default accepts any C-contiguous array.
 struct InputSpec {
   int dtype = kAny;  // c10::ScalarType
   int rank = kAny;
-  std::vector<int64_t> sizes;    // >= 0: static; kAny: anything; below: a symbol
+  bool writable = false;  // the model writes into it
+  std::vector<Size> sizes;
   std::vector<int64_t> order;    // dense, from the innermost dimension outwards; empty: C order
   std::vector<int64_t> strides;  // in elements; when set, exactly these whatever `order` says
 };
@@ -39,10 +47,11 @@ struct Borrowed {
   int64_t itemsize = 1;
   const int64_t* sizes = nullptr;
   const int64_t* strides = nullptr;  // in bytes
+  bool writable = true;
 };
 
 // The first thing that is wrong with an input, in the order in which it is looked at.
-enum class Mismatch : int { kNone = 0, kDtype, kRank, kSize, kLayout };
+enum class Mismatch : int { kNone = 0, kDtype, kRank, kSize, kLayout, kReadOnly };
 
 namespace detail {
 
@@ -63,6 +72,25 @@ inline void wanted_strides(
 
 }  // namespace detail
 
+namespace detail {
+
+// Whether an actual size is what is wanted; binds the symbol if it is not bound yet.
+inline bool fits(const Size& wanted, int64_t actual, int64_t* symbols) noexcept {
+  if (wanted.scale == 0) {
+    return actual == wanted.offset;
+  }
+  int64_t& bound = symbols[wanted.symbol];
+  if (bound == kAny) {
+    bound = (actual - wanted.offset) / wanted.scale;
+    if (bound < 0) {
+      return false;
+    }
+  }
+  return actual == wanted.scale * bound + wanted.offset;
+}
+
+}  // namespace detail
+
 // Checks `array` against `spec` and fills `strides` (room for kMaxRank) with those the tensor must
 // have. `symbols` (kMaxSymbols) holds the sizes bound so far in this call, kAny where none is.
 inline Mismatch check(
@@ -77,18 +105,7 @@ inline Mismatch check(
   for (int i = 0; i < array.rank; ++i) {
     const int64_t size = array.sizes[i];
     empty = empty || size == 0;
-    if (spec.rank == kAny || spec.sizes[i] == kAny) {
-      continue;
-    }
-    int64_t wanted = spec.sizes[i];
-    if (wanted < 0) {
-      int64_t& bound = symbols[-2 - wanted];
-      if (bound == kAny) {
-        bound = size;
-      }
-      wanted = bound;
-    }
-    if (size != wanted) {
+    if (spec.rank != kAny && !detail::fits(spec.sizes[i], size, symbols)) {
       return Mismatch::kSize;
     }
   }
@@ -99,7 +116,7 @@ inline Mismatch check(
       return Mismatch::kLayout;
     }
   }
-  return Mismatch::kNone;
+  return spec.writable && !array.writable ? Mismatch::kReadOnly : Mismatch::kNone;
 }
 
 // A tensor over memory that somebody else keeps alive.

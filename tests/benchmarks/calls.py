@@ -1,6 +1,6 @@
 """What a call costs, and what threads bring, beside a C++ loop and the stock loader.
 
-usage: OMP_NUM_THREADS=1 python tests/benchmarks/calls.py MODEL.pt2 INPUTS.npz [--rounds 15] [--json]
+usage: OMP_NUM_THREADS=1 python calls.py MODEL.pt2 INPUTS.npz [--rounds 15] [--json]
 
 INPUTS.npz holds the flat inputs in order; the model takes them as positional arguments. Everything
 runs in one process and in turns. Figures are medians of the rounds.
