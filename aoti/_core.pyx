@@ -140,16 +140,21 @@ cdef int _raise(const Failure& failure) except -1:
 
 # -- tensors -----------------------------------------------------------------------------------
 
+cdef int64_t _LARGE = 1 << 20  # bytes; from about here on, malloc maps and unmaps
+
 cdef class Tensor:
     """The owner of an output's memory: the base of the array that is handed out."""
 
     cdef _cxx.Tensor tensor
     cdef object keep_alive  # the input whose memory the output shares, if it does
+    cdef bint large
 
     def __dealloc__(self):
-        # Freeing may unmap a large block: let others run meanwhile.
-        with nogil:
-            self.tensor.reset()
+        # Freeing unmaps a large block: let others run meanwhile. A small one is freed faster than
+        # the GIL is given up and taken.
+        if self.large:
+            with nogil:
+                self.tensor.reset()
 
 
 cdef inline void _borrowed(cnp.ndarray array, int dtype, Borrowed& out) noexcept:
@@ -170,6 +175,7 @@ cdef cnp.ndarray _to_numpy(_cxx.Tensor& tensor, tuple inputs):
         _raise(failure)
     cdef Tensor owner = Tensor.__new__(Tensor)
     owner.tensor = move(tensor)
+    owner.large = view.bytes > _LARGE
 
     cdef Borrowed borrowed
     cdef int flags = cnp.NPY_ARRAY_WRITEABLE

@@ -139,6 +139,7 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         int dtype
         int rank
         int64_t itemsize
+        int64_t bytes
         int64_t* sizes
         int64_t* strides
 
