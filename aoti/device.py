@@ -113,7 +113,7 @@ def devices() -> tuple[DeviceInfo, ...]:
     return (_cpu(),)
 
 
-def test_device(name: str | Device) -> float:
+def check_device(name: str | Device) -> float:
     """Allocate on a device, compute, wait for the result and check it.
 
     Parameters

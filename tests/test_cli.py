@@ -13,6 +13,8 @@ import pytest
 
 import aoti
 from aoti.cli import run
+from aoti.cli.arrays import read_inputs, write_outputs
+from aoti.cli.show import show_table
 
 ROW = {"data": list(range(10)), "shape": [1, 10]}
 
@@ -104,9 +106,20 @@ def test_infer_takes_several_inputs_by_name_and_by_position(packages, tmp_path, 
         ({"data": [1, 2, 3], "shape": [1, 10]}, "3 elements of data, but shape [1, 10] has 10"),
         ({"data": [1] * 10, "shape": [1, 10], "dtype": "int64"}, "expected float32"),
         ({"data": [1] * 10, "shape": [1, 10], "dtype": "float99"}, "float99"),
-        ({"data": ["a"] * 10, "shape": [1, 10]}, "could not convert"),
-        ({"data": [1.5], "shape": [1], "dtype": "int8"}, "does not fit into int8"),
-        ({"data": [300], "shape": [1], "dtype": "uint8"}, "uint8"),
+        ({"data": ["a"] * 10, "shape": [1, 10]}, "holds what is no number"),
+        ({"data": [1.5], "shape": [1], "dtype": "int8"}, "no integers, for int8"),
+        ({"data": [300], "shape": [1], "dtype": "uint8"}, "does not fit into uint8"),
+        ({"data": [-1], "shape": [1], "dtype": "uint64"}, "does not fit into uint64"),
+        ({"data": [2**64], "shape": [1], "dtype": "int64"}, "does not fit into int64"),
+        ({"data": [1e39], "shape": [1]}, "does not fit into float32"),
+        ({"data": [None, 1]}, "holds what is no number"),
+        ({"data": ["1_0"]}, "holds what is no number"),
+        ({"data": [True]}, "the data is bool, not float32"),
+        ({"data": [2], "dtype": "bool"}, "the data is int64, not bool"),
+        ({"data": [1], "dtype": "complex64"}, "complex numbers are pairs"),
+        ({"data": [1], "dtype": "object"}, "is no dtype"),
+        ({"data": [1], "shape": None}, "a shape is a list of sizes"),
+        ({"data": [1], "shape": [-1]}, "a shape is a list of sizes"),
         ({"data": [1] * 9, "shape": [1, 9]}, "dimension 1 must be 10, not 9"),
         ({"data": [1], "shape": "x"}, "in.json"),
         ({"data": [[1], [1, 2]]}, "in.json"),
@@ -139,16 +152,85 @@ def test_a_wrong_input_is_one_line_and_code_2(packages, tmp_path, capsys, docume
         (["info", "none.pt2"], 2, "no package"),
         (["info", "{program}"], 1, "torch.export.save"),
         (["test-device", "cuda:0"], 1, "cannot use cuda:0"),
-        (["test-device", "gpu"], 1, "is no device"),
+        (["test-device", "gpu"], 2, "is no device"),
+        (["infer", "-m", "{mlp}", "-i", "-", "--device", "cpu:3"], 2, "is no device"),
+        (["infer", "-m", "{mlp}"], 2, "the model takes inputs"),
+        (["infer", "-m", "{tree}", "-i", "-", "-o", "x.npy"], 2, "several outputs"),
         (["nonsense"], 2, "No such command"),
     ],
 )
 def test_errors_say_what_to_do(packages, capsys, arguments, code, message):
-    paths = {"mlp": packages / "mlp.pt2", "program": packages / "program.pt2"}
+    paths = {name: packages / f"{name}.pt2" for name in ("mlp", "program", "tree")}
     assert run([argument.format(**paths) for argument in arguments]) == code
     out, err = capsys.readouterr()
     assert message in err
     assert "Traceback" not in err + out
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("in.npy", b""), ("in.npz", b"PK\3\4garbage"), ("in.npy", b"\x93NUMPY"), ("in.json", b"\xff")],
+)
+def test_a_damaged_input_file_is_one_line_and_code_2(packages, tmp_path, capsys, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert run(["infer", "-m", str(packages / "mlp.pt2"), "-i", str(tmp_path / name)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"aoti: cannot read {tmp_path / name}: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([1.5, np.nan, np.inf, -np.inf], np.float32),
+        np.array([1 + 2j, complex(np.nan, -np.inf)], np.complex64),
+        np.array([[2**63 - 1, -(2**63)], [9007199254740993, 0]]),
+        np.array([2**64 - 1], np.uint64),
+        np.array([True, False]),
+        np.float16(3.5).reshape(()),
+        np.zeros((0, 3), np.float32),
+    ],
+    ids=lambda array: array.dtype.name,
+)
+def test_arrays_survive_json(tmp_path, array):
+    write_outputs(str(tmp_path / "x.json"), {"data": array, "file": array})
+    document = json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail)
+    assert list(document) == ["data", "file"]
+    specs = [aoti.TensorSpec(name, None, None) for name in ("file", "data")]
+    for back in read_inputs(str(tmp_path / "x.json"), specs):
+        assert (back.dtype, back.shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(back, array)
+
+
+def test_any_output_name_can_be_written(tmp_path):
+    outputs = {name: np.ones(2) for name in ("file", "allow_pickle", "a.b", "x/y")}
+    write_outputs(str(tmp_path / "x.npz"), outputs)
+    with np.load(tmp_path / "x.npz") as archive:
+        assert set(archive) == set(outputs)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+    with pytest.raises(aoti.InputError, match="cannot write"):
+        write_outputs(str(tmp_path / "none/x.npz"), outputs)
+
+
+def test_metadata_cannot_act_on_the_terminal(capsys):
+    show_table("t\x1b[2J", ("", ""), [("k", "a\x1b]0;title\x07b")])
+    out = capsys.readouterr().out
+    assert "\x1b]" not in out
+    assert r"a\x1b]0;title\x07b" in out
+
+
+@pytest.mark.parametrize("streams", ["> /dev/full", ">&-", "<&- -i -", "2>&- >&-"])
+def test_no_stream_makes_a_traceback(packages, streams):
+    program = f"{sys.executable} -c 'from aoti.cli import main; main()'"
+    process = subprocess.run(
+        f"{program} infer -m {packages / 'mlp.pt2'} -i /dev/null {streams}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode in (1, 2)
+    assert "Traceback" not in process.stderr
 
 
 def test_a_failing_model_is_code_1(packages, tmp_path, capfd):
@@ -176,6 +258,8 @@ def test_info_needs_no_libtorch(packages, run_python):
     program = """
 import sys
 from aoti.cli import run
+from aoti.cli.arrays import read_inputs, write_outputs
+from aoti.cli.show import show_table
 sys.exit(run(["info", sys.argv[1], "--json"]) or "aoti._core" in sys.modules)
 """
     assert json.loads(run_python(program, packages / "mlp.pt2", LIBTORCH="/nowhere"))
@@ -194,6 +278,8 @@ def test_no_libtorch_is_one_line_that_says_what_to_do(packages, run_python):
     program = """
 import sys
 from aoti.cli import run
+from aoti.cli.arrays import read_inputs, write_outputs
+from aoti.cli.show import show_table
 sys.exit(run(["infer", "-m", sys.argv[1], "-i", "-"]))
 """
     said = run_python(program, packages / "mlp.pt2", check=False, LIBTORCH="/nowhere")

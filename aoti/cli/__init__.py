@@ -13,6 +13,7 @@ import click
 from aoti import __version__
 from aoti.cli.infer import infer
 from aoti.cli.info import info
+from aoti.cli.show import printable
 from aoti.cli.test_device import test_device
 from aoti.errors import (
     AotiError,
@@ -42,24 +43,34 @@ for _verb in (infer, info, test_device):
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Errors become one line on standard error."""
     try:
+        if sys.stdout is None:
+            raise OSError("standard output is closed")
         cli.main(args=arguments, prog_name="aoti", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        _say(error.format_message())
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone. Nothing more can be said, nor has to be.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except SystemExit as error:  # click's way to end where whoever read our output has gone
+        return error.code if isinstance(error.code, int) else 0
     except AotiError as error:
-        click.echo(f"aoti: {error}", err=True)
+        _say(str(error))
         if os.environ.get("AOTI_DEBUG"):
             for note in getattr(error, "__notes__", ()):
                 click.echo(note, err=True)
         return 2 if isinstance(error, _WRONG_CALL) else 1
+    except (OSError, MemoryError) as error:
+        if not isinstance(error, BrokenPipeError):
+            _say(str(error) or type(error).__name__)
+        return 1
     return 0
+
+
+def _say(message: str) -> None:
+    """Say what went wrong: one line on standard error, if there is one."""
+    if sys.stderr is not None:
+        click.echo(f"aoti: {printable(message)}", err=True)
 
 
 def main() -> NoReturn:
@@ -72,6 +83,6 @@ def main() -> NoReturn:
     code = run()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or never opened
             stream.flush()
     os._exit(code)

@@ -7,16 +7,22 @@ import sys
 
 import click
 
+from aoti.cli.show import DeviceName
+
 
 @click.command()
 @click.option("-m", "--model", "path", required=True, metavar="PT2", help="The package.")
 @click.option("--model-name", metavar="NAME", help="Which model, if the package holds several.")
-@click.option("--device", metavar="DEVICE", help="cpu or cuda:0. Default: what it was built for.")
+@click.option(
+    "--device",
+    type=DeviceName(),
+    metavar="DEVICE",
+    help="cpu or cuda:0. Default: what it was built for.",
+)
 @click.option(
     "-i",
     "--input",
     "source",
-    required=True,
     metavar="FILE",
     help="The inputs: .json, .npy or .npz, or - for JSON on standard input.",
 )
@@ -28,7 +34,7 @@ def infer(
     path: str,
     model_name: str | None,
     device: str | None,
-    source: str,
+    source: str | None,
     destination: str | None,
     as_json: bool,
 ) -> None:
@@ -39,7 +45,8 @@ def infer(
       echo '{"data": [1, 2, 3], "shape": [1, 3]}' | aoti infer -m model.pt2 -i -
 
     In JSON an array is {"data": [...], "shape": [...], "dtype": "..."}; the dtype may be left out.
-    Several inputs are a list of those, or an object of those by input name.
+    Several inputs are a list of those, or an object of those by input name. What is not finite is
+    the string "NaN", "Infinity" or "-Infinity"; a complex number is a pair.
     """
     import aoti
     from aoti.cli.arrays import read_inputs, to_json, write_outputs
@@ -47,14 +54,16 @@ def infer(
     if destination and not destination.endswith((".json", ".npz", ".npy")):
         raise click.UsageError(f"--output {destination}: the name must end in .json, .npz or .npy")
     with aoti.load(path, model_name=model_name, device=device) as model:
-        result = model.infer(read_inputs(source, model.inputs))
+        if source is None and model.inputs != ():
+            raise click.UsageError("the model takes inputs: name their file with --input")
+        if destination and destination.endswith(".npy") and len(model.outputs or [None]) != 1:
+            raise click.UsageError("several outputs do not go into one .npy file: write .npz")
+        result = model.infer(read_inputs(source, model.inputs) if source else [])
         names = [spec.name for spec in model.outputs or ()]
         if len(names) != len(result.outputs):
             names = [f"output.{index}" for index in range(len(result.outputs))]
         outputs = dict(zip(names, result.outputs, strict=True))
         if destination:
-            if destination.endswith(".npy") and len(outputs) != 1:
-                raise click.UsageError(f"{len(outputs)} outputs do not go into one .npy file")
             write_outputs(destination, outputs)
         if as_json:
             document = {
@@ -64,7 +73,7 @@ def infer(
                 "memory_bytes": result.memory_bytes,
                 "outputs": to_json(outputs),
             }
-            json.dump(document, sys.stdout)
+            json.dump(document, sys.stdout, allow_nan=False)
             click.echo()
         else:
             from aoti.cli.show import show_outputs

@@ -8,9 +8,11 @@ from dataclasses import asdict
 
 import click
 
+from aoti.cli.show import DeviceName
+
 
 @click.command("test-device")
-@click.argument("device", required=False)
+@click.argument("device", type=DeviceName(), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def test_device(device: str | None, as_json: bool) -> None:
     """Allocate and compute on DEVICE; without a name, list what there is.
@@ -20,11 +22,11 @@ def test_device(device: str | None, as_json: bool) -> None:
       aoti test-device cpu
     """
     import aoti
-    from aoti.device import test_device as run_test
+    from aoti.device import check_device
 
     found = [{**asdict(info), "device": str(info.device)} for info in aoti.devices()]
     if device is not None:
-        milliseconds = run_test(device)
+        milliseconds = check_device(device)
         name = str(aoti.Device(device))
         found = [
             {**info, "ok": True, "milliseconds": milliseconds}
