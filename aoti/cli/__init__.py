@@ -58,7 +58,7 @@ def run(arguments: list[str] | None = None) -> int:
         _say(str(error))
         if os.environ.get("AOTI_DEBUG"):
             for note in getattr(error, "__notes__", ()):
-                click.echo(note, err=True)
+                _say(*note.splitlines())
         return 2 if isinstance(error, _WRONG_CALL) else 1
     except (OSError, MemoryError) as error:
         if not isinstance(error, BrokenPipeError):
@@ -67,10 +67,11 @@ def run(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _say(message: str) -> None:
-    """Say what went wrong: one line on standard error, if there is one."""
-    if sys.stderr is not None:
-        click.echo(f"aoti: {printable(message)}", err=True)
+def _say(*lines: str) -> None:
+    """Say on standard error what went wrong, as far as there is one and it takes it."""
+    with contextlib.suppress(OSError):
+        for line in lines:
+            click.echo(f"aoti: {printable(line)}", err=True)
 
 
 def main() -> NoReturn:

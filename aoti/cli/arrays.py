@@ -1,9 +1,11 @@
 """Arrays in files: JSON, ``.npy`` and ``.npz``, read and written by the command line.
 
 The JSON form of an array is ``{"data": [...], "shape": [...], "dtype": "..."}``, with the elements
-in C order. A list of them gives inputs by position, an object of them by name. JSON has no numbers
-for what is not finite: those are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``. A
-complex number is a pair ``[real, imaginary]``.
+in C order, flat or nested; without a shape, it is that of the nesting. A list of them gives inputs
+by position, an object of them by name. JSON has no numbers for what is not finite: those are the
+strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``. A complex number is a pair
+``[real, imaginary]``. Nothing is converted in a way that loses what was written, but for the
+rounding of floats: integer dtypes take integers only, bool takes true, false, 0 and 1.
 """
 
 from __future__ import annotations
@@ -14,10 +16,9 @@ import os
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,10 +64,19 @@ def write_outputs(destination: str, outputs: Mapping[str, Array]) -> None:
     """Write arrays by name into a ``.json`` or ``.npz`` file; one array into an ``.npy`` file.
 
     The file is there whole or not at all.
+
+    Raises
+    ------
+    InputError
+        The file cannot be made, or it is an ``.npy`` file and there is not one array.
+    OSError
+        The disk is full, or fails.
     """
     if destination.endswith(".npz"):
         _write(destination, lambda file: _write_npz(file, outputs))
     elif destination.endswith(".npy"):
+        if len(outputs) != 1:
+            raise InputError(f"{len(outputs)} outputs do not go into one .npy file: write .npz")
         (array,) = outputs.values()
         _write(destination, lambda file: np.save(file, array, allow_pickle=False))
     else:
@@ -102,7 +112,7 @@ def _name_of(value: float) -> str:
 def _write(destination: str, write: Callable[[IO[bytes]], object]) -> None:
     path = Path(destination)
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=".aoti.", dir=path.parent)
         partial = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -114,8 +124,10 @@ def _write(destination: str, write: Callable[[IO[bytes]], object]) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"cannot write {destination}: {error.strerror}") from error
+    except OSError as error:
+        raise OSError(f"cannot write {destination}: {error.strerror or error}") from error
 
 
 def _write_npz(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
@@ -127,20 +139,18 @@ def _write_npz(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
 
 
 def _read(source: str) -> Mapping[str, Any] | Sequence[Any]:
+    if source == "-" and sys.stdin is None:
+        raise InputError("standard input is closed")
     try:
         if source.endswith((".npy", ".npz")):
             return _load(source)
-        if source == "-":
-            if sys.stdin is None:
-                raise InputError("standard input is closed")
-            content = json.load(sys.stdin)
-        else:
-            content = json.loads(Path(source).read_text(encoding="utf-8"))
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except MemoryError:
+        raise
     except OSError as error:
-        raise InputError(f"cannot read {source}: {error.strerror}") from error
-    except (ValueError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
+        raise InputError(f"cannot read {source}: {error.strerror or error}") from error
+    except Exception as error:  # on damaged files numpy and zipfile raise errors of a dozen types
         raise InputError(f"cannot read {source}: {error}") from error
     if isinstance(content, dict) and isinstance(content.get("data"), (list, int, float)):
         return [content]  # one array, and not an object of arrays in which one is called data
@@ -150,6 +160,10 @@ def _read(source: str) -> Mapping[str, Any] | Sequence[Any]:
     return content
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f'{name} is not JSON; write "{name}", a string')
+
+
 def _load(source: str) -> Mapping[str, Any] | Sequence[Any]:
     with Path(source).open("rb") as file:  # which np.load leaves open when it fails
         loaded = np.load(file, allow_pickle=False)
@@ -157,6 +171,8 @@ def _load(source: str) -> Mapping[str, Any] | Sequence[Any]:
             return [loaded]
         with loaded:
             arrays = dict(loaded)
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("the archive holds what is no .npy file")
     # What np.savez calls arrays that were given no name.
     unnamed = all(name == f"arr_{index}" for index, name in enumerate(arrays))
     return list(arrays.values()) if unnamed else arrays
@@ -180,64 +196,80 @@ def _array(value: Any, spec: TensorSpec | None, where: str) -> Array:
         return value
     if not isinstance(value, dict) or not {"data"} <= set(value) <= {"data", "shape", "dtype"}:
         raise InputError(f"{where}: expected {_FORM}")
-    dtype = _dtype(value.get("dtype") or (spec.dtype if spec else None) or "float32", where)
+    name = value.get("dtype", (spec.dtype if spec else None) or "float32")
     try:
-        array = _numbers(value["data"], dtype)
-    except (TypeError, ValueError, OverflowError) as error:
+        array = _values(value["data"], _dtype(name))
+        return _shaped(array, value["shape"]) if "shape" in value else array
+    except ValueError as error:
         raise InputError(f"{where}: {error}") from error
-    if "shape" not in value:
-        return array
-    shape = value["shape"]
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise InputError(f"{where}: a shape is a list of sizes, and not {shape!r}")
-    if math.prod(shape) != array.size:
-        raise InputError(
-            f"{where}: {array.size} elements of data, but shape {shape} has {math.prod(shape)}"
-        )
-    return array.reshape(shape)
 
 
-def _dtype(name: object, where: str) -> np.dtype[Any]:
-    if name not in DTYPES:
-        raise InputError(f"{where}: {name!r} is no dtype; known are {', '.join(sorted(DTYPES))}")
+def _dtype(name: object) -> np.dtype[Any]:
+    if not isinstance(name, str) or name not in DTYPES:
+        raise ValueError(f"{name!r:.60} is no dtype; known are {', '.join(sorted(DTYPES))}")
     try:
-        return np.dtype(str(name))
+        return np.dtype(name)
     except TypeError:
         try:
             import ml_dtypes
         except ImportError:
-            raise InputError(f"{where}: {name} needs the package ml_dtypes") from None
-        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, str(name)))
+            raise ValueError(f"{name} needs the package ml_dtypes") from None
+        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
         return dtype
 
 
-def _numbers(data: Any, dtype: np.dtype[Any]) -> Array:
-    """An array of JSON's numbers, with nothing rounded that is to be an integer."""
-    given = np.asarray(data)
-    if given.dtype.kind in "UO":  # names of numbers that are not finite, or integers beyond 64 bits
-        given = np.vectorize(lambda x: _NOT_FINITE.get(x, x), otypes=[object])(data)
-        if any(type(x) not in (int, float) for x in given.flat):
-            raise ValueError("the data holds what is no number")
-        given = given.astype(np.float64) if dtype.kind in "fcV" else given
-    if dtype.kind == "c":
-        if given.shape[-1:] != (2,):
-            raise ValueError("complex numbers are pairs of a real and an imaginary part")
-        given = np.ascontiguousarray(given, np.float64)
-        return given.view(np.complex128)[..., 0].astype(dtype)
-    if (given.dtype.kind == "b") != (dtype.kind == "b") and not (
-        dtype.kind == "b" and np.isin(given, (0, 1)).all()
-    ):
-        raise ValueError(f"the data is {given.dtype.name}, not {dtype.name}")
-    if dtype.kind in "iu":
-        if given.size and given.dtype.kind == "f":
+def _shaped(array: Array, shape: object) -> Array:
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"a shape is a list of sizes, and not {shape!r:.60}")
+    if math.prod(shape) != array.size:
+        raise ValueError(f"{array.size} elements of data, but shape {shape} has {math.prod(shape)}")
+    return array.reshape(shape)
+
+
+def _values(data: object, dtype: np.dtype[Any]) -> Array:
+    """An array of what JSON holds, flat or nested; a ValueError says what does not fit."""
+    given = np.array(data, object)  # objects, because numpy would make floats of large integers
+    flat = given.ravel().tolist()
+    types = set(map(type, flat))
+    if list in types:
+        raise ValueError("the data is nested unevenly or too deeply")
+    strings = {value for value in flat if type(value) is str}
+    if not types <= {bool, int, float, str} or not strings <= _NOT_FINITE.keys():
+        raise ValueError("the data holds what is no number")
+    if dtype.kind == "b":
+        if not types <= {bool, int} or not {0, 1}.issuperset(flat):
+            raise ValueError("the data is not true and false, or 1 and 0, for bool")
+    elif bool in types:
+        raise ValueError(f"the data holds true or false, for {dtype.name}")
+    elif dtype.kind in "iu":
+        if not types <= {int}:
             raise ValueError(f"the data holds numbers that are no integers, for {dtype.name}")
         limits = np.iinfo(dtype)
-        if given.size and not (limits.min <= int(given.min()) and int(given.max()) <= limits.max):
+        if flat and not limits.min <= min(flat) <= max(flat) <= limits.max:
             raise ValueError(f"the data does not fit into {dtype.name}")
-    with np.errstate(all="ignore"):
-        array = given.astype(dtype)
-    if dtype.kind == "f" and np.isinf(array).sum() > np.isinf(given.astype(np.float64)).sum():
-        raise ValueError(f"the data does not fit into {dtype.name}")
+    elif dtype.kind == "c":
+        if not flat:
+            return np.empty(given.shape, dtype)
+        if given.shape[-1:] != (2,):
+            raise ValueError("complex numbers are pairs of a real and an imaginary part")
+        parts = _floats(flat, np.empty(0, dtype).real.dtype)
+        return parts.view(dtype).reshape(given.shape[:-1])
+    else:
+        return _floats(flat, dtype).reshape(given.shape)
+    return given.astype(dtype)
+
+
+def _floats(values: list[Any], dtype: np.dtype[Any]) -> Array:
+    named = sum(map(values.count, _NOT_FINITE))
+    if named:
+        values = [_NOT_FINITE.get(value, value) for value in values]
+    try:
+        with np.errstate(all="ignore"):
+            array = np.array(values, np.float64).astype(dtype)
+        if np.count_nonzero(~np.isfinite(array)) != named:
+            raise OverflowError
+    except OverflowError:  # also numpy's, for an integer of more than 308 digits
+        raise ValueError(f"the data does not fit into {dtype.name}") from None
     return array
 
 

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from aoti.cli.show import DeviceName
+from aoti.cli.show import device_name
 
 
 @click.command()
@@ -15,7 +15,7 @@ from aoti.cli.show import DeviceName
 @click.option("--model-name", metavar="NAME", help="Which model, if the package holds several.")
 @click.option(
     "--device",
-    type=DeviceName(),
+    callback=device_name,
     metavar="DEVICE",
     help="cpu or cuda:0. Default: what it was built for.",
 )
@@ -56,10 +56,10 @@ def infer(
     with aoti.load(path, model_name=model_name, device=device) as model:
         if source is None and model.inputs != ():
             raise click.UsageError("the model takes inputs: name their file with --input")
-        if destination and destination.endswith(".npy") and len(model.outputs or [None]) != 1:
+        names = [spec.name for spec in model.outputs or ()]
+        if destination and destination.endswith(".npy") and len(names) > 1:
             raise click.UsageError("several outputs do not go into one .npy file: write .npz")
         result = model.infer(read_inputs(source, model.inputs) if source else [])
-        names = [spec.name for spec in model.outputs or ()]
         if len(names) != len(result.outputs):
             names = [f"output.{index}" for index in range(len(result.outputs))]
         outputs = dict(zip(names, result.outputs, strict=True))

@@ -13,19 +13,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class DeviceName(click.ParamType[str]):
-    """A device by name. A misspelled one is a wrong call; whether it is there shows later."""
+def device_name(_context: object, _parameter: object, value: str | None) -> str | None:
+    """For click: a misspelled device is a wrong call; whether it is there shows later."""
+    from aoti.device import Device
 
-    name = "device"
-
-    def convert(self, value: str, param: Any, ctx: Any) -> str:  # noqa: ARG002
-        """Give the name as it is printed."""
-        from aoti.device import Device
-
-        try:
-            return str(Device(value))
-        except DeviceError as error:
-            raise click.UsageError(str(error)) from error
+    try:
+        return None if value is None else str(Device(value))
+    except DeviceError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def printable(value: object) -> str:
@@ -34,7 +29,10 @@ def printable(value: object) -> str:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table as wide as its content, on as many columns as the terminal has."""
+    """Print a table as wide as its content, on as many columns as the terminal has.
+
+    A cell that is a `rich.text.Text` is printed as it is, every other one as `printable` makes it.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -44,8 +42,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
         table.add_column(column, header_style="dim", overflow="fold")
     for row in rows:
         # Text, because names out of a package are no markup.
-        lines = ("\n".join(map(printable, str(cell).split("\n"))) for cell in row)
-        table.add_row(*(Text(line) for line in lines))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
     console = Console(highlight=False)
     console.print(Text(printable(title), style="bold"))
     console.print(table)
@@ -54,9 +51,10 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
 def show_outputs(outputs: Mapping[str, np.ndarray[Any, Any]], summary: str) -> None:
     """Print what a model returned, large arrays in short."""
     import numpy as np
+    from rich.text import Text
 
     rows = []
     for name, array in outputs.items():
-        values = np.array2string(array, precision=5, threshold=12, edgeitems=3)
+        values = Text(np.array2string(array, precision=5, threshold=12, edgeitems=3))
         rows.append((name, array.dtype.name, "x".join(map(str, array.shape)) or "scalar", values))
     show_table(summary, ("output", "dtype", "shape", "values"), rows)

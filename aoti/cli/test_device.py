@@ -8,11 +8,11 @@ from dataclasses import asdict
 
 import click
 
-from aoti.cli.show import DeviceName
+from aoti.cli.show import device_name
 
 
 @click.command("test-device")
-@click.argument("device", type=DeviceName(), required=False)
+@click.argument("device", callback=device_name, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def test_device(device: str | None, as_json: bool) -> None:
     """Allocate and compute on DEVICE; without a name, list what there is.
