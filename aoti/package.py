@@ -152,6 +152,12 @@ class Package:
                 f"{self.path}: model {model!r} comes as source code only, which aoti does not "
                 "compile; export it with aot_inductor.package_cpp_only=False"
             )
+        if self._find(model, "weights_config.json") is not None:
+            # The loader does not read them, and a run without weights is a crash.
+            raise PackageError(
+                f"{self.path}: model {model!r} keeps its weights as pickles, which aoti does not "
+                "load; export it with aot_inductor.package_constants_on_disk_format='binary_blob'"
+            )
         destination.mkdir()
         try:
             for source, name in self._runtime_entries(model):
