@@ -140,7 +140,7 @@ cdef int _raise(const Failure& failure) except -1:
 
 # -- tensors -----------------------------------------------------------------------------------
 
-cdef int64_t _LARGE = 1 << 20  # bytes; from about here on, malloc maps and unmaps
+cdef int64_t _LARGE = 1 << 20  # bytes
 
 cdef class Tensor:
     """The owner of an output's memory: the base of the array that is handed out."""
@@ -150,8 +150,8 @@ cdef class Tensor:
     cdef bint large
 
     def __dealloc__(self):
-        # Freeing unmaps a large block: let others run meanwhile. A small one is freed faster than
-        # the GIL is given up and taken.
+        # Freeing a large block may unmap it: let others run meanwhile. For a small one, giving up
+        # the GIL would cost every call more than it gains.
         if self.large:
             with nogil:
                 self.tensor.reset()

@@ -89,7 +89,6 @@ cdef extern from "aoti/loader.h" namespace "aoti" nogil:
 
 
 cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
-    const int kMaxRank
     const int kMaxSymbols
     const int kAny
 

@@ -14,7 +14,6 @@ The bounds are kept for people to see but not enforced: they can be narrower tha
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from aoti.expression import fingerprint
 from aoti.spec import Dim, TensorSpec
@@ -70,13 +69,11 @@ def read_wrapper(source: str) -> tuple[TensorSpec, ...] | None:
             asserted.setdefault(match[1], (sizes, strides))
     ends = [match.start() for match in found[1:]] + [checks_end]
     return tuple(
-        replace(
-            _read_input(
-                source[match.end() : stop],
-                match[1],
-                symbols.get(match[1], {}),
-                asserted.get(match[1]),
-            ),
+        _read_input(
+            source[match.end() : stop],
+            match[1],
+            symbols.get(match[1], {}),
+            asserted.get(match[1]),
             mutated=match[1] in mutated,
         )
         for match, stop in zip(found, ends, strict=True)
@@ -107,6 +104,8 @@ def _read_input(
     name: str,
     symbols: dict[int, str],
     asserted: tuple[list[str], list[str]] | None,
+    *,
+    mutated: bool,
 ) -> TensorSpec:
     static = {(what, int(dim)): value for value, what, dim in _STATIC.findall(checks)}
     bounds = {(int(dim), sign): int(value) for dim, sign, value in _BOUND.findall(checks)}
@@ -137,4 +136,5 @@ def _read_input(
         shape=tuple(shape),
         strides=strides,
         device=_DEVICE_TYPES.get(int(device[1])) if device else None,
+        mutated=mutated,
     )

@@ -69,10 +69,6 @@ inline void wanted_strides(
   }
 }
 
-}  // namespace detail
-
-namespace detail {
-
 // Whether an actual size is what is wanted; binds the symbol if it is not bound yet.
 inline bool fits(const Size& wanted, int64_t actual, int64_t* symbols) noexcept {
   if (wanted.scale == 0) {
@@ -118,8 +114,8 @@ inline Mismatch check(
   return spec.writable && !array.writable ? Mismatch::kReadOnly : Mismatch::kNone;
 }
 
-// A tensor over memory that somebody else keeps alive. What at::from_blob does, without its thread
-// state and its deleter: half the time.
+// A tensor over memory that somebody else keeps alive: what at::from_blob makes, without the thread
+// state that it sets aside and the deleter that it wraps.
 inline Failure borrow(
     const Borrowed& array, const int64_t* strides, std::vector<at::Tensor>& tensors) noexcept {
   return guarded([&]() -> Failure {
