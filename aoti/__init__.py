@@ -34,11 +34,13 @@ from aoti.errors import (
 
 if _TYPE_CHECKING:
     from aoti._libtorch import build_info
+    from aoti.archive import Limits
     from aoti.device import Device, DeviceInfo, devices
     from aoti.exporting import export as export
     from aoti.model import AOTIModel, InferenceResult, load
     from aoti.package import Package, load_metadata_from_package
-    from aoti.spec import Dim, TensorSpec
+    from aoti.signature import Signature
+    from aoti.spec import ConstantSpec, Dim, TensorSpec
 
 __version__ = "0.1.0"
 
@@ -49,6 +51,7 @@ __all__ = [
     "AotiError",
     "ConfigError",
     "ConstantError",
+    "ConstantSpec",
     "Device",
     "DeviceError",
     "DeviceInfo",
@@ -60,6 +63,7 @@ __all__ = [
     "InputTypeError",
     "IntegrityError",
     "LibtorchError",
+    "Limits",
     "ModelClosedError",
     "ModelNotFoundError",
     "Package",
@@ -67,6 +71,7 @@ __all__ = [
     "PackageNotFoundError",
     "QueueFullError",
     "RunTimeoutError",
+    "Signature",
     "TensorSpec",
     "__version__",
     "build_info",
@@ -77,11 +82,14 @@ __all__ = [
 
 _HOMES = {
     "AOTIModel": "model",
+    "ConstantSpec": "spec",
     "Device": "device",
     "DeviceInfo": "device",
     "Dim": "spec",
     "InferenceResult": "model",
+    "Limits": "archive",
     "Package": "package",
+    "Signature": "signature",
     "TensorSpec": "spec",
     "build_info": "_libtorch",
     "devices": "device",

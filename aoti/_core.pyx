@@ -16,7 +16,7 @@ from libcpp.vector cimport vector
 
 cimport numpy as cnp
 from aoti cimport _cxx
-from aoti._cxx cimport Borrowed, Failure, Fault, InputSpec, Mismatch, ScalarType
+from aoti._cxx cimport Borrowed, Failure, Fault, InputSpec, Mismatch, Range, ScalarType
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -225,14 +225,23 @@ cdef class Loader:
     device_index : int
         Which device of the package's kind; -1 is the CPU or the current device.
     inputs : sequence of tuple, or None
-        Per input `(dtype, sizes, order, strides, mutated)`: dtype by name; per dimension its size,
-        or `(n, scale, offset)` for `scale * symbol n + offset`; the dimensions from the innermost
-        outwards; strides in elements; whether the model writes into it. The first four may be
-        None: not known. None altogether: nothing is known, any number of C-contiguous writeable
-        arrays is passed on.
+        Per input `(dtype, sizes, order, strides, mutated, values)`: dtype by name; per dimension
+        its size, or `(n, scale, offset)` for `scale * symbol n + offset`; the dimensions from the
+        innermost outwards; strides in elements; whether the model writes into it; the least and
+        the largest value, as sizes are given. All but `mutated` may be None: not known. None
+        altogether: nothing is known, any number of C-contiguous writeable arrays is passed on.
+    ranges : sequence of tuple
+        Per symbol its least and its largest size, each None if there is none.
+    ranges_hold : bool
+        Whether a size out of its range is refused. If not, `repair` is told of the first, and the
+        ranges are forgotten.
+    validate : bool
+        Whether inputs are checked at all. If not, they are taken for what the model wants.
     repair : callable
         `repair(index, inputs)` is called for an input that cannot be passed as it is. It returns
         an array of the same value that can, or raises.
+    refuse_values : callable
+        `refuse_values(index, inputs)` is called for an input with values out of range, and raises.
 
     Attributes
     ----------
@@ -249,9 +258,14 @@ cdef class Loader:
     cdef unique_ptr[_cxx.AOTIModelPackageLoader] loader
     cdef unique_ptr[_cxx.Permits] permits
     cdef vector[InputSpec] specs
+    cdef InputSpec unknown  # of inputs that nothing is known of
+    cdef vector[Range] ranges
     cdef bint known
-    cdef int num_symbols
+    cdef bint ranges_hold
+    cdef bint validate
+    cdef bint bounded
     cdef object repair
+    cdef object refuse_values
     cdef readonly list call_spec
     cdef readonly list constant_fqns
 
@@ -263,18 +277,29 @@ cdef class Loader:
         bint single_threaded,
         size_t num_runners,
         int device_index,
-        inputs: Sequence[tuple[Any, Any, Any, Any, bool]] | None,
-        repair: Callable[[int, Sequence[object]], Any],
+        inputs: Sequence[tuple[Any, Any, Any, Any, bool, Any]] | None,
+        ranges: Sequence[tuple[int | None, int | None]],
+        bint ranges_hold,
+        bint validate,
+        repair: Callable[[int, Sequence[Any]], Any],
+        refuse_values: Callable[[int, Sequence[Any]], None],
     ) -> None:
         if self.permits:
             raise RuntimeError("a Loader is initialised once")
         cdef string path_ = path.encode()
         cdef string name_ = model_name.encode()
         cdef Failure failure
-        self.repair = repair
+        self.repair, self.refuse_values = repair, refuse_values
+        self.validate, self.ranges_hold = validate, ranges_hold
         self.known = inputs is not None
-        for dtype, sizes, order, strides, mutated in inputs or ():
-            self._add_spec(dtype, sizes, order, strides, mutated)
+        self.unknown.writable = True  # the model may write into it
+        if len(ranges) > _cxx.kMaxSymbols:
+            raise IncompatiblePackageError(
+                f"the model takes more than {_cxx.kMaxSymbols} independent sizes")
+        for least, most in ranges:
+            self._add_range(least, most)
+        for dtype, sizes, order, strides, mutated, values in inputs or ():
+            self._add_spec(dtype, sizes, order, strides, mutated, values)
         self.permits = make_unique[_cxx.Permits](num_runners)
         cdef vector[string] call_spec
         cdef vector[string] fqns
@@ -293,9 +318,27 @@ cdef class Loader:
                 _cxx.close(self.loader, deref(self.permits))
                 _cxx.abandon(self.loader)  # nothing is left to give up but in a forked child
 
-    cdef int _add_spec(self, dtype, sizes, order, strides, bint mutated) except -1:
-        cdef InputSpec spec
+    cdef int _add_range(self, least, most) except -1:
+        cdef Range range
+        if least is not None:
+            range.least = least
+        if most is not None:
+            range.most = most
+        self.ranges.push_back(range)
+        return 0
+
+    cdef _cxx.Size _size(self, size) except *:
         cdef _cxx.Size wanted
+        if isinstance(size, int):
+            wanted.scale, wanted.offset = 0, size
+        else:
+            wanted.symbol, wanted.scale, wanted.offset = size
+            if not 0 <= wanted.symbol < <int64_t>self.ranges.size():
+                raise ValueError(f"no range for symbol {wanted.symbol}")
+        return wanted
+
+    cdef int _add_spec(self, dtype, sizes, order, strides, bint mutated, values) except -1:
+        cdef InputSpec spec
         spec.writable = mutated
         if dtype is not None:
             if dtype not in _DTYPES:
@@ -304,64 +347,81 @@ cdef class Loader:
         if sizes is not None:
             spec.rank = len(sizes)
             for size in sizes:
-                if isinstance(size, int):
-                    wanted.scale, wanted.offset = 0, size
-                else:
-                    wanted.symbol, wanted.scale, wanted.offset = size
-                    self.num_symbols = max(self.num_symbols, wanted.symbol + 1)
-                spec.sizes.push_back(wanted)
+                spec.sizes.push_back(self._size(size))
             spec.order = order or ()
             spec.strides = strides or ()
-        if self.num_symbols > _cxx.kMaxSymbols:
-            raise IncompatiblePackageError(
-                f"the model takes more than {_cxx.kMaxSymbols} independent sizes")
+        if values is not None:
+            spec.bounded = self.bounded = True
+            spec.low, spec.high = self._size(values[0]), self._size(values[1])
         self.specs.push_back(spec)
         return 0
 
-    cdef tuple _borrow(self, tuple inputs, vector[_cxx.Tensor]& tensors):
-        """Check `inputs` and fill `tensors`. Returns the arrays that the tensors lie on."""
+    cdef tuple _borrow(self, tuple inputs, vector[_cxx.Tensor]& tensors, int64_t* symbols):
+        """Check `inputs`, fill `tensors` and bind `symbols`. Returns the arrays that the tensors
+        lie on.
+        """
         cdef Py_ssize_t count = len(inputs)
-        cdef int64_t[64] symbols
         cdef int64_t[64] strides
-        cdef InputSpec unknown
         cdef Borrowed borrowed
-        cdef Mismatch mismatch
         cdef Failure failure
         cdef cnp.ndarray array
         cdef Py_ssize_t i
-        cdef int attempt
         cdef list repaired = None
         if self.known and count != <Py_ssize_t>self.specs.size():
             raise InputError(
                 f"the model takes {self.specs.size()} input{'s' if self.specs.size() != 1 else ''}"
                 f", got {count}")
-        unknown.writable = True  # it may be one that the model writes into
-        for i in range(self.num_symbols):
+        for i in range(<Py_ssize_t>self.ranges.size()):
             symbols[i] = _cxx.kAny
         tensors.reserve(count)
         for i in range(count):
             leaf = inputs[i]
-            for attempt in range(2):
-                mismatch = Mismatch.kLayout
-                # Exactly ndarray: a subclass may mean something else by its data, as masks do.
-                if type(leaf) is cnp.ndarray and cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray>leaf):
-                    array = <cnp.ndarray>leaf
-                    _borrowed(array, _dtype_number(array), borrowed)
-                    if borrowed.dtype != _UNKNOWN:
-                        mismatch = _cxx.check(
-                            self.specs[i] if self.known else unknown, borrowed, symbols, strides)
-                if mismatch == Mismatch.kNone:
-                    break
-                if attempt == 1:
-                    raise InputError(f"input {i} cannot be passed to the model")
-                leaf = self.repair(i, inputs)
+            if self._check(i, leaf, borrowed, symbols, strides) != Mismatch.kNone:
+                array = self._repaired(i, inputs, borrowed, symbols, strides)
                 if repaired is None:
                     repaired = list(inputs)
-                repaired[i] = leaf
+                repaired[i] = array
             failure = _cxx.borrow(borrowed, strides, tensors)
             if failure.fault != Fault.kNone:
                 _raise(failure)
         return inputs if repaired is None else tuple(repaired)
+
+    cdef Mismatch _check(
+        self, Py_ssize_t i, leaf, Borrowed& borrowed, int64_t* symbols, int64_t* strides
+    ) except *:
+        """The first thing wrong with an input, kLayout if it is not even an array to look at."""
+        # Exactly ndarray: a subclass may mean something else by its data, as masks do.
+        if type(leaf) is not cnp.ndarray:
+            return Mismatch.kLayout
+        _borrowed(<cnp.ndarray>leaf, _dtype_number(<cnp.ndarray>leaf), borrowed)
+        if borrowed.dtype == _UNKNOWN:
+            return Mismatch.kLayout
+        if not self.validate:
+            _cxx.own_strides(borrowed, strides)
+            return Mismatch.kNone
+        if not cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray>leaf):
+            return Mismatch.kLayout
+        return _cxx.check(
+            self.specs[i] if self.known else self.unknown,
+            borrowed, self.ranges.data(), symbols, strides)
+
+    cdef cnp.ndarray _repaired(
+        self,
+        Py_ssize_t i,
+        tuple inputs,
+        Borrowed& borrowed,
+        int64_t* symbols,
+        int64_t* strides,
+    ):
+        """An array to pass in place of an input that does not pass the checks."""
+        array = self.repair(i, inputs)
+        cdef Mismatch mismatch = self._check(i, array, borrowed, symbols, strides)
+        if mismatch == Mismatch.kRange and not self.ranges_hold:
+            self.ranges.assign(self.ranges.size(), Range())
+            mismatch = self._check(i, array, borrowed, symbols, strides)
+        if mismatch != Mismatch.kNone:
+            raise InputError(f"input {i} cannot be passed to the model")
+        return array
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Run the model on a flat sequence of arrays and return its outputs as a flat list.
@@ -374,9 +434,7 @@ cdef class Loader:
         cdef vector[_cxx.Tensor] outputs
         cdef Failure failure
         cdef size_t i
-        if not self.permits:
-            raise ModelClosedError("the model was never loaded")
-        leaves = self._borrow(leaves, tensors)
+        leaves = self._prepare(leaves, tensors)
         with nogil:
             failure = _cxx.run(self.loader, deref(self.permits), tensors, outputs)
         if failure.fault != Fault.kNone:
@@ -385,19 +443,35 @@ cdef class Loader:
 
     def time_runs(self, inputs: Sequence[Any], size_t repeats) -> float:
         """Seconds that `repeats` runs take in a C++ loop: what no Python call can beat."""
-        cdef tuple leaves = tuple(inputs)
         cdef vector[_cxx.Tensor] tensors
         cdef Failure failure
         cdef double seconds = 0
-        if not self.permits:
-            raise ModelClosedError("the model was never loaded")
-        leaves = self._borrow(leaves, tensors)
+        cdef tuple leaves = self._prepare(tuple(inputs), tensors)
         with nogil:
             failure = _cxx.time_runs(
                 self.loader, deref(self.permits), tensors, repeats, seconds)
         if failure.fault != Fault.kNone:
             _raise(failure)
+        del leaves
         return seconds
+
+    cdef tuple _prepare(self, tuple inputs, vector[_cxx.Tensor]& tensors):
+        """Check everything and fill `tensors`. Returns the arrays that they lie on."""
+        cdef int64_t[64] symbols
+        cdef int64_t wrong = -1
+        cdef Failure failure
+        if not self.permits:
+            raise ModelClosedError("the model was never loaded")
+        inputs = self._borrow(inputs, tensors, symbols)
+        if self.bounded and self.validate:
+            with nogil:
+                failure = _cxx.find_out_of_range(self.specs, tensors, symbols, wrong)
+            if failure.fault != Fault.kNone:
+                _raise(failure)
+            if wrong >= 0:
+                self.refuse_values(wrong, inputs)
+                raise InputError(f"input {wrong} has values that the model does not take")
+        return inputs
 
     def close(self) -> None:
         """Wait for the runs that are under way, then free the model. Harmless the second time."""

@@ -98,6 +98,11 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         int64_t scale
         int64_t offset
 
+    cdef cppclass Range:
+        Range()
+        int64_t least
+        int64_t most
+
     cdef cppclass InputSpec:
         InputSpec()
         int dtype
@@ -106,6 +111,9 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         vector[Size] sizes
         vector[int64_t] order
         vector[int64_t] strides
+        cbool bounded
+        Size low
+        Size high
 
     cdef cppclass Borrowed:
         void* data
@@ -121,14 +129,18 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         kDtype
         kRank
         kSize
+        kRange
+        kNull
         kLayout
         kReadOnly
 
     Mismatch check(
         const InputSpec& spec,
         const Borrowed& array,
+        const Range* ranges,
         int64_t* symbols,
         int64_t* strides) noexcept
+    void own_strides(const Borrowed& array, int64_t* strides) noexcept
     Failure borrow(
         const Borrowed& array, const int64_t* strides, vector[Tensor]& tensors) noexcept
     cbool contains(const Borrowed& array, const void* pointer) noexcept
@@ -143,6 +155,14 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         int64_t* strides
 
     Failure view(Tensor& tensor, View& view) noexcept
+
+
+cdef extern from "aoti/values.h" namespace "aoti" nogil:
+    Failure find_out_of_range(
+        const vector[InputSpec]& specs,
+        const vector[Tensor]& inputs,
+        const int64_t* symbols,
+        int64_t& index) noexcept
 
 
 cdef extern from "aoti/device.h" namespace "aoti" nogil:

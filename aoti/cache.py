@@ -147,7 +147,7 @@ class _Store:
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, OSError):
-                error.add_note(f"while extracting {package.path} to {path}; TMPDIR says where")
+                error.add_note(f"while extracting {package.name} to {path}; TMPDIR says where")
             raise
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 _WORDS = re.compile(r"(?:\b\d{1,18}\b|\b[A-Za-z_]\w*\b|[-+*() ])+", re.ASCII)
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
+_LARGE = 1 << 48  # the core computes with 64 bits
 
 
 _CONSTANTS: tuple[Callable[[str], int], ...] = (
@@ -34,7 +35,7 @@ def fingerprint(expression: str) -> int:
 def affine(expression: str) -> tuple[str, int, int] | None:
     """The expression as ``scale * symbol + offset``: ``(symbol, scale, offset)``.
 
-    None if it is none of that form, with a positive scale, or no expression at all.
+    None if it is none of that form, has numbers that no size has, or is no expression at all.
     """
     symbols = symbols_of(expression)
     if len(symbols) != 1:
@@ -42,7 +43,8 @@ def affine(expression: str) -> tuple[str, int, int] | None:
     zero, one, two, three = (_evaluate(expression, constant) or 0 for constant in _CONSTANTS)
     scale = one - zero
     straight = two == zero + 2 * scale and three == zero + 3 * scale
-    return (symbols.pop(), scale, zero) if straight and scale > 0 else None
+    small = abs(scale) < _LARGE and abs(zero) < _LARGE
+    return (symbols.pop(), scale, zero) if straight and small and scale else None
 
 
 def symbols_of(expression: str) -> set[str]:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import hmac
 import operator
-import os
+import re
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aoti import _libtorch, cache
+from aoti import _libtorch
+from aoti.archive import Limits
+from aoti.cache import Extraction, extract
+from aoti.checks import Checker, Flatten
 from aoti.device import Device
 from aoti.errors import (
     ConfigError,
     DeviceError,
     IncompatiblePackageError,
-    InputError,
     InputTypeError,
+    IntegrityError,
     PackageError,
 )
-from aoti.package import Package
-from aoti.pytree import CallPlan
-from aoti.spec import Signature, TensorSpec
-from aoti.wrapper import read_wrapper
+from aoti.package import Package, Source
+from aoti.signature import Signature
+from aoti.spec import TensorSpec
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aoti import _core
-
-_Flatten = Callable[[tuple[object, ...], dict[str, object]], Sequence[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,17 @@ class InferenceResult:
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: Source,
     *,
     model_name: str | None = None,
     device: str | Device | None = None,
     device_index: int = -1,
     num_runners: int = 1,
     single_threaded: bool = False,
+    sha256: str | None = None,
+    validate: bool = True,
+    cache: bool = True,
+    limits: Limits | None = None,
 ) -> AOTIModel:
     """Load a compiled model from a package.
 
@@ -70,9 +74,10 @@ def load(
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, os.PathLike, bytes, bytearray, memoryview or binary file
         A ``.pt2`` file made by ``aoti.export`` or ``torch._inductor.aoti_compile_and_package``,
-        or a directory with the same content.
+        or a directory with the same content; or the content of such a file, in memory or as a
+        seekable file object.
     model_name : str, optional
         Which model of the package; needed only where it holds several.
     device : str or Device, optional
@@ -86,6 +91,18 @@ def load(
     single_threaded : bool, default False
         Load without the container's own locking, which CUDA graphs need. Calls then exclude each
         other, so `num_runners` must be 1.
+    sha256 : str, optional
+        The digest that the package must have, in hex: that of the file (``sha256sum``), or
+        `Package.digest` for a directory. It is verified before anything of the package is mapped.
+    validate : bool, default True
+        Check the arguments of each call. Without it, an argument that is not what the model takes
+        reads out of bounds, gives garbage or ends the process.
+    cache : bool, default True
+        Share the extracted package with other processes, below ``AOTI_CACHE_DIR`` (by default the
+        user's cache directory), and keep it for the next start. Without it, it is extracted to a
+        private directory below ``TMPDIR``, which is gone when the model is closed.
+    limits : Limits, optional
+        How much the package may hold before it is refused.
 
     Returns
     -------
@@ -95,13 +112,17 @@ def load(
     ------
     PackageNotFoundError, PackageError, ModelNotFoundError
         The package is missing, damaged, or does not hold the model.
+    IntegrityError
+        Its digest is another one than `sha256`.
     IncompatiblePackageError
         It was compiled for another device than is asked for, or for one that this version does not
-        run models on: anything but the CPU.
+        run models on: anything but the CPU. Or it wants what this machine or this libtorch does
+        not have: see `aoti check`.
     DeviceError
         The device is not spelled right or contradicts `device_index`.
     ConfigError
-        `num_runners` is less than 1, or more than a single-threaded model has.
+        `num_runners` is less than 1, or more than a single-threaded model has; or the place for
+        extracted packages cannot be used.
     LibtorchError
         There is no libtorch that fits.
     ExecutionError
@@ -120,26 +141,29 @@ def load(
         raise ConfigError(f"num_runners must be at least 1, not {num_runners}")
     if single_threaded and num_runners > 1:
         raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
-    with Package(path) as package:
+    with Package(path, limits=limits or Limits()) as package:
+        if sha256 is not None:
+            _check_digest(package, sha256)
         name = package.select(model_name)
         metadata = package.metadata(name)
         target = _target_device(package, metadata, device, device_index)
-        source = package.source(name)
+        signature = package.signature(name)
         core = _libtorch.core()
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
         as_zip = _libtorch.core_minor() < (2, 13)
-        extraction = cache.extract(package, name, as_zip=as_zip)
+        extraction = extract(package, name, as_zip=as_zip)
     try:
         return AOTIModel(
             core,
             extraction,
-            path=str(path),
+            path=package.name,
             model_name=name,
             metadata=metadata,
             device=target,
-            inputs=read_wrapper(source) if source else None,
+            signature=signature,
             num_runners=num_runners,
             single_threaded=single_threaded,
+            validate=validate,
         )
     except BaseException:
         extraction.release()
@@ -159,6 +183,8 @@ class AOTIModel:
         The device it runs on.
     metadata : dict of str to str
         What the exporter wrote about it.
+    signature : Signature
+        What it takes and gives.
     call_spec : tuple of str
         The input and the output treespec, as JSON.
     constant_fqns : tuple of str
@@ -174,43 +200,58 @@ class AOTIModel:
     def __init__(
         self,
         core: Any,
-        extraction: cache.Extraction,
+        extraction: Extraction,
         *,
         path: str,
         model_name: str,
         metadata: dict[str, str],
         device: Device,
-        inputs: tuple[TensorSpec, ...] | None,
+        signature: Signature,
         num_runners: int,
         single_threaded: bool,
+        validate: bool,
     ) -> None:
         self.path = path
         self.model_name = model_name
         self.metadata = metadata
         self.device = device
         self.num_runners = num_runners
-        # Not this object's own method as the core's `repair`: that would make a cycle, and a
-        # dropped model would keep its memory until the garbage collector comes by.
-        self._signature = Signature(inputs)
         self._closed = False
         self._extraction = extraction
+        layouts = signature.layouts()
+        # Not this object's own methods as what the core calls: that would make a cycle, and a
+        # dropped model would keep its memory until the garbage collector comes by.
+        checker = Checker(signature, package=self.path)
         self._loader: _core.Loader = core.Loader(
             str(extraction.path),
             model_name,
             single_threaded=single_threaded,
             num_runners=num_runners,
             device_index=-1 if device.index is None else device.index,
-            inputs=self._signature.layouts(),
-            repair=self._signature.repair,
+            inputs=layouts and layouts[0],
+            ranges=layouts[1] if layouts else (),
+            ranges_hold=signature.enforced,
+            validate=validate,
+            repair=checker.repair,
+            refuse_values=checker.refuse_values,
         )
         self.call_spec = tuple(self._loader.call_spec)
         self.constant_fqns = tuple(self._loader.constant_fqns)
         self._run: Callable[[Sequence[Any]], list[NDArray[np.generic]]] = self._loader.run
-        self._outputs: tuple[TensorSpec, ...] | None = None
-        self._plan_calls()
+        self._flatten: Flatten
+        self._rebuild: Callable[[Sequence[object]], object] = list
+        try:
+            plan = signature.plan((self.call_spec[0], self.call_spec[1]))
+        except PackageError as error:
+            # The structure is unknown; flat runs need none.
+            self._flatten = _refusal(str(error))
+        else:
+            self._flatten = checker.plan_calls(plan)
+            self._rebuild = plan.rebuild
+        self.signature = checker.signature
 
     @staticmethod
-    def load(path: str | os.PathLike[str], **options: Any) -> AOTIModel:
+    def load(path: Source, **options: Any) -> AOTIModel:
         """Load a model: `aoti.load` under another name, with the same options."""
         return load(path, **options)
 
@@ -297,15 +338,15 @@ class AOTIModel:
     @property
     def inputs(self) -> tuple[TensorSpec, ...] | None:
         """What the model takes, in flat order; None if the package does not tell."""
-        return self._signature.inputs
+        return self.signature.inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...] | None:
-        """What the model gives, in flat order, by name; None if the package does not tell.
+        """What the model gives, in flat order; None if the package does not tell.
 
-        Dtypes and shapes are not known: packages do not record them.
+        Dtypes and shapes are None where the package does not record them: `aoti.export` does.
         """
-        return self._outputs
+        return self.signature.outputs
 
     @property
     def closed(self) -> bool:
@@ -351,54 +392,15 @@ class AOTIModel:
             takes = ", ".join(f"{spec.name}: {spec}" for spec in self.inputs) or "no inputs"
         return f"<aoti.AOTIModel {self.model_name!r} of {self.path} on {self.device}: {takes}>"
 
-    def _plan_calls(self) -> None:
-        self._flatten: _Flatten
-        self._rebuild: Callable[[Sequence[object]], object] = list
-        try:
-            plan = CallPlan.from_json(*self.call_spec)
-        except PackageError as error:
-            # The structure is unknown; flat runs need none.
-            self._flatten = _refusal(str(error))
-            return
-        self._rebuild = plan.rebuild
-        self._outputs = tuple(TensorSpec(name, None, None) for name in plan.output_names)
-        if self.inputs is None or plan.num_inputs == len(self.inputs):
-            self._flatten = plan.flatten
-            self._signature.rename(plan.input_names, plan.input_paths)
-        else:
-            self._flatten = _tensors_only(plan, len(self.inputs), self.path)
 
-
-def _tensors_only(plan: CallPlan, count: int, path: str) -> _Flatten:
-    """A flatten function that leaves out the arguments that are no tensors.
-
-    Their values were compiled in at the export, and the package says neither which they are nor
-    what they were. So whatever is no array is ignored, and a warning says so once.
-    """
-    constant = (bool, int, float, complex, str, type(None))
-    warned = False
-
-    def flatten(args: tuple[object, ...], kwargs: dict[str, object]) -> Sequence[object]:
-        nonlocal warned
-        leaves = plan.flatten(args, kwargs)
-        tensors = [leaf for leaf in leaves if type(leaf) not in constant]
-        if len(tensors) != count:
-            places = zip(leaves, plan.input_paths, strict=True)
-            others = [place for leaf, place in places if type(leaf) in constant]
-            raise InputError(
-                f"the model takes {count} arrays, got {len(tensors)}; "
-                f"no arrays: {', '.join(others) or 'none'}"
-            )
-        if not warned:
-            warned = True
-            warnings.warn(
-                f"{path}: arguments that are no arrays had their values compiled in at the export, "
-                "and the package does not record them: what is passed is ignored",
-                stacklevel=3,
-            )
-        return tensors
-
-    return flatten
+def _check_digest(package: Package, sha256: str) -> None:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise ConfigError(f"sha256 is 64 hexadecimal digits, and not {sha256!r:.80}")
+    if not hmac.compare_digest(digest := package.digest, sha256.lower()):
+        raise IntegrityError(
+            f"{package.name} is not the package that was asked for: its SHA-256 is {digest}, "
+            f"not {sha256.lower()}; get it again from where you trust"
+        )
 
 
 def _target_device(
@@ -407,11 +409,11 @@ def _target_device(
     """The device to run on: of the package's type, with the number that was asked for."""
     compiled_for = metadata.get("AOTI_DEVICE_KEY")
     if not compiled_for:
-        raise PackageError(f"{package.path} does not say what device it was compiled for")
+        raise PackageError(f"{package.name} does not say what device it was compiled for")
     wanted = Device(device if device is not None else compiled_for)
     if wanted.type != compiled_for:
         raise IncompatiblePackageError(
-            f"{package.path} was compiled for {compiled_for}, not for {wanted}; "
+            f"{package.name} was compiled for {compiled_for}, not for {wanted}; "
             f"load it with device={compiled_for!r} or export it for {wanted.type}"
         )
     if device_index < -1 or (wanted.type == "cpu" and device_index > 0):
@@ -420,7 +422,7 @@ def _target_device(
         raise DeviceError(f"device={str(wanted)!r} contradicts device_index={device_index}")
     if wanted.type != "cpu":
         raise IncompatiblePackageError(
-            f"{package.path} was compiled for {compiled_for}; this version of aoti runs models on "
+            f"{package.name} was compiled for {compiled_for}; this version of aoti runs models on "
             "the CPU only: export it for the cpu"
         )
     return wanted
@@ -434,7 +436,7 @@ def _check_flat(inputs: object) -> None:
         )
 
 
-def _refusal(reason: str) -> _Flatten:
+def _refusal(reason: str) -> Flatten:
     """A flatten function for a model that cannot be called, only run."""
 
     def flatten(_args: tuple[object, ...], _kwargs: dict[str, object]) -> Sequence[object]:

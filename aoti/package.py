@@ -10,40 +10,45 @@ is read here is checked here, and the loader gets an extraction that this module
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import os
 import re
 import shutil
-import stat
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, BinaryIO, cast
 
-from aoti.errors import ModelNotFoundError, PackageError, PackageNotFoundError
+from aoti.archive import Directory, Limits, Zip, readable
+from aoti.elf import forbid_executable_stack
+from aoti.errors import ModelNotFoundError, PackageError
+from aoti.signature import METADATA_KEY, Signature
+from aoti.wrapper import may_abort, read_call_spec, read_wrapper
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 _MODEL_ENTRY = re.compile(r"(?:[^/]+/)?(data/aotinductor/([^/]+)/[^/]+)")
 _CONSTANT_ENTRY = re.compile(r"(?:[^/]+/)?(data/constants/[^/]+)")
-_DOCUMENT_LIMIT = 256 << 20  # bytes; generated C++ of the largest models is some tens of MiB
-_NAME_LIMIT = 200  # bytes; file systems take 255, and extractions are named after models
-_INFLATION_LIMIT = 100  # packages are stored; compressed by hand, code shrinks to a fifth
+_DEFAULTS = Limits()
 
 
 class Package:
-    """A package on disk, opened for reading.
+    """A package, opened for reading.
 
     Parameters
     ----------
-    path : str or os.PathLike
-        A ``.pt2`` file, or a directory with the same content.
+    source : str, os.PathLike, bytes, bytearray, memoryview or binary file
+        A ``.pt2`` file or a directory with the same content, by its path; or the content of such
+        a file, in memory or as a seekable file object, which is left open.
+    limits : Limits, optional
+        How much it may hold before it is refused.
 
     Attributes
     ----------
-    path : Path
-        The path as given.
+    name : str
+        What messages call it: the path as given, or where it came from.
+    path : Path or None
+        The path as given; None for one that was given by its content.
     models : tuple of str
         The names of the models in it, sorted.
     files : dict of str to int
@@ -52,28 +57,33 @@ class Package:
     Raises
     ------
     PackageNotFoundError
-        There is nothing at `path`.
+        There is nothing at the path.
     PackageError
         It is not a package, is damaged, or holds names that do not belong into one.
 
     Notes
     -----
-    Nothing of the package is executed or loaded. The file stays open until `close`, so that what
-    is extracted is what was checked. Use it as a context manager.
+    Nothing of the package is executed or loaded, and no libtorch is needed. The file stays open
+    until `close`, so that what is extracted is what was checked. Use it as a context manager.
+    One thread at a time may use it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        if self.path.is_dir():
-            self._archive: _Zip | _Directory = _Directory(self.path)
-        elif self.path.exists():
-            self._archive = _Zip(self.path)
+    def __init__(self, source: Source, *, limits: Limits = _DEFAULTS) -> None:
+        self._limits = limits
+        self.path = Path(source) if isinstance(source, str | os.PathLike) else None
+        if self.path is not None:
+            self.name = str(self.path)
+            is_directory = self.path.is_dir()
+            kind = Directory if is_directory else Zip.open
+            self._archive: Zip | Directory = kind(self.path, limits)
+        elif isinstance(source, bytes | bytearray | memoryview):
+            self.name = f"<{len(source)} bytes>"
+            self._archive = Zip(io.BytesIO(source), self.name, limits, owned=True)
         else:
-            raise PackageNotFoundError(f"no package at {self.path}")
+            self.name = f"<{getattr(source, 'name', type(source).__name__)}>"
+            self._archive = Zip(_seekable(source, self.name), self.name, limits)
         try:
-            self.files = self._archive.files()
-            for name in self.files:
-                _check_name(name)
+            self.files = self._archive.files
             self._entries = self._model_entries()
             self.models = tuple(sorted(self._entries))
             if not self.models:
@@ -89,7 +99,7 @@ class Package:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<aoti.Package {str(self.path)!r}, models: {', '.join(self.models)}>"
+        return f"<aoti.Package {self.name!r}, models: {', '.join(self.models)}>"
 
     def close(self) -> None:
         """Close the file. Harmless the second time."""
@@ -99,6 +109,11 @@ class Package:
     def digest(self) -> str:
         """SHA-256 of the file, in hex; of names and contents together for a directory."""
         return self._archive.digest()
+
+    @property
+    def identity(self) -> tuple[int, int, int, int, int] | None:
+        """Device, inode, size, and times of change (ns) of the file; None for any other source."""
+        return self._archive.identity
 
     def select(self, model_name: str | None = None) -> str:
         """The model that is meant: the given one, else the only one, else ``"model"``.
@@ -111,10 +126,10 @@ class Package:
         names = ", ".join(repr(name) for name in self.models)
         if model_name is None:
             if len(self.models) > 1 and "model" not in self.models:
-                raise ModelNotFoundError(f"{self.path} holds several models, name one of: {names}")
+                raise ModelNotFoundError(f"{self.name} holds several models, name one of: {names}")
             return self.models[0] if len(self.models) == 1 else "model"
         if model_name not in self.models:
-            raise ModelNotFoundError(f"no model {model_name!r} in {self.path}; it holds {names}")
+            raise ModelNotFoundError(f"no model {model_name!r} in {self.name}; it holds {names}")
         return model_name
 
     def metadata(self, model_name: str | None = None) -> dict[str, str]:
@@ -122,21 +137,65 @@ class Package:
         model = self.select(model_name)
         name = self._find(model, "wrapper_metadata.json") or self._find(model, "_metadata.json")
         if name is None:
-            raise PackageError(f"{self.path}: model {model!r} has no metadata file")
+            raise PackageError(f"{self.name}: model {model!r} has no metadata file")
         try:
             metadata = json.loads(self._document(name))
         except (ValueError, RecursionError) as error:
-            raise PackageError(f"{self.path}: {name} is not valid JSON: {error}") from error
+            raise PackageError(f"{self.name}: {name} is not valid JSON: {error}") from error
         if not isinstance(metadata, dict) or not all(
             isinstance(value, str) for value in metadata.values()
         ):
-            raise PackageError(f"{self.path}: {name} is not an object of strings")
+            raise PackageError(f"{self.name}: {name} is not an object of strings")
         return metadata
+
+    def device(self, model_name: str | None = None) -> str | None:
+        """The type of device that a model was compiled for: ``cpu``. None if it does not say."""
+        return self.metadata(model_name).get("AOTI_DEVICE_KEY") or None
+
+    def exporter(self, model_name: str | None = None) -> str:
+        """Which program wrote a model, as far as the package tells."""
+        return self.signature(model_name).exporter or "torch, whose version packages do not record"
 
     def source(self, model_name: str | None = None) -> str | None:
         """The generated C++ around the model's kernels; None where it was stripped."""
         name = self._find(self.select(model_name), ".wrapper.cpp")
         return None if name is None else self._document(name).decode("utf-8", "replace")
+
+    def call_spec(self, model_name: str | None = None) -> tuple[str, str] | None:
+        """The input and the output treespec, as JSON; None if only the loaded model tells."""
+        return self.signature(model_name).call_spec
+
+    def signature(self, model_name: str | None = None) -> Signature:
+        """What a model takes and gives.
+
+        From the exporter's own record where there is one (see docs/signature.md), else from the
+        generated C++; where that was stripped too, nothing is known.
+
+        Raises
+        ------
+        PackageError
+            The record is damaged or of a version that this aoti does not know.
+        """
+        if (record := self.metadata(model_name).get(METADATA_KEY)) is not None:
+            return Signature.from_json(record, self.name)
+        source = self.source(model_name) or ""
+        return Signature.of_wrapper(read_wrapper(source), read_call_spec(source))
+
+    def may_abort(self, model_name: str | None = None) -> bool:
+        """Whether an index out of its range can abort the process, as far as the package tells.
+
+        Kernels that run on several threads throw from inside an OpenMP region, where nothing can
+        catch it. Packages that `aoti.export` wrote record the ranges, and calls are checked.
+        """
+        model = self.select(model_name)
+        if METADATA_KEY in self.metadata(model):
+            return bool(self.signature(model).unchecked_indices)
+        kernels = [n for n in self._entries[model] if n.endswith(".cpp")]
+        return any(may_abort(self._document(n).decode("utf-8", "replace")) for n in kernels)
+
+    def open_file(self, name: str) -> IO[bytes]:
+        """Open one of `files` for reading, at its start. Its checksum is verified at its end."""
+        return self._archive.open_file(name)
 
     def extract(self, model_name: str, destination: Path) -> None:
         """Write what a model needs to be loaded under `destination`, which must not exist.
@@ -146,51 +205,61 @@ class Package:
         newer refuse those, older ones make the whole process' stack executable. If it fails,
         nothing is left.
         """
-        model = self.select(model_name)
-        if self._find(model, ".so") is None:
-            raise PackageError(
-                f"{self.path}: model {model!r} comes as source code only, which aoti does not "
-                "compile; export it with aot_inductor.package_cpp_only=False"
-            )
-        if self._find(model, "weights_config.json") is not None:
-            # The loader does not read them, and a run without weights is a crash.
-            raise PackageError(
-                f"{self.path}: model {model!r} keeps its weights as pickles, which aoti does not "
-                "load; export it with aot_inductor.package_constants_on_disk_format='binary_blob'"
-            )
+        self.check_runnable(model_name)
         destination.mkdir()
         try:
-            for source, name in self._runtime_entries(model):
+            for source, name in self.runtime_files(model_name):
                 self._write(source, destination / name)
         except BaseException:
             shutil.rmtree(destination, ignore_errors=True)
             raise
 
-    def _write(self, source: str, path: Path) -> None:
-        if path.exists():
-            raise PackageError(f"{self.path} holds two files of one name: {source!r}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._archive.open(source) as reader, path.open("xb") as writer:
-            with _readable(self.path):
-                shutil.copyfileobj(reader, writer, 1 << 20)
-            if writer.tell() != self.files[source]:
-                raise PackageError(
-                    f"{self.path} is damaged: {source} has {writer.tell()} bytes, "
-                    f"not {self.files[source]}"
-                )
-        if path.suffix == ".so":
-            _forbid_executable_stack(path)
+    def check_runnable(self, model_name: str) -> None:
+        """Refuse a form of package that holds nothing to run, or that would crash.
 
-    def _runtime_entries(self, model_name: str) -> Iterator[tuple[str, str]]:
-        """Entries that the loader reads, and their names without the prefix. Sources it does not
+        Raises
+        ------
+        PackageError
+            With what it is and what to do.
+        """
+        model = self.select(model_name)
+        if self._find(model, ".so") is None:
+            raise PackageError(
+                f"{self.name}: model {model!r} comes as source code only, which aoti does not "
+                "compile; export it with aot_inductor.package_cpp_only=False"
+            )
+        if self._find(model, "weights_config.json") is not None:
+            # The loader does not read them, and a run without weights is a crash.
+            raise PackageError(
+                f"{self.name}: model {model!r} keeps its weights as pickles, which aoti does not "
+                "load; export it with aot_inductor.package_constants_on_disk_format='binary_blob'"
+            )
+
+    def runtime_files(self, model_name: str) -> Iterator[tuple[str, str]]:
+        """What the loader reads of a model, and its name without the prefix. Sources it does not
         need: without them it does not look for the kernels' metadata either.
         """
-        for name in self._entries[model_name]:
+        for name in self._entries[self.select(model_name)]:
             if not name.endswith((".cpp", ".kernel_metadata.json")):
                 yield name, _MODEL_ENTRY.fullmatch(name)[1]  # type: ignore[index]
         for name in self.files:
             if match := _CONSTANT_ENTRY.fullmatch(name):
                 yield name, match[1]
+
+    def _write(self, source: str, path: Path) -> None:
+        if path.exists():
+            raise PackageError(f"{self.name} holds two files of one name: {source!r}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._archive.open_file(source) as reader, path.open("xb") as writer:
+            with readable(self.name):
+                shutil.copyfileobj(reader, writer, 1 << 20)
+            if writer.tell() != self.files[source]:
+                raise PackageError(
+                    f"{self.name} is damaged: {source} has {writer.tell()} bytes, "
+                    f"not {self.files[source]}"
+                )
+        if path.suffix == ".so":
+            forbid_executable_stack(path)
 
     def _model_entries(self) -> dict[str, list[str]]:
         entries: dict[str, list[str]] = {}
@@ -200,33 +269,43 @@ class Package:
         return entries
 
     def _why_no_model(self) -> str:
-        if any(re.search(r"(^|/)models/[^/]+\.json$", name) for name in self.files):
+        def holds(pattern: str) -> bool:
+            return any(re.search(pattern, name) for name in self.files)
+
+        if holds(r"(^|/)models/[^/]+\.json$"):
             return (
-                f"{self.path} is an exported program (torch.export.save), not a compiled one; "
+                f"{self.name} is an exported program (torch.export.save), not a compiled one; "
                 "compile it: aoti.export(torch.export.load(...), path=...)"
             )
-        return f"{self.path} is not an AOTInductor package: no data/aotinductor/<model>/ in it"
+        if holds(r"\.pte$"):
+            return f"{self.name} holds an ExecuTorch program: run it with executorch"
+        if holds(r"(^|/)code/__torch__"):
+            return f"{self.name} is a TorchScript model: export the module itself with aoti.export"
+        if holds(r"(^|/)data\.pkl$"):
+            return (
+                f"{self.name} is a checkpoint (torch.save): load it into its module and export "
+                "that with aoti.export"
+            )
+        return f"{self.name} is not an AOTInductor package: no data/aotinductor/<model>/ in it"
 
     def _find(self, model_name: str, ending: str) -> str | None:
         found = [name for name in self._entries[model_name] if name.endswith(ending)]
         return found[0] if found else None
 
     def _document(self, name: str) -> bytes:
-        if self.files[name] > _DOCUMENT_LIMIT:
-            raise PackageError(f"{self.path}: {name} is too large ({self.files[name]} bytes)")
-        with self._archive.open(name) as reader, _readable(self.path):
+        if self.files[name] > self._limits.document_bytes:
+            raise PackageError(f"{self.name}: {name} is too large ({self.files[name]} bytes)")
+        with self._archive.open_file(name) as reader, readable(self.name):
             return reader.read(self.files[name])  # inflates no more than that
 
 
-def load_metadata_from_package(
-    path: str | os.PathLike[str], model_name: str | None = None
-) -> dict[str, str]:
+def load_metadata_from_package(source: Source, model_name: str | None = None) -> dict[str, str]:
     """The metadata of a model in a package, without loading it or libtorch.
 
     Parameters
     ----------
-    path : str or os.PathLike
-        A ``.pt2`` file, or a directory with the same content.
+    source : str, os.PathLike, bytes, bytearray, memoryview or binary file
+        As for `Package`.
     model_name : str, optional
         Which model, where there are several.
 
@@ -236,148 +315,19 @@ def load_metadata_from_package(
         ``AOTI_DEVICE_KEY``, ``AOTI_PLATFORM``, ``AOTI_MACHINE``, ``AOTI_CPU_ISA``,
         ``AOTI_COMPUTE_CAPABILITY`` and whatever the exporter added.
     """
-    with Package(path) as package:
+    with Package(source) as package:
         return package.metadata(model_name)
 
 
-class _readable:  # noqa: N801  (a context manager, used like a function)
-    """Words what zipfile and zlib raise for a damaged archive as a PackageError."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, _: object) -> None:
-        # RuntimeError: features that zipfile does not have. OverflowError: sizes that no file has.
-        damage = (
-            *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
-            *(RuntimeError, ValueError, OverflowError),
+def _seekable(file: object, name: str) -> BinaryIO:
+    """A file object that an archive can be read from, or an error that says what is wrong."""
+    if not callable(getattr(file, "read", None)):
+        raise PackageError(
+            f"a package is a path, bytes or a binary file, not {type(file).__name__}"
         )
-        if isinstance(error, damage) and not isinstance(error, PackageError):
-            raise PackageError(f"{self._path} is damaged: {error}") from error
-
-
-class _Zip:
-    """The entries of a zip archive. zipfile verifies the CRC-32 of one that is read to its end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        # One open file for everything: the path may be another package by the time it is extracted.
-        self._file = path.open("rb")
-        try:
-            with _readable(path):
-                self._zip = zipfile.ZipFile(self._file)
-        except BaseException as error:
-            self._file.seek(0)
-            signature = self._file.read(2)
-            self._file.close()
-            if isinstance(error, PackageError) and signature != b"PK":
-                raise PackageError(f"{path} is not a .pt2 package: it is no zip archive") from error
-            raise
-
-    def files(self) -> dict[str, int]:
-        # Not is_dir(): it takes no name to have no characters.
-        entries = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
-        size = os.fstat(self._file.fileno()).st_size
-        for info in entries:
-            if refusal := _refusal(info, size):
-                raise PackageError(f"{self._path} holds {refusal}: {info.orig_filename!r}")
-        files = {info.filename: info.file_size for info in entries}
-        if len(files) < len(entries):
-            raise PackageError(f"{self._path} holds two files of one name")
-        if sum(files.values()) > _INFLATION_LIMIT * size:
-            raise PackageError(
-                f"{self._path} has {size} bytes and claims to hold {sum(files.values())}"
-            )
-        return files
-
-    def open(self, name: str) -> IO[bytes]:
-        with _readable(self._path):
-            return self._zip.open(name)
-
-    def digest(self) -> str:
-        self._file.seek(0)
-        return hashlib.file_digest(self._file, "sha256").hexdigest()
-
-    def close(self) -> None:
-        self._zip.close()
-        self._file.close()
-
-
-def _refusal(info: zipfile.ZipInfo, archive_size: int) -> str | None:
-    """What is wrong with an entry, going by the archive's directory."""
-    if info.filename != info.orig_filename:  # cut at a NUL, or renamed by an extra field
-        return "a file with a forbidden name"
-    if stat.S_ISLNK(info.external_attr >> 16):
-        return "a symbolic link"
-    if info.flag_bits & 1:
-        return "an encrypted file"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"a file compressed in a way that aoti does not read ({info.compress_type})"
-    if not 0 <= info.header_offset < archive_size:
-        return "a file that lies outside of it"
-    return None
-
-
-class _Directory:
-    """The files below a directory."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def files(self) -> dict[str, int]:
-        files = {}
-        for path in sorted(self._path.rglob("*")):
-            name = path.relative_to(self._path).as_posix()
-            if path.is_symlink():
-                raise PackageError(
-                    f"{self._path} holds a symbolic link: {name!r}; copy it with cp -rL"
-                )
-            if path.is_file():
-                files[name] = path.stat().st_size
-        return files
-
-    def open(self, name: str) -> IO[bytes]:
-        return (self._path / name).open("rb")
-
-    def digest(self) -> str:
-        whole = hashlib.sha256()
-        for name in self.files():
-            with (self._path / name).open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            whole.update(os.fsencode(name) + f"\0{content}\n".encode())
-        return whole.hexdigest()
-
-    def close(self) -> None:
-        pass
-
-
-def _check_name(name: str) -> None:
-    """Refuse names that could lead outside the directory they are extracted to, or do not fit."""
-    parts = name.split("/")
-    if "\\" in name or "\0" in name or ":" in parts[0] or {"", ".", ".."} & set(parts):
-        raise PackageError(f"the package holds a file with a forbidden name: {name!r}")
-    if max(len(part.encode(errors="surrogateescape")) for part in parts) > _NAME_LIMIT:
-        raise PackageError(f"the package holds a file with a name that is too long: {name!r}")
-
-
-def _forbid_executable_stack(path: Path) -> None:
-    """Clear PF_X in an ELF file's PT_GNU_STACK program header (ELF-64, see elf(5))."""
-    with path.open("r+b") as file:
-        header = file.read(64)
-        if len(header) < 64 or header[:5] != b"\x7fELF\x02":
-            return
-        endian = "<" if header[5] == 1 else ">"
-        (table,) = struct.unpack_from(endian + "Q", header, 32)
-        size, count = struct.unpack_from(endian + "HH", header, 54)
-        end = path.stat().st_size
-        for place in range(table, table + count * size, size or 1):
-            if place + 8 > end:
-                return
-            file.seek(place)
-            kind, flags = struct.unpack(endian + "II", file.read(8))
-            if kind == 0x6474E551 and flags & 1:  # PT_GNU_STACK, PF_X
-                file.seek(place + 4)
-                file.write(struct.pack(endian + "I", flags & ~1))
+    if isinstance(file, io.TextIOBase):
+        raise PackageError(f"{name} was opened as text; open it with mode 'rb'")
+    seekable = getattr(file, "seekable", None)
+    if seekable is None or not seekable():
+        raise PackageError(f"{name} cannot be sought in; pass what its read() gives")
+    return cast("BinaryIO", file)

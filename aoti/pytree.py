@@ -8,7 +8,7 @@ anything that the documents name: they come out of a file, and a file may be hos
 import json
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from keyword import iskeyword
 from operator import itemgetter
@@ -71,8 +71,25 @@ class CallPlan:
     rebuild: Callable[[Sequence[object]], object]
 
     @classmethod
-    def from_json(cls, in_spec: str, out_spec: str) -> "CallPlan":
+    def from_json(
+        cls,
+        in_spec: str,
+        out_spec: str,
+        *,
+        parameters: Sequence[str] = (),
+        fields: Mapping[str, Sequence[str]] | None = None,
+    ) -> "CallPlan":
         """Read a model's call spec: the two documents that the loader's `get_call_spec` gives.
+
+        Parameters
+        ----------
+        in_spec, out_spec : str
+            The documents.
+        parameters : sequence of str
+            The names of the positional arguments, where they are known. Such arguments may then
+            be passed by keyword.
+        fields : mapping of str to sequence of str, optional
+            The field names of namedtuples, by the class names in the documents.
 
         Raises
         ------
@@ -80,9 +97,9 @@ class CallPlan:
             A document is damaged, of an unknown version or nested without measure, or it holds a
             container type that only the exporting program knows.
         """
-        inputs, outputs = _Reader("input"), _Reader("output")
+        inputs, outputs = _Reader("input", fields or {}), _Reader("output", fields or {})
         plan = cls()
-        plan.flatten = _flattener(*inputs.read_call(in_spec))
+        plan.flatten = _flattener(*inputs.read_call(in_spec, parameters), parameters)
         plan.rebuild = _rebuilder(outputs.read(outputs.load(out_spec), "", ()))
         plan.input_paths, plan.input_names = inputs.paths_and_names()
         plan.output_paths, plan.output_names = outputs.paths_and_names()
@@ -132,8 +149,9 @@ class _Node:
 class _Reader:
     """Reads one treespec document, believing none of it, and collects its leaves."""
 
-    def __init__(self, which: str) -> None:
+    def __init__(self, which: str, fields: Mapping[str, Sequence[str]]) -> None:
         self.which = which  # "input" or "output"
+        self.fields = fields
         self.leaves: list[tuple[str, tuple[_Key, ...]]] = []  # path, and the keys of the name
         self.path_chars = 0
         self.namedtuples: dict[tuple[str, int], tuple[Sequence[_Key], _Make]] = {}
@@ -156,11 +174,16 @@ class _Reader:
                 return spec
         raise self.unreadable("not in version 1 of the treespec format, which is what aoti knows")
 
-    def read_call(self, document: str) -> tuple[_Node, _Node]:
+    def read_call(self, document: str, parameters: Sequence[str]) -> tuple[_Node, _Node]:
         """Read the document of the inputs, which always holds ``(args, kwargs)``."""
         match self.load(document):
             case {"type": "builtins.tuple", "children_spec": [args_spec, kwargs_spec]}:
                 args = self.read(args_spec, "args", ("args",))
+                if len(parameters) == len(args.keys):
+                    self.leaves = [
+                        (path, (parameters[keys[1]], *keys[2:]))  # type: ignore[index]
+                        for path, keys in self.leaves
+                    ]
                 kwargs = self.read(kwargs_spec, "kwargs", ())
                 names = all(isinstance(key, str) for key in kwargs.keys)
                 if args.kind == "tuple" and kwargs.kind == "dict" and names:
@@ -208,7 +231,9 @@ class _Reader:
                 return self.dict_node(path, make, context.get("dict_context"), count)
             case "collections.namedtuple" if isinstance(context, str):
                 if (context, count) not in self.namedtuples:
-                    self.namedtuples[context, count] = _namedtuple(context, count)
+                    self.namedtuples[context, count] = _namedtuple(
+                        context, count, self.fields.get(context, ())
+                    )
                 node = _Node(path, tuple, *self.namedtuples[context, count])
                 node.kind = "namedtuple"
                 return node
@@ -244,11 +269,11 @@ class _Reader:
         return paths, tuple(names) if len(set(names)) == len(names) else paths
 
 
-def _namedtuple(name: str, count: int) -> tuple[Sequence[_Key], _Make]:
+def _namedtuple(name: str, count: int, recorded: Sequence[str]) -> tuple[Sequence[_Key], _Make]:
     """Give the field names and the maker of a namedtuple class that was registered as `name`.
 
-    torch writes only that name, by convention ``module.Class``. So the fields are known where the
-    program has imported the class; elsewhere a stand-in has the fields ``_0``, ``_1``, ...
+    torch writes only that name, by convention ``module.Class``. So the class is used where the
+    program has imported it. Elsewhere a stand-in has the recorded fields, or ``_0``, ``_1``, ...
     """
     module_name, _, class_name = name.rpartition(".")
     module = sys.modules.get(module_name)
@@ -260,8 +285,9 @@ def _namedtuple(name: str, count: int) -> tuple[Sequence[_Key], _Make]:
             return fields, make
     if not class_name.isidentifier() or iskeyword(class_name):
         class_name = "namedtuple"
-    stand_in = namedtuple(class_name, map(str, range(count)), rename=True)  # type: ignore[misc]
-    return range(count), stand_in._make
+    names = recorded if len(recorded) == count else [str(index) for index in range(count)]
+    stand_in = namedtuple(class_name, names, rename=True)  # type: ignore[misc]
+    return (stand_in._fields if names is recorded else range(count)), stand_in._make
 
 
 def _rebuilder(result: _Node) -> Callable[[Sequence[object]], object]:
@@ -280,19 +306,25 @@ def _builder(node: _Node) -> Callable[[Iterator[object]], object]:
     return lambda leaves: make([build(leaves) for build in builders])
 
 
-def _flattener(args_node: _Node, kwargs_node: _Node) -> _Flatten:
+def _flattener(args_node: _Node, kwargs_node: _Node, parameters: Sequence[str]) -> _Flatten:
     num_args, num_kwargs = len(args_node.keys), len(kwargs_node.keys)
     nodes = args_node.children + kwargs_node.children
     is_flat = args_node.is_flat and kwargs_node.is_flat
     pick = kwargs_node.pick
+    names = tuple(parameters) if len(parameters) == num_args else ()
 
     def flatten(args: tuple[object, ...], kwargs: dict[str, object]) -> Sequence[object]:
+        if len(args) < num_args and names:
+            missing = names[len(args) :]
+            if all(name in kwargs for name in missing):
+                args += tuple(kwargs[name] for name in missing)
+                kwargs = {key: value for key, value in kwargs.items() if key not in missing}
         if len(args) != num_args or len(kwargs) != num_kwargs:
-            raise _wrong_call(num_args, kwargs_node.keys, args, kwargs)
+            raise _wrong_call(num_args, names, kwargs_node.keys, args, kwargs)
         try:
             values = args + pick(kwargs) if num_kwargs else args
         except KeyError:
-            raise _wrong_call(num_args, kwargs_node.keys, args, kwargs) from None
+            raise _wrong_call(num_args, names, kwargs_node.keys, args, kwargs) from None
         if is_flat and _CONTAINERS.isdisjoint(map(type, values)):
             return values
         leaves: list[object] = []
@@ -324,25 +356,33 @@ def _take(nodes: Iterable[_Node], values: Iterable[object], leaves: list[object]
 
 
 def _wrong_call(
-    wanted: int, names: Sequence[_Key], args: tuple[object, ...], kwargs: dict[str, object]
+    wanted: int,
+    positional: Sequence[str],
+    names: Sequence[_Key],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
 ) -> InputError:
     """Word what is wrong with the number or the names of the arguments."""
+    by_keyword = positional[len(args) :]  # positional arguments that may also come by keyword
+    names = [*by_keyword, *names]
     missing, unexpected, suggestion = _compare(names, kwargs)
-    if len(args) != wanted:
+    spread = len(args) == 1 and isinstance(args[0], tuple | list) and len(args[0]) == wanted
+    if len(args) > wanted or (len(args) < wanted and (spread or not by_keyword)):
         hint = ""
-        if len(args) < wanted and unexpected:
+        if spread:
+            hint = f"; spread the {type(args[0]).__name__}: model(*values)"
+        elif len(args) < wanted and unexpected:
             hint = "; the package has no names for positional arguments: pass "
             hint += f"{_listed(unexpected)} by position"
-        elif len(args) == 1 and isinstance(args[0], tuple | list) and len(args[0]) == wanted:
-            hint = f"; spread the {type(args[0]).__name__}: model(*values)"
         elif len(args) > wanted and missing:
             hint = f"; pass {_listed(missing)} by keyword"
         arguments = "argument" if wanted == 1 else "arguments"
         return InputError(f"the model takes {wanted} positional {arguments}, got {len(args)}{hint}")
     problem, keys = ("unexpected", unexpected) if unexpected else ("missing", missing)
     arguments = "argument" if len(keys) == 1 else "arguments"
+    arguments = arguments if by_keyword else f"keyword {arguments}"
     takes = f"the model takes {_listed(names)}{suggestion}"
-    return InputError(f"{problem} keyword {arguments} {_listed(keys)}; {takes}")
+    return InputError(f"{problem} {arguments} {_listed(keys)}; {takes}")
 
 
 def _misfit(node: _Node, value: object) -> InputError:

@@ -1,14 +1,14 @@
-"""What a model takes: names, dtypes, shapes and memory layout of its inputs, and their checks."""
+"""One input or output of a model: its name, dtype, shape and memory layout, and their checks."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
-from aoti.expression import affine, fingerprint, symbols_of
+from aoti.expression import affine, fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,10 +22,15 @@ DTYPES = frozenset(
     "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz".split()
 )
 
-# What the core is told of an input: dtype, sizes, order, strides, mutated. See aoti._core.Loader.
-_Size = int | tuple[int, int, int]
+# What the core is told of an input: see aoti._core.Loader.
+Size = int | tuple[int, int, int]
 Layout = tuple[
-    str | None, tuple[_Size, ...] | None, tuple[int, ...] | None, tuple[int, ...] | None, bool
+    str | None,
+    tuple[Size, ...] | None,
+    tuple[int, ...] | None,
+    tuple[int, ...] | None,
+    bool,
+    tuple[Size, Size] | None,
 ]
 
 
@@ -51,7 +56,7 @@ class Dim:
 
     @property
     def form(self) -> tuple[str, int, int]:
-        """The size as ``scale * symbol + offset``: symbol, scale, offset.
+        """The number as ``scale * symbol + offset``: symbol, scale, offset.
 
         One that has no such form stands for itself.
         """
@@ -59,8 +64,42 @@ class Dim:
 
 
 @dataclass(frozen=True, slots=True)
+class ConstantSpec:
+    """An argument that is no tensor. Its value was compiled in, so a call must give the same.
+
+    Attributes
+    ----------
+    name : str
+        The name that a caller knows it by.
+    value : bool, int, float, str or None
+        The value at the export.
+    """
+
+    name: str
+    value: bool | int | float | str | None
+
+    def __str__(self) -> str:
+        return repr(self.value)
+
+    def check(self, value: object, path: str) -> None:
+        """Refuse another value than that of the export.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            Naming `path`, both values and what to do.
+        """
+        # True == 1 == 1.0, but a model computes otherwise with each. NaN is not equal to itself.
+        if type(value) is type(self.value) and repr(value) == repr(self.value):
+            return
+        advice = "the value was compiled in: pass the same, or export the model again with yours"
+        kind = InputError if type(value) is type(self.value) else InputTypeError
+        raise kind(f"{path}: the model was exported with {self}, got {_brief(value)}; {advice}")
+
+
+@dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input of a model.
+    """One input or output of a model.
 
     Attributes
     ----------
@@ -77,6 +116,9 @@ class TensorSpec:
         The type of device that it lies on.
     mutated : bool
         Whether the model writes into it, as far as the package tells.
+    values : tuple of two int or Dim, or None
+        Of an input that indexes tables: the least and the largest value that is in all of them.
+        None: any value, or not known.
     """
 
     name: str
@@ -85,6 +127,7 @@ class TensorSpec:
     strides: tuple[str, ...] = ()
     device: str | None = None
     mutated: bool = False
+    values: tuple[int | Dim, int | Dim] | None = None
 
     def __str__(self) -> str:
         if self.shape is None:
@@ -100,14 +143,15 @@ class TensorSpec:
             The kernels step through this input in a way that cannot be told from the package.
         """
         if self.shape is None:
-            return self.dtype, None, None, None, self.mutated
-        sizes: list[_Size] = []
-        for size in self.shape:
+            return self.dtype, None, None, None, self.mutated, None
+
+        def numbered(size: int | Dim) -> Size:
             if isinstance(size, int):
-                sizes.append(size)
-            else:
-                symbol, scale, offset = size.form
-                sizes.append((symbols.setdefault(symbol, len(symbols)), scale, offset))
+                return size
+            symbol, scale, offset = size.form
+            return symbols.setdefault(symbol, len(symbols)), scale, offset
+
+        sizes = tuple(numbered(size) for size in self.shape)
         order = self.order()
         strides = None
         if order is None:
@@ -118,7 +162,8 @@ class TensorSpec:
                     f"{', '.join(self.strides)}); export with a contiguous example input"
                 )
             strides = tuple(int(stride) for stride in self.strides)
-        return self.dtype, tuple(sizes), order, strides, self.mutated
+        values = self.values and (numbered(self.values[0]), numbered(self.values[1]))
+        return self.dtype, sizes, order, strides, self.mutated, values
 
     def order(self) -> tuple[int, ...] | None:
         """The dimensions from the innermost outwards, where the input is dense in such an order.
@@ -179,6 +224,8 @@ class TensorSpec:
                 f"{path}: expected a numpy array, {self}; got {type(value).__name__}. "
                 f"{_conversion(value, self.dtype)}"
             )
+        if not value.ctypes.data and value.size:
+            raise InputError(f"{path}: the array's data pointer is null; it has no memory to read")
         if isinstance(value, np.ma.MaskedArray):
             raise InputTypeError(f"{path}: models know no masks; pass the array's .filled(...)")
         value = np.asarray(value)  # without a subclass, which may mean something else by its data
@@ -236,105 +283,15 @@ class TensorSpec:
         return copy
 
 
-class Signature:
-    """The inputs of a model together, and their places in a call.
-
-    Parameters
-    ----------
-    inputs : sequence of TensorSpec, or None
-        In flat order; None if the package does not tell.
-
-    Attributes
-    ----------
-    inputs : tuple of TensorSpec or None
-        As given, under the names of `rename`.
-    """
-
-    def __init__(self, inputs: Sequence[TensorSpec] | None) -> None:
-        self.inputs = None if inputs is None else tuple(inputs)
-        self._paths: Sequence[str] = ()
-
-    def rename(self, names: Sequence[str], paths: Sequence[str]) -> None:
-        """Use the names and the places in the call that people know the inputs by."""
-        self._paths = paths
-        if self.inputs is not None:
-            self.inputs = tuple(
-                replace(spec, name=name) for spec, name in zip(self.inputs, names, strict=True)
-            )
-
-    def layouts(self) -> list[Layout] | None:
-        """What the core needs to check the inputs.
-
-        Raises
-        ------
-        IncompatiblePackageError
-            As `TensorSpec.layout`, or sizes depend on each other in a way that the core cannot
-            check: kernels read out of bounds where they are not what they assume.
-        """
-        if self.inputs is None:
-            return None
-        self._check_independent()
-        symbols: dict[str, int] = {}
-        return [spec.layout(symbols) for spec in self.inputs]
-
-    def _check_independent(self) -> None:
-        shapes = [spec.shape or () for spec in self.inputs or ()]
-        dims = {size.name for shape in shapes for size in shape if isinstance(size, Dim)}
-        users: dict[str, list[str]] = {}
-        for name in dims:
-            for symbol in symbols_of(name):
-                users.setdefault(symbol, []).append(name)
-        for name in dims:
-            used = [users[symbol] for symbol in symbols_of(name)]
-            if affine(name) is None and (together := max(used, key=len, default=[]))[1:]:
-                raise IncompatiblePackageError(
-                    f"the model takes sizes that depend on each other ({', '.join(together)}) in a "
-                    "way that aoti cannot check; export it with dimensions that are equal, "
-                    "independent, or a multiple of one another plus a number"
-                )
-
-    def repair(self, index: int, values: Sequence[object]) -> NDArray[np.generic]:
-        """What to pass for ``values[index]``, which the core could not take as it is.
-
-        Called by the core, after all inputs before `index` were found to be right.
-
-        Raises
-        ------
-        InputError, InputTypeError
-            It cannot be repaired; the message names the input, what is wanted, what came and what
-            to do.
-        """
-        if self.inputs is None:
-            return TensorSpec("", None, None).conform(values[index], self._path(index))
-        array = self.inputs[index].conform(values[index], self._path(index))
-        # Sizes that inputs share: the first dimension with a symbol says what it stands for.
-        bound: dict[str, tuple[int, int, int]] = {}
-        for other, spec in enumerate(self.inputs[: index + 1]):
-            sizes = array.shape if other == index else values[other].shape  # type: ignore[attr-defined]
-            for dim, wanted in enumerate(spec.shape or ()):
-                if not isinstance(wanted, Dim):
-                    continue
-                symbol, scale, offset = wanted.form
-                meaning, rest = divmod(sizes[dim] - offset, scale)
-                where = f"{self._path(other)}: dimension {dim} is {sizes[dim]}, but must be"
-                if rest or (meaning < 0 and offset):
-                    raise InputError(f"{where} {wanted} for some {symbol}: {spec}")
-                first, first_dim, known = bound.setdefault(symbol, (other, dim, meaning))
-                if meaning != known:
-                    first_size = (array if first == index else values[first]).shape[first_dim]  # type: ignore[attr-defined]
-                    raise InputError(
-                        f"{where} {scale * known + offset}, as dimension {first_dim} of "
-                        f"{self._path(first)} is {first_size}: {spec} and {self.inputs[first]} "
-                        f"share {symbol}"
-                    )
-        return array
-
-    def _path(self, index: int) -> str:
-        return self._paths[index] if index < len(self._paths) else f"input {index}"
-
-
 def _shape_text(shape: Sequence[int | Dim]) -> str:
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _brief(value: object) -> str:
+    text = (
+        repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
+    )
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _conversion(value: object, dtype: str | None) -> str:

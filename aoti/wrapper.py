@@ -93,6 +93,16 @@ def read_call_spec(source: str) -> tuple[str, str] | None:
     return found[0], found[1]
 
 
+def may_abort(source: str) -> bool:
+    """Whether generated C++ holds a kernel that checks an index inside an OpenMP region.
+
+    What it throws there nothing can catch: the process is aborted.
+    """
+    # A part per function; the text before the first is none.
+    functions = source.split('extern "C"')[1:]
+    return any("#pragma omp" in text and "index out of bounds" in text for text in functions)
+
+
 def _expressions(text: str) -> list[str]:
     """``s77, 10L`` as ``["s77", "10"]``."""
     parts = [part.strip() for part in text.replace("static_cast<int64_t>", "").split(",")]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch._inductor import aoti_compile_and_package
 from torch.export import Dim, register_dataclass
 from torch.utils._pytree import _register_namedtuple
 
@@ -145,6 +146,14 @@ class Registered(nn.Module):
         return Result(x + 1)
 
 
+def stock(module, args, path: Path, dynamic_shapes=None, **options) -> None:
+    """Export as PyTorch does by default: no signature, this machine's instructions and threads."""
+    program = torch.export.export(module.eval(), args, dynamic_shapes=dynamic_shapes)
+    configs = {name.replace("__", "."): value for name, value in options.items()}
+    with torch.no_grad():
+        aoti_compile_and_package(program, package_path=str(path), inductor_configs=configs)
+
+
 def main(directory: Path) -> None:
     torch.manual_seed(0)
     batch = Dim("batch", min=1, max=1024)
@@ -179,13 +188,9 @@ def main(directory: Path) -> None:
         ),
         path=directory / "layouts.pt2",
     )
-    # One thread: from inside an OpenMP region nothing can catch the error.
+    index = {"index": {0: batch}}
     aoti.export(
-        Lookup(),
-        (torch.tensor([0, 1]),),
-        path=directory / "lookup.pt2",
-        dynamic_shapes={"index": {0: batch}},
-        options={"cpp.dynamic_threads": False, "cpp.threads": 1},
+        Lookup(), (torch.tensor([0, 1]),), path=directory / "lookup.pt2", dynamic_shapes=index
     )
     aoti.export(InPlace(), (x, x), path=directory / "inplace.pt2")
     rows_dim = Dim("rows", min=2, max=100)
@@ -200,6 +205,13 @@ def main(directory: Path) -> None:
     register_dataclass(Result, serialized_type_name="packages.Result")
     aoti.export(Registered(), (x,), path=directory / "registered.pt2")
     torch.export.save(torch.export.export(mlp, (rows,)), directory / "program.pt2")
+
+    stock(mlp, (rows,), directory / "stock.pt2", {"x": {0: batch}})
+    stock(Scalars(), (x, 3), directory / "stock_scalars.pt2")
+    # On one thread a bad index is an error; inside an OpenMP region nothing can catch it.
+    index, length = (torch.zeros(4096, dtype=torch.long),), {"index": {0: Dim("length")}}
+    stock(Lookup(), index, directory / "stock_lookup.pt2", length, cpp__threads=1)
+    stock(Lookup(), index, directory / "stock_abort.pt2", length, cpp__threads=2)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def test_infer_takes_several_inputs_by_name_and_by_position(packages, tmp_path, 
         ({"data": [1] * 10, "shape": [1, 10], "dtype": "int64"}, "expected float32"),
         ({"data": [1] * 10, "shape": [1, 10], "dtype": "float99"}, "float99"),
         ({"data": [1] * 9, "shape": [1, 9]}, "dimension 1 must be 10, not 9"),
-        ({"date": []}, "holds date; the model takes args.0"),
+        ({"date": []}, "holds date; the model takes x"),
         ([ROW, ROW], "holds 2 arrays, the model takes 1"),
         ("text", 'expected {"data"'),
     ],
@@ -238,8 +238,8 @@ def test_a_model_without_inputs_needs_no_file(packages, monkeypatch, capsys, mlp
 
 def test_a_failing_model_is_code_1(packages, tmp_path, capfd):
     source = tmp_path / "in.npy"
-    np.save(source, np.array([99]))
-    assert run(["infer", "-m", str(packages / "lookup.pt2"), "-i", str(source)]) == 1
+    np.save(source, np.array([99, 99]))
+    assert run(["infer", "-m", str(packages / "stock_lookup.pt2"), "-i", str(source)]) == 1
     assert "aoti: index out of bounds" in capfd.readouterr().err
 
 

@@ -194,11 +194,20 @@ def test_a_path_with_nothing_there(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "no zip archive"),
+        (b"", "an empty file"),
+        (b"\x1c\0\0\0ET12" + bytes(100), "ExecuTorch"),
+        (b"\x7fELF" + bytes(100), "a shared object; give the whole .pt2"),
+        (b"\x10\0\0\0\0\0\0\0{}", "safetensors"),
+        (b"\x80\2}q.", "a pickle"),
+        (b"\x1f\x8b\x08\0", "gzip; unpack it first"),
+        (bytes(257) + b"ustar" + bytes(300), "a tar archive"),
         (b"version https://git-lfs.github.com/spec/v1\n", "no zip archive"),
         (zipped()[:-30], "is damaged"),
         (zipped()[:500], "is damaged"),
-        ({"m/data.pkl": b""}, "no data/aotinductor/<model>/"),
+        ({"m/else": b""}, "no data/aotinductor/<model>/"),
+        ({"m/data.pkl": b""}, "a checkpoint"),
+        ({"m/code/__torch__/m.py": b""}, "a TorchScript model"),
+        ({"m/m.pte": b""}, "an ExecuTorch program"),
         ({"m/models/model.json": b"{}"}, "compile it"),
         ({k: v for k, v in FILES.items() if k != SO}, "package_cpp_only"),
     ],
@@ -207,7 +216,9 @@ def test_what_is_no_package_is_named(refused, content, words):
     assert words in refused(content)
 
 
-@pytest.mark.parametrize(("name", "words"), [("program.pt2", r"aoti\.export"), ("mlp.pth", "no ")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("program.pt2", r"aoti\.export"), ("mlp.pth", "a checkpoint")]
+)
 def test_files_of_torch_that_are_no_packages(packages, name, words):
     with pytest.raises(PackageError, match=words):
         Package(packages / name)
@@ -315,9 +326,12 @@ def test_metadata_that_inflates_is_read_no_further_than_it_says(package_of):
 
 
 def test_metadata_of_absurd_size_is_not_read(unpacked):
-    os.truncate(unpacked / METADATA, 1 << 40)
+    os.truncate(unpacked / METADATA, 1 << 39)
     with Package(unpacked) as package, pytest.raises(PackageError, match="too large"):
         package.metadata()
+    os.truncate(unpacked / METADATA, 1 << 41)
+    with pytest.raises(PackageError, match="the limit is"):
+        Package(unpacked)
 
 
 with unittest.mock.patch.object(zipfile, "ZIP_FILECOUNT_LIMIT", 1):

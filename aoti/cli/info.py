@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,33 +40,33 @@ def info(path: str, as_json: bool) -> None:
 
 def _describe(package: Package, name: str) -> dict[str, Any]:
     from aoti.errors import PackageError
-    from aoti.pytree import CallPlan
-    from aoti.spec import Signature
-    from aoti.wrapper import read_call_spec, read_wrapper
+    from aoti.signature import METADATA_KEY, describe
 
-    source = package.source(name) or ""
-    signature = Signature(read_wrapper(source))
-    outputs: list[str] | None = None
-    if call_spec := read_call_spec(source):
+    signature = package.signature(name)
+    if signature.call_spec is not None:
         try:
-            plan = CallPlan.from_json(*call_spec)
+            signature = signature.renamed(signature.plan(signature.call_spec))
         except PackageError:
             pass  # the structure is one that only the exporting program knows
-        else:
-            outputs = list(plan.output_names)
-            if signature.inputs is not None and len(signature.inputs) == plan.num_inputs:
-                signature.rename(plan.input_names, plan.input_paths)
     metadata = package.metadata(name)
+    machine = (metadata.get("AOTI_PLATFORM"), metadata.get("AOTI_MACHINE"))
+    arguments, outputs = signature.arguments, signature.outputs
     return {
         "name": name,
-        "device": metadata.get("AOTI_DEVICE_KEY"),
-        "platform": " ".join(
-            filter(None, (metadata.get("AOTI_PLATFORM"), metadata.get("AOTI_MACHINE")))
-        ),
-        "isa": metadata.get("AOTI_CPU_ISA") or metadata.get("AOTI_COMPUTE_CAPABILITY") or None,
-        "inputs": None if signature.inputs is None else [asdict(s) for s in signature.inputs],
-        "outputs": outputs,
-        "metadata": {k: v for k, v in metadata.items() if not k.startswith("AOTI_")},
+        "device": package.device(name),
+        "platform": " ".join(filter(None, machine)),
+        "isa": metadata.get("AOTI_CPU_ISA") or None,
+        "compute_capability": metadata.get("AOTI_COMPUTE_CAPABILITY") or None,
+        "exporter": package.exporter(name),
+        "weights": package.weights(name),
+        "inputs": None if arguments is None else [describe(spec) for spec in arguments],
+        "outputs": None if outputs is None else [describe(spec) for spec in outputs],
+        "ranges": {k: {"min": v[0], "max": v[1]} for k, v in signature.ranges.items()},
+        "ranges_enforced": signature.enforced,
+        "may_abort": package.may_abort(name),
+        "metadata": {
+            k: v for k, v in metadata.items() if not k.startswith("AOTI_") and k != METADATA_KEY
+        },
     }
 
 
@@ -78,26 +77,42 @@ def _show(document: dict[str, Any]) -> None:
     show_table(document["path"], ("", ""), rows)
     for model in document["models"]:
         click.echo()
-        rows = [(key, model[key]) for key in ("device", "platform", "isa") if model[key]]
-        rows += [("outputs", ", ".join(model["outputs"] or ["unknown"]))]
-        rows += list(model["metadata"].items())
-        show_table(f"model {model['name']}", ("", ""), rows)
-        if model["inputs"] is None:
-            click.echo("inputs: the package does not tell")
-            continue
-        inputs = [(s["name"], s["dtype"], _shape(s["shape"])) for s in model["inputs"]]
-        show_table("inputs", ("name", "dtype", "shape"), inputs)
+        keys = ("device", "platform", "isa", "compute_capability", "exporter", "weights")
+        rows = [(key.replace("_", " "), model[key]) for key in keys if model[key]]
+        show_table(f"model {model['name']}", ("", ""), [*rows, *model["metadata"].items()])
+        for what in ("inputs", "outputs"):
+            if model[what] is None:
+                click.echo(f"{what}: the package does not tell")
+                continue
+            specs = [(s["name"], *_cells(s, model["ranges"])) for s in model[what]]
+            notes = any(spec[-1] for spec in specs)
+            columns = ("name", "dtype", "shape", "note")[: 4 if notes else 3]
+            show_table(what, columns, [spec[: len(columns)] for spec in specs])
+        if model["may_abort"]:
+            click.echo(
+                "warning: an index out of its table's range ends the process; check indices "
+                "before the call, or export with aoti.export, which records their ranges"
+            )
 
 
-def _shape(shape: list[Any] | None) -> str:
-    if shape is None:
-        return "unknown"
-    return " x ".join(_size(size) for size in shape) or "scalar"
+def _cells(spec: dict[str, Any], ranges: dict[str, Any]) -> tuple[str, str, str]:
+    """What a table says of an argument or a result: dtype, shape, note."""
+    if "constant" in spec:
+        return "constant", repr(spec["constant"]), "pass the same"
+    notes = []
+    if spec["values"]:
+        notes.append(f"values {spec['values'][0]}..{spec['values'][1]}")
+    if spec["mutated"]:
+        notes.append("written to")
+    if spec["shape"] is None:
+        return spec["dtype"] or "unknown", "unknown", ", ".join(notes)
+    sizes = " x ".join(_size(size, ranges) for size in spec["shape"]) or "scalar"
+    return spec["dtype"] or "any", sizes, ", ".join(notes)
 
 
-def _size(size: Any) -> str:
-    if not isinstance(size, dict):
+def _size(size: int | str, ranges: dict[str, Any]) -> str:
+    bounds = ranges.get(str(size))
+    if bounds is None or (bounds["min"] is None and bounds["max"] is None):
         return str(size)
-    low, high = size["min"], size["max"]
-    bounds = "" if low is None and high is None else f" ({low or 0}..{high or ''})"
-    return f"{size['name']}{bounds}"
+    high = "" if bounds["max"] is None else bounds["max"]
+    return f"{size} ({bounds['min'] or 0}..{high})"

@@ -13,6 +13,9 @@ import torch
 from torch._inductor import aoti_compile_and_package
 from torch.utils._pytree import tree_map_only
 
+from aoti.exporting.describe import describe_program, names_of_symbols
+from aoti.signature import METADATA_KEY
+
 # Inductor's defaults compile for the very machine and thread count of the export. These make a
 # package run on every x86-64 machine of the last ten years, on as many threads as it is given.
 # 256-bit vectors are what x86-64-v3 has.
@@ -66,29 +69,41 @@ def export(
     Warns
     -----
     UserWarning
-        The module changes its buffers, which a package does not keep from call to call.
+        The module changes its buffers, which a package does not keep from call to call; or an
+        input indexes tables in a way that calls cannot be checked for.
     """
     target = Path(path)
     if target.suffix != ".pt2":
         raise ValueError(f"a package's name ends in .pt2, and {str(target)!r} does not")
     if not all(isinstance(text, str) for item in (metadata or {}).items() for text in item):
         raise TypeError("metadata holds strings only")
+    if METADATA_KEY in (metadata or {}):
+        raise ValueError(f"the metadata key {METADATA_KEY!r} is the exporter's own")
     if isinstance(module, torch.export.ExportedProgram):
         if args or kwargs or dynamic_shapes:
             raise ValueError("an exported program has its arguments and dynamic shapes already")
-        program = module
+        program, names = module, {}
     else:
         args, kwargs = _distinct((args, dict(kwargs or {})))
         program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+        names = names_of_symbols(program, (args, kwargs), dynamic_shapes)
     if changed := program.graph_signature.buffers_to_mutate.values():
         warnings.warn(
             f"the module changes its buffers ({', '.join(changed)}); in a package every call "
             "starts from their exported values",
             stacklevel=2,
         )
+    signature = describe_program(program, names)
+    if signature.unchecked_indices:
+        warnings.warn(
+            f"{', '.join(signature.unchecked_indices)}: indexes tables in a way whose range cannot "
+            "be told; an index out of range will end the process, unless you export with "
+            "options={'cpp.dynamic_threads': False, 'cpp.threads': 1}",
+            stacklevel=2,
+        )
     configs = {
         **_PORTABLE,
-        "aot_inductor.metadata": dict(metadata or {}),
+        "aot_inductor.metadata": {**(metadata or {}), METADATA_KEY: signature.to_json()},
         **(options or {}),
     }
     target.parent.mkdir(parents=True, exist_ok=True)

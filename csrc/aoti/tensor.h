@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -20,12 +21,18 @@ constexpr int kMaxSymbols = 64;
 
 constexpr int kAny = -1;
 
-// A size of an input: `scale * symbol + offset`. A symbol is bound by the first input that has it,
-// and later ones must agree. Without a scale it is static.
+// A size of an input, or a bound of its values: `scale * symbol + offset`. A symbol is bound by the
+// first input that has it, and later ones must agree. Without a scale it is static.
 struct Size {
   int64_t symbol = 0;
   int64_t scale = 0;
   int64_t offset = 0;
+};
+
+// What a symbol may stand for.
+struct Range {
+  int64_t least = 0;
+  int64_t most = std::numeric_limits<int64_t>::max();
 };
 
 // What one input must be. The default accepts any C-contiguous array.
@@ -36,6 +43,9 @@ struct InputSpec {
   std::vector<Size> sizes;
   std::vector<int64_t> order;    // dense, from the innermost dimension outwards; empty: C order
   std::vector<int64_t> strides;  // in elements; when set, exactly these whatever `order` says
+  bool bounded = false;          // its values lie in low..high
+  Size low;
+  Size high;
 };
 
 // An array as its owner describes it; valid as long as the owner is.
@@ -50,7 +60,7 @@ struct Borrowed {
 };
 
 // The first thing that is wrong with an input, in the order in which it is looked at.
-enum class Mismatch : int { kNone = 0, kDtype, kRank, kSize, kLayout, kReadOnly };
+enum class Mismatch : int { kNone = 0, kDtype, kRank, kSize, kRange, kNull, kLayout, kReadOnly };
 
 namespace detail {
 
@@ -69,27 +79,42 @@ inline void wanted_strides(
   }
 }
 
+inline int64_t value(const Size& size, const int64_t* symbols) noexcept {
+  return size.scale == 0 ? size.offset : size.scale * symbols[size.symbol] + size.offset;
+}
+
 // Whether an actual size is what is wanted; binds the symbol if it is not bound yet.
-inline bool fits(const Size& wanted, int64_t actual, int64_t* symbols) noexcept {
+inline Mismatch fits(
+    const Size& wanted, int64_t actual, const Range* ranges, int64_t* symbols) noexcept {
   if (wanted.scale == 0) {
-    return actual == wanted.offset;
+    return actual == wanted.offset ? Mismatch::kNone : Mismatch::kSize;
   }
   int64_t& bound = symbols[wanted.symbol];
   if (bound == kAny) {
-    bound = (actual - wanted.offset) / wanted.scale;
-    if (bound < 0) {
-      return false;
+    const int64_t meaning = (actual - wanted.offset) / wanted.scale;
+    if (meaning < 0 || actual != wanted.scale * meaning + wanted.offset) {
+      return Mismatch::kSize;
     }
+    const Range& range = ranges[wanted.symbol];
+    if (meaning < range.least || meaning > range.most) {
+      return Mismatch::kRange;
+    }
+    bound = meaning;
   }
-  return actual == wanted.scale * bound + wanted.offset;
+  return actual == wanted.scale * bound + wanted.offset ? Mismatch::kNone : Mismatch::kSize;
 }
 
 }  // namespace detail
 
 // Checks `array` against `spec` and fills `strides` (room for kMaxRank) with those the tensor must
-// have. `symbols` (kMaxSymbols) holds the sizes bound so far in this call, kAny where none is.
+// have. `symbols` (kMaxSymbols) holds the sizes bound so far in this call, kAny where none is, and
+// `ranges` what each may be.
 inline Mismatch check(
-    const InputSpec& spec, const Borrowed& array, int64_t* symbols, int64_t* strides) noexcept {
+    const InputSpec& spec,
+    const Borrowed& array,
+    const Range* ranges,
+    int64_t* symbols,
+    int64_t* strides) noexcept {
   if (spec.dtype != kAny && spec.dtype != array.dtype) {
     return Mismatch::kDtype;
   }
@@ -100,9 +125,15 @@ inline Mismatch check(
   for (int i = 0; i < array.rank; ++i) {
     const int64_t size = array.sizes[i];
     empty = empty || size == 0;
-    if (spec.rank != kAny && !detail::fits(spec.sizes[i], size, symbols)) {
-      return Mismatch::kSize;
+    if (spec.rank != kAny) {
+      const Mismatch mismatch = detail::fits(spec.sizes[i], size, ranges, symbols);
+      if (mismatch != Mismatch::kNone) {
+        return mismatch;
+      }
     }
+  }
+  if (array.data == nullptr && !empty) {
+    return Mismatch::kNull;
   }
   detail::wanted_strides(spec, array, strides);
   for (int i = 0; i < array.rank && !empty; ++i) {
@@ -112,6 +143,13 @@ inline Mismatch check(
     }
   }
   return spec.writable && !array.writable ? Mismatch::kReadOnly : Mismatch::kNone;
+}
+
+// Fills `strides` with those that `array` has, for a caller who vouches for them.
+inline void own_strides(const Borrowed& array, int64_t* strides) noexcept {
+  for (int i = 0; i < array.rank; ++i) {
+    strides[i] = array.strides[i] / array.itemsize;
+  }
 }
 
 // A tensor over memory that somebody else keeps alive: what at::from_blob makes, without the thread

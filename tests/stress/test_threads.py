@@ -46,7 +46,7 @@ def work():
     good = bad = 0
     for i in range({1000 * SIZE}):
         try:
-            assert model(np.array([i % 10 and 3 or 99]))[0, 0] == 12
+            assert model(np.array([i % 10 and 3 or 99, 3]))[0, 0] == 12
             good += 1
         except aoti.ExecutionError:
             bad += 1
@@ -57,7 +57,7 @@ threads = [threading.Thread(target=work) for _ in range(4)]
 assert counts == [({900 * SIZE}, {100 * SIZE})] * 4, counts
 model.close()
 """
-    run_python(program, packages / "lookup.pt2")
+    run_python(program, packages / "stock_lookup.pt2")
 
 
 def test_closing_under_fire(packages, run_python):
@@ -109,7 +109,7 @@ grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 assert grown < 10, f"{{grown}} MB"
 model.close()
 """
-    run_python(program, packages / "lookup.pt2")
+    run_python(program, packages / "stock_lookup.pt2")
 
 
 def test_load_and_close_cycles_leave_nothing(packages, run_python):

@@ -1,0 +1,267 @@
+"""The files of a package: a zip archive on disk or in memory, or a directory. Believes none of it.
+
+Whoever reads an archive through these classes gets names that stay inside a directory, sizes that
+are what the archive says, and contents whose checksums were verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, BinaryIO
+
+from aoti.errors import PackageError, PackageNotFoundError
+
+_NAME_LIMIT = 200  # bytes; file systems take 255, and extractions are named after models
+_DEVICE_NAMES = frozenset(  # that Windows never takes for files, whatever their ending
+    ["con", "prn", "aux", "nul"] + [f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)]
+)
+# What people take for a package, by its first bytes.
+_OTHER_FORMATS = (
+    (4, b"ET12", "an ExecuTorch program; run it with executorch, or compile the model for aoti"),
+    (0, b"\x7fELF", "a shared object; give the whole .pt2 package that it came from"),
+    (8, b"{", "a safetensors file: weights without a model; export the model with aoti.export"),
+    (0, b"\x80", "a pickle; export the model with aoti.export"),
+    (0, b"\x1f\x8b", "compressed with gzip; unpack it first"),
+    (0, b"\xfd7zXZ", "compressed with xz; unpack it first"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
+    (257, b"ustar", "a tar archive; unpack it first"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a package may ask for before it is refused.
+
+    Attributes
+    ----------
+    files : int
+        Number of files in it.
+    total_bytes : int
+        Size of all files together, as they are extracted.
+    document_bytes : int
+        Size of one of its texts: metadata, or generated C++, which has some tens of MiB for the
+        largest models.
+    inflation : int
+        How many times the archive's size its files may have. Packages are stored without
+        compression; compressed by hand, code shrinks to a fifth.
+    """
+
+    files: int = 100_000
+    total_bytes: int = 1 << 40
+    document_bytes: int = 256 << 20
+    inflation: int = 100
+
+
+class readable:  # noqa: N801  (a context manager, used like a function)
+    """Words what zipfile and zlib raise for a damaged archive as a PackageError."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # RuntimeError: features that zipfile does not have. OverflowError: sizes that no file has.
+        damage = (
+            *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
+            *(RuntimeError, ValueError, OverflowError),
+        )
+        if isinstance(error, damage) and not isinstance(error, PackageError):
+            raise PackageError(f"{self._name} is damaged: {error}") from error
+
+
+class Zip:
+    """The entries of a zip archive. zipfile verifies the CRC-32 of one that is read to its end.
+
+    Parameters
+    ----------
+    file : binary file
+        The archive, seekable.
+    name : str
+        What messages call it.
+    limits : Limits
+        What it may hold.
+    owned : bool
+        Whether `close` closes the file too.
+
+    Attributes
+    ----------
+    files : dict of str to int
+        Name and size of every file in it.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, limits: Limits, *, owned: bool = False) -> None:
+        self._file, self._name, self._owned = file, name, owned
+        self._size = file.seek(0, io.SEEK_END)
+        try:
+            with readable(name):
+                self._zip = zipfile.ZipFile(file)
+        except PackageError as error:
+            file.seek(0)
+            if (what := _format(file.read(512))) is not None:
+                raise PackageError(f"{name} is not a .pt2 package: it is {what}") from error
+            raise
+        self.files = self._read(limits)
+
+    @classmethod
+    def open(cls, path: Path, limits: Limits) -> Zip:
+        """Open a file. It stays open: the path may be another package by the time it is read."""
+        try:
+            file = path.open("rb")
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL
+            raise PackageNotFoundError(f"no package at {path}") from error
+        try:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise PackageError(f"{path} is not a .pt2 package: it is no regular file")
+            return cls(file, str(path), limits, owned=True)
+        except BaseException:
+            file.close()
+            raise
+
+    def _read(self, limits: Limits) -> dict[str, int]:
+        # Not is_dir(): it takes no name to have no characters.
+        entries = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
+        for info in entries:
+            if refusal := _refusal(info, self._size):
+                raise PackageError(f"{self._name} holds {refusal}: {info.orig_filename!r}")
+        files = {info.filename: info.file_size for info in entries}
+        if len(files) < len(entries):
+            raise PackageError(f"{self._name} holds two files of one name")
+        check_files(self._name, files, limits)
+        total = sum(files.values())
+        if total > limits.inflation * self._size:
+            raise PackageError(f"{self._name} has {self._size} bytes and claims to hold {total}")
+        return files
+
+    @property
+    def identity(self) -> tuple[int, int, int, int, int] | None:
+        """Device, inode, size, and times of change of the file; None for one in memory."""
+        try:
+            info = os.fstat(self._file.fileno())
+        except OSError:  # io.UnsupportedOperation is one
+            return None
+        return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+    def open_file(self, name: str) -> IO[bytes]:
+        """Open one of the files, at its start."""
+        with readable(self._name):
+            return self._zip.open(name)
+
+    def digest(self) -> str:
+        """SHA-256 of the whole archive, in hex."""
+        self._file.seek(0)
+        return _sha256(self._file)
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        self._zip.close()  # leaves the file open
+        if self._owned:
+            self._file.close()
+
+
+class Directory:
+    """The files below a directory. Attributes and methods are those of `Zip`."""
+
+    identity = None
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self._path = path
+        self.files: dict[str, int] = {}
+        for entry in sorted(path.rglob("*")):
+            name = entry.relative_to(path).as_posix()
+            kind = entry.lstat().st_mode
+            if stat.S_ISLNK(kind):
+                raise PackageError(f"{path} holds a symbolic link: {name!r}; copy it with cp -rL")
+            if stat.S_ISREG(kind):
+                self.files[name] = entry.stat().st_size
+            elif not stat.S_ISDIR(kind):
+                raise PackageError(f"{path} holds what is no regular file: {name!r}")
+        check_files(str(path), self.files, limits)
+
+    def open_file(self, name: str) -> IO[bytes]:
+        """Open one of the files, at its start."""
+        return (self._path / name).open("rb")
+
+    def digest(self) -> str:
+        """SHA-256 of all names and contents together, in hex."""
+        whole = hashlib.sha256()
+        for name in self.files:
+            with self.open_file(name) as file:
+                whole.update(os.fsencode(name) + f"\0{_sha256(file)}\n".encode())
+        return whole.hexdigest()
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+def check_files(archive: str, files: dict[str, int], limits: Limits) -> None:
+    """Refuse what could lead outside a directory, does not fit into one, or is too much."""
+    if len(files) > limits.files:
+        raise PackageError(f"{archive} holds {len(files)} files; the limit is {limits.files}")
+    total = sum(files.values())
+    if total > limits.total_bytes:
+        raise PackageError(f"{archive} holds {total} bytes; the limit is {limits.total_bytes}")
+    folded: dict[str, str] = {}
+    for name in files:
+        parts = name.split("/")
+        if "\\" in name or "\0" in name or ":" in name or {"", ".", ".."} & set(parts):
+            raise PackageError(f"{archive} holds a file with a forbidden name: {name!r}")
+        if any(part.partition(".")[0].strip().lower() in _DEVICE_NAMES for part in parts):
+            raise PackageError(f"{archive} holds a file named like a device: {name!r}")
+        if max(len(part.encode(errors="surrogateescape")) for part in parts) > _NAME_LIMIT:
+            raise PackageError(f"{archive} holds a file with a name that is too long: {name!r}")
+        # On file systems that fold cases, the second would be written over the first.
+        if folded.setdefault(name.casefold(), name) != name:
+            raise PackageError(f"{archive} holds two files of one name but for case: {name!r}")
+
+
+def _refusal(info: zipfile.ZipInfo, archive_size: int) -> str | None:
+    """What is wrong with an entry, going by the archive's directory."""
+    if info.filename != info.orig_filename:  # cut at a NUL, or renamed by an extra field
+        return "a file with a forbidden name"
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind == stat.S_IFLNK:
+        return "a symbolic link"
+    if kind not in (0, stat.S_IFREG):
+        return "what is no regular file"
+    if info.flag_bits & 1:
+        return "an encrypted file"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"a file compressed in a way that aoti does not read ({info.compress_type})"
+    if not 0 <= info.header_offset < archive_size:
+        return "a file that lies outside of it"
+    return None
+
+
+def _format(head: bytes) -> str | None:
+    """What a file is that is no zip archive; None for one that begins like one."""
+    if head.startswith(b"PK"):
+        return None
+    if not head:
+        return "an empty file"
+    for place, magic, what in _OTHER_FORMATS:
+        if head.startswith(magic, place):
+            return what
+    return "no zip archive"
+
+
+def _sha256(file: IO[bytes]) -> str:
+    whole = hashlib.sha256()
+    while block := file.read(1 << 20):
+        whole.update(block)
+    return whole.hexdigest()

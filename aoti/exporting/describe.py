@@ -1,0 +1,210 @@
+"""What a model takes and gives, told by the program that it is compiled from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.export.graph_signature import ConstantArgument, TensorArgument
+from torch.utils import _pytree as pytree
+
+from aoti import __version__
+from aoti.errors import PackageError
+from aoti.exporting.indices import value_ranges
+from aoti.expression import fingerprint
+from aoti.signature import Range, Signature
+from aoti.spec import ConstantSpec, Dim, TensorSpec
+
+
+def describe_program(
+    program: torch.export.ExportedProgram, symbol_names: Mapping[str, str]
+) -> Signature:
+    """The signature of the package that a program is compiled to.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        What is compiled.
+    symbol_names : mapping of str to str
+        The names that people gave to symbols, as `names_of_symbols` finds them.
+
+    Raises
+    ------
+    ValueError
+        The program takes what a package cannot: numbers that may change from call to call.
+    """
+    functional = program.run_decompositions({})
+    graph_signature = functional.graph_signature
+    values = {n.name: n.meta.get("val") for n in functional.graph.nodes}
+    rename = _Renaming(symbol_names)
+    in_spec, out_spec = program.call_spec.in_spec, program.call_spec.out_spec
+    documents = pytree.treespec_dumps(in_spec), pytree.treespec_dumps(out_spec)
+    parameters = _parameters(program)
+    fields = dict([*_fields(in_spec, documents[0]), *_fields(out_spec, documents[1])])
+
+    arguments = [spec.arg for spec in graph_signature.input_specs if _is_user(spec)]
+    tensors = [arg.name for arg in arguments if isinstance(arg, TensorArgument)]
+    indexing, unchecked = value_ranges(functional.graph, tensors)
+    mutated = set(graph_signature.user_inputs_to_mutate.values())
+    described: list[TensorSpec | ConstantSpec] = []
+    for arg in arguments:
+        if isinstance(arg, TensorArgument):
+            bounds = indexing.get(arg.name)
+            described.append(
+                rename.tensor(
+                    arg.name,
+                    values[arg.name],
+                    mutated=arg.name in mutated,
+                    bounds=bounds and (rename.size(bounds[0]), rename.size(bounds[1])),
+                )
+            )
+        elif isinstance(arg, ConstantArgument):
+            described.append(ConstantSpec(arg.name, arg.value))
+        else:
+            raise ValueError(
+                f"argument {arg.name!r} is a number that may change from call to call, which a "
+                "package cannot take: pass it as a tensor, or leave it out of dynamic_shapes"
+            )
+    results = [spec.arg for spec in graph_signature.output_specs if _is_user(spec)]
+    signature = Signature(
+        arguments=tuple(described),
+        outputs=tuple(rename.tensor(arg.name, values[arg.name]) for arg in results),
+        ranges=rename.ranges(program.range_constraints),
+        call_spec=documents,
+        parameters=parameters,
+        fields=fields,
+        exporter=f"aoti {__version__}, torch {torch.__version__}",
+    )
+    try:
+        plan = signature.plan(documents)
+    except PackageError:  # a structure that only this program knows: names stay as they are
+        return replace(signature, unchecked_indices=unchecked)
+    names = dict(zip((arg.name for arg in arguments), plan.input_names, strict=True))
+    return replace(
+        signature.renamed(plan), unchecked_indices=tuple(names[name] for name in unchecked)
+    )
+
+
+def names_of_symbols(
+    program: torch.export.ExportedProgram, examples: Any, dynamic_shapes: Any
+) -> dict[str, str]:
+    """The names that ``torch.export.Dim`` gave to the symbols of a program's inputs.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        The program that came out.
+    examples : tuple
+        The arguments it was exported with, ``(args, kwargs)``, no tensor twice.
+    dynamic_shapes : object
+        As it was given to ``torch.export.export``.
+    """
+    args, kwargs = examples
+    if isinstance(dynamic_shapes, Mapping):
+        given: Any = dict(zip(_parameters(program), args, strict=False)) | kwargs
+    else:
+        given = [*args, *kwargs.values()]
+    dims: dict[int, Any] = {}
+    _pair(given, dynamic_shapes, dims)
+    placeholders = {n.name: n.meta.get("val") for n in program.graph.nodes}
+    user_inputs = [s.arg for s in program.graph_signature.input_specs if _is_user(s)]
+    names: dict[str, str] = {}
+    for arg, example in zip(user_inputs, pytree.tree_leaves(examples), strict=True):
+        wanted = dims.get(id(example))
+        if not isinstance(arg, TensorArgument) or wanted is None:
+            continue
+        items = wanted.items() if isinstance(wanted, Mapping) else enumerate(wanted)
+        for dim, named in items:
+            size = placeholders[arg.name].shape[dim]
+            name = getattr(getattr(named, "root", named), "__name__", None)
+            symbols = getattr(getattr(size, "node", None), "expr", None)
+            if name is not None and symbols is not None and len(symbols.free_symbols) == 1:
+                names[str(*symbols.free_symbols)] = name
+    return names
+
+
+class _Renaming:
+    """Sizes as text, with the names that people know them by."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        # Two symbols of one name would be taken for one.
+        unique = len(set(names.values())) == len(names)
+        self._names = dict(names) if unique else {}
+
+    def text(self, expression: object) -> str:
+        return re.sub(r"\b\w+\b", lambda m: self._names.get(m[0], m[0]), str(expression))
+
+    def size(self, value: Any) -> int | Dim:
+        return value if isinstance(value, int) else Dim(self.text(value))
+
+    def tensor(
+        self,
+        name: str,
+        value: torch.Tensor,
+        *,
+        mutated: bool = False,
+        bounds: tuple[int | Dim, int | Dim] | None = None,
+    ) -> TensorSpec:
+        strides = [self.text(stride) for stride in value.stride()]
+        return TensorSpec(
+            name=name,
+            dtype=str(value.dtype).removeprefix("torch."),
+            shape=tuple(self.size(size) for size in value.shape),
+            strides=tuple(s if s == "0" or fingerprint(s) else "?" for s in strides),
+            device=value.device.type,
+            mutated=mutated,
+            values=bounds,
+        )
+
+    def ranges(self, constraints: Mapping[Any, Any]) -> dict[str, Range]:
+        return {
+            self.text(symbol): (_bound(bounds.lower), _bound(bounds.upper))
+            for symbol, bounds in constraints.items()
+            if symbol.is_Symbol
+        }
+
+
+def _bound(value: Any) -> int | None:
+    return int(value) if value.is_Integer else None  # the other one is infinity
+
+
+def _is_user(spec: Any) -> bool:
+    return bool(spec.kind.name in ("USER_INPUT", "USER_OUTPUT"))
+
+
+def _parameters(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """The names of the positional arguments, as many as the program was exported with."""
+    signature = program.module_call_graph[0].signature
+    names: Sequence[str] = (signature and signature.forward_arg_names) or ()
+    count = program.call_spec.in_spec.child(0).num_children
+    return tuple(names[:count])
+
+
+def _fields(spec: pytree.TreeSpec, document: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The field names of the namedtuples in a tree, by the names they have in its document."""
+
+    def walk(node: Any, record: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+        if record["type"] == "collections.namedtuple":
+            yield record["context"], tuple(node.context._fields)
+        for child, child_record in zip(node.children(), record["children_spec"], strict=True):
+            yield from walk(child, child_record)
+
+    yield from walk(spec, json.loads(document)[1])
+
+
+def _pair(value: Any, shapes: Any, dims: dict[int, Any]) -> None:
+    """Note for each tensor, by its identity, what `shapes` says of it."""
+    if shapes is None:
+        return
+    if isinstance(value, torch.Tensor):
+        dims[id(value)] = shapes
+    elif isinstance(value, Mapping) and isinstance(shapes, Mapping):
+        for key in shapes:
+            _pair(value[key], shapes[key], dims)
+    elif isinstance(value, list | tuple) and isinstance(shapes, list | tuple):
+        for item, shape in zip(value, shapes, strict=False):
+            _pair(item, shape, dims)
