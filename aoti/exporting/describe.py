@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,7 +38,9 @@ def describe_program(
     ValueError
         The program takes what a package cannot: numbers that may change from call to call.
     """
-    functional = program.run_decompositions({})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own use of what it deprecates
+        functional = program.run_decompositions({})
     graph_signature = functional.graph_signature
     values = {n.name: n.meta.get("val") for n in functional.graph.nodes}
     rename = _Renaming(symbol_names)

@@ -123,6 +123,9 @@ def _uses(node: Node) -> Iterator[tuple[Node, Bound, bool]]:
                 return
             if isinstance(index, Node):
                 yield index, _size(table, dim), True
+    elif node.target == aten.take_along_dim.default and isinstance(node.args[-1], int):
+        table, index, dim = node.args[:3]
+        yield index, _size(table, dim), True  # type: ignore[misc]
     elif node.target == aten.take.default:
         table, index = node.args[:2]
         numel = table.meta["val"].numel()  # type: ignore[union-attr]

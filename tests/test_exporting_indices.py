@@ -1,0 +1,120 @@
+"""Ranges of index inputs: found by following them through the exported graph."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+from aoti.exporting.describe import describe_program, names_of_symbols
+
+INDEX = torch.zeros(4, dtype=torch.long)
+TABLE = torch.zeros(5, 3)
+
+
+class Model(nn.Module):
+    """A function as a module, with a table of ten rows to look up."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+        self.register_buffer("table", torch.zeros(10, 4))
+
+    def forward(self, i, x):
+        return self.function(self.table, i, x)
+
+
+def signature_of(function, i=INDEX, x=TABLE, shapes=None):
+    module = Model(function)
+    program = torch.export.export(module, (i, x), dynamic_shapes=shapes)
+    return describe_program(program, names_of_symbols(program, ((i, x), {}), shapes))
+
+
+def found(function, **options):
+    """The values that the index may have, and whether there are uses that were not understood."""
+    signature = signature_of(function, **options)
+    values = signature.inputs[0].values
+    return values and tuple(map(str, values)), signature.unchecked_indices
+
+
+F = nn.functional
+ZEROS = torch.zeros(4, 4)
+
+
+@pytest.mark.parametrize(
+    ("function", "low", "high"),
+    [
+        (lambda t, i, x: F.embedding(i, t), 0, 9),
+        (lambda t, i, x: F.embedding(i, t, padding_idx=0), 0, 9),
+        (lambda t, i, x: F.embedding_bag(i, t, i * 0), 0, 9),
+        (lambda t, i, x: t[i], -10, 9),
+        (lambda t, i, x: t.t()[:, i], -10, 9),
+        (lambda t, i, x: t[i, 0], -10, 9),
+        (lambda t, i, x: t.index_select(0, i), 0, 9),
+        (lambda t, i, x: t.index_select(1, i), 0, 3),
+        (lambda t, i, x: t.gather(0, i.view(1, 4)), 0, 9),
+        (lambda t, i, x: t.gather(-1, i.view(1, 4)), 0, 3),
+        (lambda t, i, x: torch.take_along_dim(t, i.view(1, 4), 1), -4, 3),
+        (lambda t, i, x: t.take(i), -40, 39),
+        (lambda t, i, x: t.scatter(0, i.view(1, 4), 1.0), 0, 9),
+        (lambda t, i, x: t.scatter_add(0, i.view(1, 4), t), 0, 9),
+        (lambda t, i, x: t.index_add(0, i, ZEROS), 0, 9),
+        (lambda t, i, x: t.index_copy(0, i, ZEROS), 0, 9),
+        (lambda t, i, x: t.index_put((i,), ZEROS), -10, 9),
+        (lambda t, i, x: t.index_fill(0, i, 1.0), 0, 9),
+        # Through what keeps every value, and the tables' intersection.
+        (lambda t, i, x: t[i.view(2, 2).t().unsqueeze(0).expand(3, 2, 2).clone()], -10, 9),
+        (lambda t, i, x: t[i.flip(0).repeat(2)] , -10, 9),
+        (lambda t, i, x: F.embedding(i.to(torch.int32), t), 0, 9),
+        (lambda t, i, x: (t[i], x[i]), -5, 4),
+        (lambda t, i, x: (F.embedding(i, t), x[i]), 0, 4),
+        (lambda t, i, x: (x.gather(0, i.view(1, 4)[:, :3] * 0), t[i]), -10, 9),
+    ],
+)  # fmt: skip
+def test_what_indexes_has_a_range(function, low, high):
+    values, _ = found(function)
+    assert values == (str(low), str(high))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t, i, x: t * i.sum(),
+        lambda t, i, x: t * (i > 0).any(),
+        lambda t, i, x: t[torch.argmax(x, 1)] + i.sum(),
+        lambda t, i, x: t[i.clamp(0, 9)],
+        lambda t, i, x: t[i.clamp(2, 5).view(2, 2)],
+        lambda t, i, x: F.one_hot(i.clamp(0, 3), 4),
+    ],
+)
+def test_what_does_not_index_has_no_range(function):
+    assert found(function) == (None, ())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t, i, x: t[i + 1],
+        lambda t, i, x: t[i[:2]],
+        lambda t, i, x: t[torch.where(i == -100, 0, i)],
+        lambda t, i, x: t[i.clamp(0, 10)],
+        lambda t, i, x: t[i.clamp(-1, 9)],
+        lambda t, i, x: t[i.cumsum(0)],
+    ],
+)
+def test_what_cannot_be_told_is_named(function):
+    assert found(function) == (None, ("i",))
+
+
+def test_tables_may_be_inputs_of_dynamic_size():
+    shapes = {"i": None, "x": {0: Dim("rows", min=2, max=100)}}
+    assert found(lambda t, i, x: x[i], shapes=shapes) == (("-1*(rows)", "(rows) - 1"), ())
+    values, unchecked = found(lambda t, i, x: (x[i], t[i]), shapes=shapes)
+    assert unchecked == ("i",)
+    assert values is not None
+
+
+def test_masks_and_floats_do_not_index():
+    mask = torch.ones(5, dtype=torch.bool)
+    assert found(lambda t, i, x: torch.where(i[:, None], x, 0), i=mask) == (None, ())
