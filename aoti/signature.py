@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,8 @@ METADATA_KEY = "aoti.signature"
 VERSION = 1
 
 Range = tuple[int | None, int | None]
+
+_ReadSize = Callable[[Any, Mapping[str, Range]], int | Dim]
 
 _MAX_RANK = 64
 _MAX_SIZE = 1 << 62  # of what is counted in 64 bits
@@ -111,7 +113,7 @@ class Signature:
             in_spec, out_spec = record["call_spec"]
             return cls(
                 arguments=tuple(_read_argument(item, ranges) for item in _list(record["inputs"])),
-                outputs=tuple(_read_tensor(item, ranges) for item in _list(record["outputs"])),
+                outputs=tuple(_read_tensor(item, ranges, _output_size) for item in _list(record["outputs"])),
                 ranges=ranges,
                 call_spec=(_text(in_spec), _text(out_spec)),
                 parameters=tuple(map(_name, _list(record["parameters"]))),
@@ -231,7 +233,7 @@ def describe(spec: TensorSpec | ConstantSpec) -> dict[str, Any]:
 
 def _read_argument(item: Any, ranges: Mapping[str, Range]) -> TensorSpec | ConstantSpec:
     if "constant" not in item:
-        return _read_tensor(item, ranges)
+        return _read_tensor(item, ranges, _input_size)
     value = item["constant"]
     if isinstance(value, dict):
         value = _NOT_FINITE[value["float"]]
@@ -240,7 +242,7 @@ def _read_argument(item: Any, ranges: Mapping[str, Range]) -> TensorSpec | Const
     return ConstantSpec(_name(item["name"]), value)
 
 
-def _read_tensor(item: Any, ranges: Mapping[str, Range]) -> TensorSpec:
+def _read_tensor(item: Any, ranges: Mapping[str, Range], read_size: _ReadSize) -> TensorSpec:
     dtype, shape, strides = _text(item["dtype"]), _list(item["shape"]), _list(item["strides"])
     if dtype not in DTYPES or len(shape) > _MAX_RANK or len(strides) not in (0, len(shape)):
         raise ValueError(f"a tensor of {dtype:.40} in {len(shape)} dimensions")
@@ -255,7 +257,7 @@ def _read_tensor(item: Any, ranges: Mapping[str, Range]) -> TensorSpec:
     return TensorSpec(
         name=_name(item["name"]),
         dtype=dtype,
-        shape=tuple(_size(size, ranges) for size in shape),
+        shape=tuple(read_size(size, ranges) for size in shape),
         strides=tuple(strides),
         device=_text(item["device"]),
         mutated=item["mutated"],
@@ -263,7 +265,14 @@ def _read_tensor(item: Any, ranges: Mapping[str, Range]) -> TensorSpec:
     )
 
 
-def _size(value: Any, ranges: Mapping[str, Range]) -> int | Dim:
+def _output_size(value: Any, ranges: Mapping[str, Range]) -> int | Dim:
+    try:
+        return _input_size(value, ranges)
+    except ValueError:  # nobody computes with it: any text will do
+        return Dim(_name(value))
+
+
+def _input_size(value: Any, ranges: Mapping[str, Range]) -> int | Dim:
     if type(value) is int and 0 <= value < _MAX_SIZE:
         return value
     form = affine(_text(value))

@@ -118,3 +118,20 @@ def test_tables_may_be_inputs_of_dynamic_size():
 def test_masks_and_floats_do_not_index():
     mask = torch.ones(5, dtype=torch.bool)
     assert found(lambda t, i, x: torch.where(i[:, None], x, 0), i=mask) == (None, ())
+
+
+def test_results_may_have_sizes_of_any_form():
+    from aoti import Signature
+
+    shapes = {"i": None, "x": {0: Dim("rows", min=2, max=100)}}
+
+    def function(t, i, x):
+        halves = x.repeat(2, 1)[::4]
+        return halves, x.reshape(-1, 1).expand(-1, x.shape[0]), x[x[:, 0] > 0]
+
+    signature = signature_of(function, shapes=shapes)
+    again = Signature.from_json(signature.to_json(), "m.pt2")
+    halves, squares, selected = again.outputs
+    assert "rows" in str(halves.shape[0])
+    assert str(squares) == "float32 (3*rows, rows)"
+    assert str(selected.shape[0]).startswith("u")

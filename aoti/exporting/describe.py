@@ -21,6 +21,9 @@ from aoti.signature import Range, Signature
 from aoti.spec import ConstantSpec, Dim, TensorSpec
 
 
+_LONGEST_SIZE = 200  # characters that a size takes to write down
+
+
 def describe_program(
     program: torch.export.ExportedProgram, symbol_names: Mapping[str, str]
 ) -> Signature:
@@ -142,7 +145,10 @@ class _Renaming:
         return re.sub(r"\b\w+\b", lambda m: self._names.get(m[0], m[0]), str(expression))
 
     def size(self, value: Any) -> int | Dim:
-        return value if isinstance(value, int) else Dim(self.text(value))
+        if isinstance(value, int):
+            return value
+        text = self.text(value)
+        return Dim(text if len(text) <= _LONGEST_SIZE else "?")
 
     def tensor(
         self,
