@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aoti import _core
+    from aoti.extraction import Extraction
 
 _Flatten = Callable[[tuple[object, ...], dict[str, object]], Sequence[object]]
 
@@ -174,7 +175,7 @@ class AOTIModel:
     def __init__(
         self,
         core: Any,
-        extraction: cache.Extraction,
+        extraction: Extraction,
         *,
         path: str,
         model_name: str,

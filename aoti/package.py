@@ -100,6 +100,19 @@ class Package:
         """SHA-256 of the file, in hex; of names and contents together for a directory."""
         return self._archive.digest()
 
+    @property
+    def identity(self) -> tuple[int, int, int, int, int] | None:
+        """Device, inode, size, mtime and ctime in ns of the open file; None for a directory.
+
+        While they stay the same, so does the content, but for changes within the clock's tick.
+        """
+        return self._archive.identity()
+
+    def runtime_files(self, model_name: str) -> dict[str, int]:
+        """The files that `extract` writes, by their names there, and their sizes in bytes."""
+        entries = self._runtime_entries(self.select(model_name))
+        return {name: self.files[source] for source, name in entries}
+
     def select(self, model_name: str | None = None) -> str:
         """The model that is meant: the given one, else the only one, else ``"model"``.
 
@@ -301,6 +314,11 @@ class _Zip:
         self._file.seek(0)
         return hashlib.file_digest(self._file, "sha256").hexdigest()
 
+    def identity(self) -> tuple[int, int, int, int, int]:
+        status = os.fstat(self._file.fileno())
+        times = status.st_mtime_ns, status.st_ctime_ns
+        return (status.st_dev, status.st_ino, status.st_size, *times)
+
     def close(self) -> None:
         self._zip.close()
         self._file.close()
@@ -349,6 +367,9 @@ class _Directory:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
             whole.update(os.fsencode(name) + f"\0{content}\n".encode())
         return whole.hexdigest()
+
+    def identity(self) -> None:
+        return None
 
     def close(self) -> None:
         pass

@@ -51,6 +51,16 @@ def minilm() -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_directory(tmp_path_factory: pytest.TempPathFactory):
+    """Where the tests extract packages to: never the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        directory = tmp_path_factory.mktemp("cache")
+        patch.setenv("AOTI_CACHE_DIR", str(directory))
+        patch.delenv("AOTI_CACHE_SIZE", raising=False)
+        yield directory
+
+
 @pytest.fixture
 def mlp(packages: Path):
     """The loaded 10-16-1 network."""
@@ -68,7 +78,7 @@ def rows() -> np.ndarray:
 def run_python(tmp_path: Path):
     """Run a program in a fresh Python, with warnings as errors; give its standard output.
 
-    Its temporary directory must be empty at the end.
+    Its temporary directory must be empty at the end. Its cache is the test's own.
     """
 
     def run(program: str, *arguments: object, check: bool = True, **env: str) -> str:
@@ -77,7 +87,13 @@ def run_python(tmp_path: Path):
         process = subprocess.run(
             [sys.executable, "-W", "error", "-c", program, *map(str, arguments)],
             # Safe path: no directory that the tests happen to run in goes before PYTHONPATH.
-            env={**os.environ, "TMPDIR": str(scratch), "PYTHONSAFEPATH": "1", **env},
+            env={
+                **os.environ,
+                "TMPDIR": str(scratch),
+                "AOTI_CACHE_DIR": str(tmp_path / "cache"),
+                "PYTHONSAFEPATH": "1",
+                **env,
+            },
             capture_output=True,
             text=True,
             check=False,
