@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 import aoti
+from aoti import cache
+from aoti.extraction import Extraction
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,3 +107,77 @@ def run_python(tmp_path: Path):
         return process.stdout if check else process.stdout + process.stderr
 
     return run
+
+
+# -- extractions of small packages, which are no models ------------------------------------------
+
+SO, BLOB = "a.wrapper.so", "a_weights.blob"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A cache without entries, and an empty temporary directory. Nothing is stray at the end."""
+    scratch, place = tmp_path / "tmp", tmp_path / "cache/v1"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setenv("AOTI_CACHE_DIR", str(place.parent))
+    monkeypatch.setattr("aoti.cache._swept", set())
+    monkeypatch.setattr("aoti.scratch._swept", set())
+    yield place
+    assert list(scratch.iterdir()) == []
+    assert not place.exists() or {path.suffix for path in place.iterdir()} <= {""}
+
+
+@pytest.fixture
+def package_of(tmp_path: Path):
+    """Write a package of small models that hold `content`; give its path."""
+
+    def write(content: bytes, *models: str, name: str = "m.pt2") -> Path:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for model in models or ("model",):
+                for file in (SO, BLOB):
+                    archive.writestr(f"m/data/aotinductor/{model}/{file}", content)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def extract():
+    """Extract a model of a package."""
+
+    def extract(path: Path, model: str = "model", *, kind=aoti.Package, as_zip=False, **options):
+        with kind(path) as package:
+            return cache.extract(package, model, as_zip=as_zip, **options)
+
+    return extract
+
+
+@pytest.fixture
+def content():
+    """What stands in an extraction of a small package, after a look at whether it is whole."""
+
+    def content(extraction: Extraction, model: str = "model") -> bytes:
+        directory = extraction.path / "data/aotinductor" / model
+        assert {path.name for path in directory.iterdir()} == {SO, BLOB}
+        assert (directory / SO).read_bytes() == (directory / BLOB).read_bytes()
+        return (directory / SO).read_bytes()
+
+    return content
+
+
+@pytest.fixture
+def start():
+    """Start a program in a fresh Python; give the process."""
+
+    def start(program: str, *arguments: object, **options) -> subprocess.Popen:
+        prelude = "import os, signal, sys, time\nfrom aoti import Package, cache\n"
+        return subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", prelude + program, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    return start
