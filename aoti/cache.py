@@ -1,166 +1,371 @@
-"""Extractions: where a package's files stand while its models are loaded.
+"""Where extracted models stand: a content-addressed cache that processes share.
 
-One directory per content and process, shared by all models loaded from that content and removed
-with the last of them, at exit at the latest. It is a private one below the temporary directory
-(``TMPDIR``).
+::
 
-The name of an extraction depends on the content alone and is used again after it was removed. That
-matters because a model's shared object is never unmapped: the dynamic loader knows it by that name
-and maps it once, however often the model is loaded.
+    <location>/<digest>-dir-<model>/            an entry: manifest.json, and model/ or model.pt2
+    <location>/<digest>-dir-<model>.lock        while somebody writes or removes that entry
+    <location>/<digest>-dir-<model>.partial/    what they write
+    <location>/<digest>-dir-<model>.old/        what they remove
+    <location>/index/<device>-<inode>.json      the digest of a file that did not change since
+
+Who uses an entry holds a shared lock on its manifest; who writes or removes one holds the entry's
+lock file exclusively, and removes only what nobody else has locked. The kernel drops the locks of a
+process that is killed, so whatever it left half done is known to be nobody's: the next writer, and
+the first extraction of every process, remove it.
+
+A model's shared object is never unmapped: the dynamic loader knows it by its name and maps it once,
+however often the model is loaded. So the name of an entry depends on the content alone.
 """
 
 from __future__ import annotations
 
-import atexit
-import collections
 import contextlib
+import json
 import os
-import shutil
-import tempfile
-import threading
-import zipfile
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from aoti import filelock, scratch
+from aoti.errors import ConfigError
+from aoti.extraction import (
+    MANIFEST,
+    OLD,
+    PARTIAL,
+    Extraction,
+    Key,
+    Place,
+    discard,
+    is_whole,
+    needed_bytes,
+    write,
+)
 from aoti.package import Package
 
+_VERSION = "v1"  # of the layout above: other versions stand beside it
+_LOCK = ".lock"
+_DEFAULT_SIZE = 10 << 30  # bytes
+_INDEX_FILES = 1000
+_SETTLED = 2 * 10**9  # ns; the coarsest clock of a file system (FAT) ticks that often
 
-class Extraction:
-    """A user's hold on an extracted model.
+_swept: set[Path] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An extracted model in the cache.
 
     Attributes
     ----------
-    path : Path
-        What libtorch's loader gets: a directory, or a zip file where it knows no directories.
+    key : str
+        Its name: the package's digest, the form, and the model.
+    bytes : int
+        What its files take.
+    last_used : float
+        When it was last asked for, in seconds since the epoch.
     """
 
-    def __init__(self, store: _Store, key: str, path: Path) -> None:
-        self._store = store
-        self.key: str | None = key
-        self.path = path
-
-    def release(self) -> None:
-        """Give it back; the last to do so removes the files. Harmless the second time.
-
-        Never waits, so that the garbage collector may call it wherever it happens to run.
-        """
-        self._store.release(self)
+    key: str
+    bytes: int
+    last_used: float
 
 
-class _Store:
-    """The extractions of one process. A forked child has a store of its own, and never removes
-    what its parent uses.
+def extract(
+    package: Package,
+    model_name: str,
+    *,
+    as_zip: bool,
+    shared: bool = True,
+    verified: str | None = None,
+) -> Extraction:
+    """Extract a model, or share the extraction that there is already.
+
+    Parameters
+    ----------
+    package : Package
+        Where the model comes from.
+    model_name : str
+        Its name in the package.
+    as_zip : bool
+        For libtorch below 2.13, whose loader takes no directory: it gets a zip file of the same
+        checked entries.
+    shared : bool, default True
+        Use the cache. Otherwise the model stands in a private directory below ``TMPDIR``, which is
+        removed with its last user in this process.
+    verified : str, optional
+        The digest of the package, for a caller who has just computed it. Otherwise it comes from
+        the index if the file did not change since.
+
+    Returns
+    -------
+    Extraction
+        It is not removed from the cache before it is released.
+
+    Raises
+    ------
+    ConfigError
+        The location cannot be used (read-only, full, noexec, not ours), and the message says which
+        variable moves it; or ``AOTI_CACHE_SIZE`` is not a size.
+    PackageError
+        The package is damaged.
+
+    Notes
+    -----
+    Safe to call from any number of threads and processes. One of them writes, the others wait for
+    it, without the GIL; a signal whose handler raises ends the wait.
     """
-
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._root: Path | None = None
-        self._users: dict[str, int] = {}
-        self._released: collections.deque[Extraction] = collections.deque()
-        atexit.register(self.clear)
-
-    @property
-    def foreign(self) -> bool:
-        return self._pid != os.getpid()
-
-    def acquire(self, package: Package, model_name: str, *, as_zip: bool) -> Extraction:
-        key = f"{package.digest[:32]}-{'zip' if as_zip else 'dir'}-{model_name}"
-        try:
-            with self._lock:
-                path = self._provide(package, model_name, key, as_zip=as_zip)
-        finally:
-            self._remove_released()
-        return Extraction(self, key, path / "model.pt2" if as_zip else path)
-
-    def _provide(self, package: Package, model_name: str, key: str, *, as_zip: bool) -> Path:
-        path = self._make_root() / key
-        if key not in self._users or not path.exists():  # something may clean up TMPDIR
-            try:
-                self._write(package, model_name, path, as_zip=as_zip)
-            except BaseException:
-                self._remove_if_empty()
-                raise
-        self._users[key] = self._users.get(key, 0) + 1
-        return path
-
-    def release(self, extraction: Extraction) -> None:
-        if not self.foreign:
-            self._released.append(extraction)
-            self._remove_released()
-
-    def _remove_released(self) -> None:
-        # Whoever holds the lock comes here after giving it back. It may be this very thread, in the
-        # middle of `acquire`, where the garbage collector ended a model: waiting would never end.
-        while self._released and self._lock.acquire(blocking=False):
-            try:
-                while self._released:
-                    extraction = self._released.popleft()
-                    key, extraction.key = extraction.key, None
-                    if key is not None:
-                        self._drop(key)
-            finally:
-                self._lock.release()
-
-    def _drop(self, key: str) -> None:
-        self._users[key] -= 1
-        if not self._users[key]:
-            del self._users[key]
-            assert self._root is not None
-            shutil.rmtree(self._root / key, ignore_errors=True)
-            self._remove_if_empty()
-
-    def clear(self) -> None:
-        """Remove everything; at exit."""
-        if not self.foreign and self._root is not None:
-            shutil.rmtree(self._root, ignore_errors=True)
-
-    def _make_root(self) -> Path:
-        if self._root is not None:
-            # The name is kept for the sake of the dynamic loader, unless somebody else took it.
-            with contextlib.suppress(FileExistsError):
-                self._root.mkdir(mode=0o700)
-                return self._root
-            if self._users:
-                return self._root
-        self._root = Path(tempfile.mkdtemp(prefix="aoti-"))
-        return self._root
-
-    def _remove_if_empty(self) -> None:
-        if not self._users and self._root is not None:
-            shutil.rmtree(self._root, ignore_errors=True)
-
-    def _write(self, package: Package, model_name: str, path: Path, *, as_zip: bool) -> None:
-        """Write an extraction under another name, and rename it once it is whole."""
-        partial = path.with_name(f"partial-{path.name}")  # no other key begins like this
-        try:
-            package.extract(model_name, partial)
-            if as_zip:
-                files = [file for file in sorted(partial.rglob("*")) if file.is_file()]
-                # A clock that was never set says 1970, which the format cannot.
-                with zipfile.ZipFile(
-                    partial / "model.pt2", "x", strict_timestamps=False
-                ) as archive:
-                    for file in files:
-                        archive.write(file, Path("model") / file.relative_to(partial))
-                shutil.rmtree(partial / "data")
-            partial.rename(path)
-        except BaseException as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if isinstance(error, OSError):
-                error.add_note(f"while extracting {package.name} to {path}; TMPDIR says where")
-            raise
+    scratch.sweep()
+    if not shared:
+        return scratch.extract(package, _key(package, model_name, as_zip=as_zip, verified=verified))
+    limit = _limit()
+    place = _place()
+    with place.named_in_errors():
+        place.make(parents=True)
+    if place.path not in _swept:
+        _swept.add(place.path)
+        with contextlib.suppress(OSError):  # a location that is only read from
+            _sweep(place.path)
+    key = _key(package, model_name, as_zip=as_zip, verified=verified)
+    directory = place.path / key.name
+    with place.named_in_errors(package):
+        held = _hold(directory, key)
+        if held is None:
+            held = _provide(package, key, place)
+            with contextlib.suppress(OSError):
+                _shrink(place.path, limit)
+    return Extraction(directory, key, held.release)
 
 
-_store = _Store()
+def digest(package: Package) -> str:
+    """SHA-256 of a package, in hex; not computed again while its file stays the same."""
+    before, now = package.identity, time.time_ns()
+    if before is None:
+        return package.digest
+    record: Path | None = None
+    with contextlib.suppress(OSError, ConfigError):  # an index is worth no error
+        place = _place()
+        place.check()
+        record = place.path / "index" / f"{before[0]:x}-{before[1]:x}.json"
+        if known := _recorded(record, before):
+            return known
+    found = package.digest
+    # A file may change again within a tick of its clock, and its times would not tell.
+    settled = now - max(before[3:]) > _SETTLED
+    if record is not None and settled and package.identity == before:
+        with contextlib.suppress(OSError):
+            record.parent.mkdir(exist_ok=True)
+            # One write of less than a page: readers see all of it or no valid JSON.
+            record.write_text(json.dumps([*before, found]))
+    return found
 
 
-def extract(package: Package, model_name: str, *, as_zip: bool) -> Extraction:
-    """Extract a model, or share the extraction that this process has of it already.
+def location() -> Path:
+    """The directory of the cache; it need not exist yet.
 
-    Safe to call from several threads. `as_zip` is for libtorch below 2.13, whose loader takes no
-    directory: it gets a zip file of the same checked entries.
+    ``AOTI_CACHE_DIR``, else ``XDG_CACHE_HOME/aoti``, else ``~/.cache/aoti``, and in it one
+    directory for each version of the layout.
+
+    Raises
+    ------
+    ConfigError
+        No variable is set and there is no home directory.
     """
-    global _store  # noqa: PLW0603
-    if _store.foreign:
-        _store = _Store()
-    return _store.acquire(package, model_name, as_zip=as_zip)
+    if chosen := os.environ.get("AOTI_CACHE_DIR"):
+        return Path(chosen).absolute() / _VERSION
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    if Path(chosen).is_absolute():  # its specification has others ignored
+        return Path(chosen, "aoti", _VERSION)
+    try:
+        return Path.home() / ".cache/aoti" / _VERSION
+    except RuntimeError as error:
+        raise ConfigError(
+            "there is no home directory for the cache of extracted models; "
+            "set AOTI_CACHE_DIR to a directory that you can write to"
+        ) from error
+
+
+def entries() -> list[Entry]:
+    """What stands in the cache, least recently used first."""
+    place = _place()
+    if not place.path.exists():
+        return []
+    with place.named_in_errors():
+        place.check()
+        return _entries(place.path)
+
+
+def prune(max_bytes: int) -> int:
+    """Remove the least recently used entries until the cache takes no more than `max_bytes`.
+
+    Entries in use stay. What killed processes left goes first.
+
+    Returns
+    -------
+    int
+        How many bytes were removed.
+    """
+    place = _place()
+    if not place.path.exists():
+        return 0
+    with place.named_in_errors():
+        place.check()
+        return _shrink(place.path, max_bytes)
+
+
+def _place() -> Place:
+    return Place(location(), "AOTI_CACHE_DIR")
+
+
+def _key(package: Package, model_name: str, *, as_zip: bool, verified: str | None) -> Key:
+    return Key(verified or digest(package), package.select(model_name), as_zip)
+
+
+def _limit() -> int:
+    text = os.environ.get("AOTI_CACHE_SIZE")
+    if not text:
+        return _DEFAULT_SIZE
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text.strip(), re.ASCII | re.IGNORECASE)
+    if match is None:
+        raise ConfigError(
+            f"AOTI_CACHE_SIZE={text!r} is not a size; give bytes, or a number with K, M, G or T, "
+            "such as 500M or 10G"
+        )
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
+def _hold(directory: Path, key: Key) -> filelock.FileLock | None:
+    """Lock an entry that is whole against removal, and note its use; None if there is none."""
+    try:
+        held = filelock.lock(directory / MANIFEST, exclusive=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    assert held is not None
+    if not is_whole(directory, key):
+        held.release()
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(held.path)
+    return held
+
+
+def _provide(package: Package, key: Key, place: Place) -> filelock.FileLock:
+    """Write an entry, unless another process does so first, and lock it."""
+    directory = place.path / key.name
+    with _changing(directory):
+        if held := _hold(directory, key):
+            return held
+        needed = needed_bytes(package, key)
+        if missing := place.missing(needed):
+            kept = sum(entry.bytes for entry in _entries(place.path))
+            _shrink(place.path, max(0, kept - missing))
+        if missing := place.missing(needed):
+            raise place.too_small(missing)
+        write(package, key, directory)
+        # Nobody else removes it before it is locked: they would need the lock file.
+        if held := _hold(directory, key):
+            return held
+    raise place.refusal("something changes files there", "that nobody else writes to")
+
+
+@contextlib.contextmanager
+def _changing(directory: Path, *, wait: bool = True) -> Iterator[bool]:
+    """The exclusive right to change an entry. False if somebody else has it and `wait` is False."""
+    lock = filelock.lock(_beside(directory, _LOCK), exclusive=True, wait=wait)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            lock.remove()
+
+
+def _beside(directory: Path, suffix: str) -> Path:
+    return directory.with_name(directory.name + suffix)
+
+
+def _entries(root: Path) -> list[Entry]:
+    found = []
+    for directory in root.iterdir():
+        if Key.PATTERN.fullmatch(directory.name):
+            last_used = 0.0
+            with contextlib.suppress(OSError):
+                last_used = (directory / MANIFEST).stat().st_mtime
+            found.append(Entry(directory.name, _size(directory), last_used))
+    return sorted(found, key=lambda entry: (entry.last_used, entry.key))
+
+
+def _size(directory: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # removed by somebody just now
+                total += Path(parent, name).lstat().st_size
+    return total
+
+
+def _shrink(root: Path, max_bytes: int) -> int:
+    """Remove what is stray, and then the least recently used until the rest fits."""
+    _sweep(root)
+    _forget_oldest(root / "index")
+    found = _entries(root)
+    kept, removed = sum(entry.bytes for entry in found), 0
+    for entry in found:
+        if kept <= max_bytes:
+            break
+        if _remove(root / entry.key):
+            removed += entry.bytes
+        if not (root / entry.key).exists():  # perhaps another process was faster
+            kept -= entry.bytes
+    return removed
+
+
+def _remove(directory: Path) -> bool:
+    """Remove an entry unless somebody uses or changes it."""
+    old = _beside(directory, OLD)
+    with _changing(directory, wait=False) as may:
+        if not may:
+            return False
+        unused: filelock.FileLock | None = None
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # damaged
+            manifest = directory / MANIFEST
+            unused = filelock.lock(manifest, exclusive=True, wait=False, create=False)
+            if unused is None:
+                return False
+        # One step, so that nobody finds half an entry. Whoever waits for the manifest will notice.
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            directory.rename(old)
+        if unused is not None:
+            unused.release()
+        if not old.exists():
+            return False
+        discard(old)
+        return True
+
+
+def _sweep(root: Path) -> None:
+    """Remove what processes that were killed left behind."""
+    suffixes = (_LOCK, PARTIAL, OLD)
+    names = (path.stem for path in root.iterdir() if path.suffix in suffixes)
+    for directory in {root / name for name in names if Key.PATTERN.fullmatch(name)}:
+        with _changing(directory, wait=False) as may:
+            if may:
+                discard(_beside(directory, PARTIAL))
+                discard(_beside(directory, OLD))
+
+
+def _recorded(record: Path, identity: tuple[int, ...]) -> str | None:
+    """The digest in an index file, if it is that of the same file."""
+    try:
+        *of, known = json.loads(record.read_bytes())
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    same = of == [*identity] and isinstance(known, str) and re.fullmatch("[0-9a-f]{64}", known)
+    return known if same else None
+
+
+def _forget_oldest(index: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # no index yet, or another process was faster
+        records = sorted(index.iterdir(), key=lambda path: path.stat().st_mtime)
+        for record in records[: max(0, len(records) - _INDEX_FILES)]:
+            record.unlink()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoti import _libtorch
 from aoti.archive import Limits
-from aoti.cache import Extraction, extract
+from aoti.cache import extract
 from aoti.checks import Checker, Flatten
 from aoti.device import Device
 from aoti.errors import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aoti import _core
+    from aoti.extraction import Extraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +143,7 @@ def load(
     if single_threaded and num_runners > 1:
         raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
     with Package(path, limits=limits or Limits()) as package:
-        if sha256 is not None:
-            _check_digest(package, sha256)
+        verified = None if sha256 is None else _verified_digest(package, sha256)
         name = package.select(model_name)
         metadata = package.metadata(name)
         target = _target_device(package, metadata, device, device_index)
@@ -151,7 +151,9 @@ def load(
         core = _libtorch.core()
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
         as_zip = _libtorch.core_minor() < (2, 13)
-        extraction = extract(package, name, as_zip=as_zip)
+        extraction = extract(
+            package, name, as_zip=as_zip, shared=cache, verified=verified
+        )
     try:
         return AOTIModel(
             core,
@@ -393,7 +395,7 @@ class AOTIModel:
         return f"<aoti.AOTIModel {self.model_name!r} of {self.path} on {self.device}: {takes}>"
 
 
-def _check_digest(package: Package, sha256: str) -> None:
+def _verified_digest(package: Package, sha256: str) -> str:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise ConfigError(f"sha256 is 64 hexadecimal digits, and not {sha256!r:.80}")
     if not hmac.compare_digest(digest := package.digest, sha256.lower()):
@@ -401,6 +403,7 @@ def _check_digest(package: Package, sha256: str) -> None:
             f"{package.name} is not the package that was asked for: its SHA-256 is {digest}, "
             f"not {sha256.lower()}; get it again from where you trust"
         )
+    return digest
 
 
 def _target_device(

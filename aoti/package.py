@@ -208,7 +208,7 @@ class Package:
         self.check_runnable(model_name)
         destination.mkdir()
         try:
-            for source, name in self.runtime_files(model_name):
+            for source, name in self._runtime_entries(model_name):
                 self._write(source, destination / name)
         except BaseException:
             shutil.rmtree(destination, ignore_errors=True)
@@ -235,7 +235,11 @@ class Package:
                 "load; export it with aot_inductor.package_constants_on_disk_format='binary_blob'"
             )
 
-    def runtime_files(self, model_name: str) -> Iterator[tuple[str, str]]:
+    def runtime_files(self, model_name: str) -> dict[str, int]:
+        """The files that `extract` writes, by their names there, and their sizes in bytes."""
+        return {name: self.files[source] for source, name in self._runtime_entries(model_name)}
+
+    def _runtime_entries(self, model_name: str) -> Iterator[tuple[str, str]]:
         """What the loader reads of a model, and its name without the prefix. Sources it does not
         need: without them it does not look for the kernels' metadata either.
         """

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 import aoti
+from aoti import cache
+from aoti.extraction import Extraction
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,6 +54,16 @@ def minilm() -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_directory(tmp_path_factory: pytest.TempPathFactory):
+    """Where the tests extract packages to: never the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        directory = tmp_path_factory.mktemp("cache")
+        patch.setenv("AOTI_CACHE_DIR", str(directory))
+        patch.delenv("AOTI_CACHE_SIZE", raising=False)
+        yield directory
+
+
 @pytest.fixture
 def mlp(packages: Path):
     """The loaded 10-16-1 network."""
@@ -68,7 +81,7 @@ def rows() -> np.ndarray:
 def run_python(tmp_path: Path):
     """Run a program in a fresh Python, with warnings as errors; give its standard output.
 
-    Its temporary directory must be empty at the end.
+    Its temporary directory must be empty at the end. Its cache is the test's own.
     """
 
     def run(program: str, *arguments: object, check: bool = True, **env: str) -> str:
@@ -77,7 +90,13 @@ def run_python(tmp_path: Path):
         process = subprocess.run(
             [sys.executable, "-W", "error", "-c", program, *map(str, arguments)],
             # Safe path: no directory that the tests happen to run in goes before PYTHONPATH.
-            env={**os.environ, "TMPDIR": str(scratch), "PYTHONSAFEPATH": "1", **env},
+            env={
+                **os.environ,
+                "TMPDIR": str(scratch),
+                "AOTI_CACHE_DIR": str(tmp_path / "cache"),
+                "PYTHONSAFEPATH": "1",
+                **env,
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -88,3 +107,77 @@ def run_python(tmp_path: Path):
         return process.stdout if check else process.stdout + process.stderr
 
     return run
+
+
+# -- extractions of small packages, which are no models ------------------------------------------
+
+SO, BLOB = "a.wrapper.so", "a_weights.blob"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A cache without entries, and an empty temporary directory. Nothing is stray at the end."""
+    scratch, place = tmp_path / "tmp", tmp_path / "cache/v1"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setenv("AOTI_CACHE_DIR", str(place.parent))
+    monkeypatch.setattr("aoti.cache._swept", set())
+    monkeypatch.setattr("aoti.scratch._swept", set())
+    yield place
+    assert list(scratch.iterdir()) == []
+    assert not place.exists() or {path.suffix for path in place.iterdir()} <= {""}
+
+
+@pytest.fixture
+def package_of(tmp_path: Path):
+    """Write a package of small models that hold `content`; give its path."""
+
+    def write(content: bytes, *models: str, name: str = "m.pt2") -> Path:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for model in models or ("model",):
+                for file in (SO, BLOB):
+                    archive.writestr(f"m/data/aotinductor/{model}/{file}", content)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def extract():
+    """Extract a model of a package."""
+
+    def extract(path: Path, model: str = "model", *, kind=aoti.Package, as_zip=False, **options):
+        with kind(path) as package:
+            return cache.extract(package, model, as_zip=as_zip, **options)
+
+    return extract
+
+
+@pytest.fixture
+def content():
+    """What stands in an extraction of a small package, after a look at whether it is whole."""
+
+    def content(extraction: Extraction, model: str = "model") -> bytes:
+        directory = extraction.path / "data/aotinductor" / model
+        assert {path.name for path in directory.iterdir()} == {SO, BLOB}
+        assert (directory / SO).read_bytes() == (directory / BLOB).read_bytes()
+        return (directory / SO).read_bytes()
+
+    return content
+
+
+@pytest.fixture
+def start():
+    """Start a program in a fresh Python; give the process."""
+
+    def start(program: str, *arguments: object, **options) -> subprocess.Popen:
+        prelude = "import os, signal, sys, time\nfrom aoti import Package, cache\n"
+        return subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", prelude + program, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    return start

@@ -1,308 +1,396 @@
-"""Extractions: shared, private, gone when nobody needs them, and never in the way of a fork."""
+"""The shared cache: one entry for one content, its index, its bound, its location."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
+import json
 import os
-import random
-import shutil
-import tempfile
-import threading
+import subprocess
+import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from aoti import Package, PackageError, _libtorch, cache
+from aoti import ConfigError, Package, PackageError, cache
 
+pytestmark = pytest.mark.usefixtures("place")
 SO, BLOB = "a.wrapper.so", "a_weights.blob"
 
 
-@pytest.fixture(autouse=True)
-def scratch(tmp_path, monkeypatch):
-    """The temporary directory, and a store without users. Empty again at the end."""
-    scratch = tmp_path / "tmp"
-    scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    monkeypatch.setattr(cache, "_store", cache._Store())
-    yield scratch
-    assert list(scratch.iterdir()) == []
+def cut(directory: Path):
+    with next(directory.rglob(BLOB)).open("r+b") as file:
+        file.truncate(0)
+
+
+HOLD = """
+with Package(sys.argv[1]) as package:
+    held = cache.extract(package, "model", as_zip=False)
+print(held.path, flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
-def package_of(tmp_path):
-    """Write a package of small models that hold `content`; give its path."""
+def holder(start):
+    """Start a process that uses a package until the end; give the extraction's path."""
 
-    def write(content: bytes, *models: str, name: str = "m.pt2") -> Path:
-        with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            for model in models or ("model",):
-                for file in (SO, BLOB):
-                    archive.writestr(f"m/data/aotinductor/{model}/{file}", content)
-        return tmp_path / name
-
-    return write
-
-
-def extract(path, model: str = "model", *, as_zip: bool = False, kind=Package):
-    with kind(path) as package:
-        return cache.extract(package, model, as_zip=as_zip)
-
-
-def content(extraction, model: str = "model") -> bytes:
-    """What stands in an extraction, after a look at whether it is whole."""
-    directory = extraction.path / "data/aotinductor" / model
-    assert {path.name for path in directory.iterdir()} == {SO, BLOB}
-    assert (directory / SO).read_bytes() == (directory / BLOB).read_bytes()
-    return (directory / SO).read_bytes()
-
-
-# -- sharing -------------------------------------------------------------------------------------
-
-
-def test_one_content_is_extracted_once_and_removed_with_its_last_user(package_of, scratch):
-    first = extract(package_of(b"1"))
-    second = extract(package_of(b"1"))
-    renamed = package_of(b"1").rename(scratch.parent / "other.pt2")
-    third = extract(renamed)
-    assert first.path == second.path == third.path
-    assert content(first) == b"1"
-    for extraction in (second, first):
-        extraction.release()
-        extraction.release()  # harmless
-        assert content(third) == b"1"
-    third.release()
-    assert list(scratch.iterdir()) == []
-
-
-def test_only_this_user_can_look_inside(package_of, scratch):
-    extraction = extract(package_of(b"1"))
-    (root,) = scratch.iterdir()
-    assert root.stat().st_mode & 0o777 == 0o700
-    extraction.release()
-
-
-def test_a_content_keeps_its_path_for_the_life_of_the_process(package_of):
-    paths = set()
-    for text in (b"1", b"2", b"1", b"2"):
-        extraction = extract(package_of(text))
-        assert content(extraction) == text
-        paths.add((text, extraction.path))
-        extraction.release()
-    assert len(paths) == len({path for _, path in paths}) == 2
-
-
-def test_a_root_that_somebody_else_took_is_left_alone(package_of, scratch):
-    extraction = extract(package_of(b"1"))
-    extraction.release()
-    foreign = extraction.path.parent
-    foreign.mkdir()
-    again = extract(package_of(b"1"))
-    assert again.path.parent != foreign
-    assert list(foreign.iterdir()) == []
-    again.release()
-    foreign.rmdir()
-
-
-def test_different_models_contents_and_forms_stand_side_by_side(package_of):
-    models = ("model.partial", "partial-model", "model-zip", "zip-model", "model")
-    held = [(model, extract(package_of(b"1", *models), model)) for model in models]
-    held.append(("model", extract(package_of(b"2", *models))))
-    archive = extract(package_of(b"1", *models), as_zip=True)
-    assert len({extraction.path for _, extraction in held}) == 6
-    archive.release()
-    for model, extraction in held:
-        assert content(extraction, model) == (b"2" if extraction is held[-1][1] else b"1")
-        extraction.release()
-
-
-def test_what_something_cleaned_up_is_written_again(package_of, scratch):
-    first = extract(package_of(b"1"))
-    shutil.rmtree(next(scratch.iterdir()))
-    second = extract(package_of(b"1"))
-    assert content(second) == b"1"
-    first.release()
-    assert content(second) == b"1"
-    second.release()
-
-
-def test_as_zip_gives_an_archive_that_the_loader_takes(packages, mlp, rows):
-    extraction = extract(packages / "mlp.pt2", as_zip=True)
-    assert extraction.path.suffix == ".pt2"
-    assert list(extraction.path.parent.iterdir()) == [extraction.path]
-    with zipfile.ZipFile(extraction.path) as archive:
-        assert archive.testzip() is None
-        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
-        assert {Path(name).parent.as_posix() for name in archive.namelist()} == {
-            "model/data/aotinductor/model"
-        }
-    loader = _libtorch.core().Loader(
-        str(extraction.path),
-        "model",
-        single_threaded=False,
-        num_runners=1,
-        device_index=-1,
-        inputs=None,
-        repair=lambda index, inputs: pytest.fail("these rows need no repair"),
-    )
-    assert loader.run([rows])[0].tolist() == mlp(rows).tolist()
-    loader.close()
-    extraction.release()
-
-
-def test_as_zip_works_where_the_clock_was_never_set(package_of, monkeypatch):
-    class Old(Package):
-        def extract(self, model_name, destination):
-            super().extract(model_name, destination)
-            for path in destination.rglob("*"):
-                os.utime(path, (0, 0))
-
-    extraction = extract(package_of(b"1"), as_zip=True, kind=Old)
-    with zipfile.ZipFile(extraction.path) as archive:
-        assert archive.read(f"model/data/aotinductor/model/{SO}") == b"1"
-    extraction.release()
-
-
-# -- failures ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("as_zip", [False, True])
-@pytest.mark.parametrize("in_use", [False, True])
-def test_a_failure_half_way_leaves_nothing(package_of, scratch, tmp_path, in_use, as_zip):
-    other = extract(package_of(b"other")) if in_use else None
-    damaged = package_of(b"1234")
-    data = damaged.read_bytes()
-    damaged.write_bytes(data[::-1].replace(b"4321", b"4322", 1)[::-1])  # the last file's
-    with pytest.raises(PackageError, match="damaged"):
-        extract(damaged, as_zip=as_zip)
-    if other:
-        assert list(next(scratch.iterdir()).iterdir()) == [other.path]
-        assert content(other) == b"other"
-        other.release()
-    assert list(scratch.iterdir()) == []
-    good = extract(package_of(b"1234"))
-    assert content(good) == b"1234"
-    good.release()
-
-
-@pytest.mark.parametrize("place", ["missing", "m.pt2"])
-def test_a_place_that_cannot_be_written_to_is_named(package_of, tmp_path, monkeypatch, place):
-    package = package_of(b"1")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / place))
-    with pytest.raises(OSError, match=str(tmp_path / place)):
-        extract(package)
-
-
-FULL = """
-import resource, sys, tempfile
-from aoti import Package, cache
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
-with Package(sys.argv[1]) as package:
-    try:
-        cache.extract(package, "model", as_zip=False)
-    except OSError as error:
-        print(error, *error.__notes__)
-"""
-
-
-def test_a_disk_that_is_full_is_named(packages, run_python, scratch):
-    said = run_python(FULL, packages / "mlp.pt2")
-    assert "File too large" in said
-    assert str(packages / "mlp.pt2") in said
-    assert str(scratch) in said
-
-
-# -- threads, garbage and processes --------------------------------------------------------------
-
-
-def test_threads_share_extractions(package_of, scratch):
-    texts = [b"0", b"1", b"2"]
-    paths = [package_of(text, name=f"{text.decode()}.pt2") for text in texts]
-    failures = []
-
-    def work(seed):
-        order = random.Random(seed)
+    @contextlib.contextmanager
+    def holder(path: Path):
+        process = start(HOLD, path, stdin=subprocess.PIPE)
         try:
-            for _ in range(50):
-                which = order.randrange(3)
-                extraction = extract(paths[which])
-                assert content(extraction) == texts[which]
-                twice = [threading.Thread(target=extraction.release) for _ in range(2)]
-                for thread in twice:
-                    thread.start()
-                for thread in twice:
-                    thread.join()
-        except BaseException as error:
-            failures.append(error)
+            yield Path(process.stdout.readline().strip())
+        finally:
+            process.communicate(timeout=30)
+        assert process.returncode == 0
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    return holder
 
 
-@pytest.mark.timeout(60)
-def test_the_garbage_collector_may_release_in_the_middle_of_an_extraction(package_of, scratch):
-    class Model:
-        def __init__(self, extraction):
-            self.extraction = extraction
-            self.cycle = self
-
-        def __del__(self):
-            self.extraction.release()
-
-    class Collecting(Package):
-        def extract(self, model_name, destination):
-            super().extract(model_name, destination)
-            assert gc.collect()
-
-    gc.disable()
-    try:
-        Model(extract(package_of(b"1")))
-        extraction = extract(package_of(b"2"), kind=Collecting)
-    finally:
-        gc.enable()
-    assert list(extraction.path.parent.iterdir()) == [extraction.path]
-    assert content(extraction) == b"2"
-    extraction.release()
+def test_an_entry_stays_and_is_used_again(package_of, place, extract, content):
+    first = extract(package_of(b"1"))
+    assert content(first) == b"1"
+    inode = first.path.stat().st_ino
+    first.release()
+    first.release()  # harmless
+    renamed = package_of(b"1").rename(place.parents[1] / "other.pt2")
+    second = extract(renamed)
+    assert (second.path, second.path.stat().st_ino) == (first.path, inode)
+    with Package(renamed) as package:
+        assert second.digest == package.digest
+    assert second.directory == place / second.key
+    assert [entry.key for entry in cache.entries()] == [second.key]
 
 
-def test_nothing_is_left_at_exit(packages, run_python):
-    program = "import aoti, sys; models = [aoti.load(sys.argv[1]) for _ in range(3)]"
-    run_python(program, packages / "mlp.pt2")
-    run_python(program + "; raise SystemExit", packages / "mlp.pt2")
-    run_python(program + "; models[0].close()", packages / "mlp.pt2")
+def test_processes_share_entries(package_of, extract, holder):
+    path = package_of(b"1")
+    with holder(path) as theirs:
+        mine = extract(path)
+        assert mine.path == theirs
+        assert theirs.stat().st_ino == mine.path.stat().st_ino
 
 
-FORK = """
-import os, sys, tempfile, warnings
-import numpy as np
-import aoti
-
-def extractions():
-    return sorted(os.listdir(tempfile.gettempdir()))
-
-model, x = aoti.load(sys.argv[1]), np.ones((3, 10), np.float32)
-mine = extractions()
-warnings.simplefilter("ignore")  # Python 3.12 warns of forks where there are threads
-# Nothing may have run before: libgomp's threads do not survive a fork, and the child would hang.
-child = os.fork()
-if child == 0:
-    with aoti.load(sys.argv[1]) as own:
-        assert len(extractions()) == 2
-        assert own(x).tolist() == model(x).tolist()
-    assert extractions() == mine
-    model.close()
-    assert extractions() == mine
-    kept = aoti.load(sys.argv[1])
-    sys.exit(7)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-assert extractions() == mine
-with aoti.load(sys.argv[1]) as again:
-    assert again(x).tolist() == model(x).tolist()
-"""
+def test_only_this_user_can_look_inside(package_of, place, extract):
+    extract(package_of(b"1"))
+    assert place.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_forked_child_has_its_own_and_leaves_its_parents_alone(packages, run_python):
-    run_python(FORK, packages / "mlp.pt2")
+def test_what_was_damaged_in_use_by_others_is_replaced_and_not_written_to(
+    package_of, extract, content, holder
+):
+    path = package_of(b"1")
+    with holder(path) as theirs, next(theirs.rglob(SO)).open("rb") as mapped:
+        cut(theirs.parent)
+        mine = extract(path)
+        assert mine.path == theirs
+        assert content(mine) == b"1"
+        assert not os.path.samestat(os.fstat(mapped.fileno()), next(theirs.rglob(SO)).stat())
+        assert mapped.read() == b"1"
+
+
+# -- the index of digests --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The packages whose digests were computed to find an entry."""
+    computed = []
+    original = Package.digest.fget
+    write = cache.write
+
+    def digest(self):
+        computed.append(self.path.name)
+        return original(self)
+
+    def write_unseen(package, key, directory):
+        write(package, key, directory)
+        computed.pop()  # it verifies what it wrote
+
+    monkeypatch.setattr(Package, "digest", property(digest))
+    monkeypatch.setattr(cache, "write", write_unseen)
+    return computed
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """A clock that is an hour ahead: all files are old."""
+    real = time.time_ns
+    monkeypatch.setattr(cache.time, "time_ns", lambda: real() + 3600 * 10**9)
+
+
+def digest(path):
+    with Package(path) as package:
+        return cache.digest(package)
+
+
+def test_an_unchanged_file_is_hashed_once(package_of, place, hashed, later, extract):
+    path = package_of(b"1")
+    first = extract(path)
+    assert extract(path).digest == first.digest
+    assert digest(path) == first.digest
+    assert hashed == ["m.pt2"]
+    assert len(list((place / "index").iterdir())) == 1
+
+
+def test_a_digest_that_was_just_computed_is_taken(package_of, hashed, extract):
+    path = package_of(b"1")
+    first = extract(path)
+    hashed.clear()
+    assert extract(path, verified=first.digest).path == first.path
+    assert hashed == []
+
+
+def test_an_entry_never_stands_under_the_digest_of_another_content(package_of, extract):
+    with pytest.raises(PackageError, match="changed while it was read"):
+        extract(package_of(b"1"), verified="0" * 64)
+    assert cache.entries() == []
+
+
+def test_a_file_that_is_too_young_to_tell_is_hashed_again(package_of, place, hashed, extract):
+    path = package_of(b"1")
+    extract(path)
+    extract(path)
+    assert len(hashed) == 2
+    assert not (place / "index").exists()
+
+
+def test_a_changed_file_is_hashed_again(package_of, hashed, later, extract, content):
+    path = package_of(b"1")
+    before = path.stat()
+    first = extract(path)
+    with path.open("r+b") as file:  # the same inode and size
+        file.write(package_of(b"2", name="other.pt2").read_bytes())
+    assert (path.stat().st_ino, path.stat().st_size) == (before.st_ino, before.st_size)
+    second = extract(path)
+    assert first.digest != second.digest
+    assert content(second) == b"2"
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # the ctime tells
+    assert digest(path) == second.digest
+    assert len(hashed) == 3
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_not_indexed(package_of, place, later, extract):
+    path = package_of(b"1")
+    extract(package_of(b"2", name="other.pt2"))
+
+    class Changing(Package):
+        @property
+        def digest(self):
+            found = super().digest
+            os.utime(path)
+            return found
+
+    with Changing(path) as package:
+        cache.digest(package)
+    assert len(list((place / "index").iterdir())) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '["x"]', "[[], 1, {}]"])
+def test_a_damaged_index_is_ignored(package_of, place, later, hashed, text, extract):
+    path = package_of(b"1")
+    extract(path)
+    (record,) = (place / "index").iterdir()
+    record.write_text(text)
+    extract(path)
+    extract(path)
+    assert len(hashed) == 2  # and it was mended
+
+
+def test_an_index_that_cannot_be_written_is_ignored(
+    package_of, place, later, hashed, extract, content
+):
+    place.mkdir(mode=0o700, parents=True)
+    (place / "index").write_text("")
+    assert content(extract(package_of(b"1"))) == b"1"
+    assert content(extract(package_of(b"1"))) == b"1"
+    assert len(hashed) == 2
+
+
+def test_others_cannot_plant_digests(package_of, place, later, hashed, extract):
+    path = package_of(b"1")
+    extract(path)
+    place.chmod(0o777)
+    digest(path)
+    assert len(hashed) == 2
+
+
+def test_the_index_is_bounded(package_of, place, later, monkeypatch, extract):
+    monkeypatch.setattr(cache, "_INDEX_FILES", 3)
+    paths = [package_of(b"%d" % i, name=f"{i}.pt2") for i in range(6)]
+    for i, path in enumerate(paths):
+        extract(path)
+        identity = path.stat()
+        os.utime(place / f"index/{identity.st_dev:x}-{identity.st_ino:x}.json", (i, i))
+    cache.prune(1 << 30)
+    kept = {json.loads(file.read_text())[1] for file in (place / "index").iterdir()}
+    assert kept == {path.stat().st_ino for path in paths[3:]}
+
+
+def test_directories_have_digests_too(package_of, tmp_path, hashed, extract, content):
+    with zipfile.ZipFile(package_of(b"1")) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    for _ in range(2):
+        assert content(extract(tmp_path / "unpacked/m")) == b"1"
+    assert len(hashed) == 2
+
+
+# -- the size bound --------------------------------------------------------------------------------
+
+
+def used_at(extraction, seconds: float):
+    os.utime(extraction.directory / "manifest.json", (seconds, seconds))
+
+
+def keys() -> list[str]:
+    return [entry.key for entry in cache.entries()]
+
+
+def test_the_least_recently_used_go_first(package_of, place, extract):
+    held = [extract(package_of(b"%d" % i * 1000, name=f"{i}.pt2")) for i in range(4)]
+    for last_use, i in enumerate((2, 0, 3, 1)):
+        used_at(held[i], last_use)
+        held[i].release()
+    assert keys() == [held[i].key for i in (2, 0, 3, 1)]
+    size = cache.entries()[0].bytes
+    assert size > 2000
+    assert cache.prune(4 * size) == 0
+    assert cache.prune(4 * size - 1) == size
+    assert keys() == [held[i].key for i in (0, 3, 1)]
+    extract(place.parents[1] / "0.pt2").release()  # asking for it is using it
+    assert cache.prune(size) == 2 * size
+    assert keys() == [held[0].key]
+    assert cache.prune(0) == size
+    assert cache.entries() == []
+
+
+def test_what_is_in_use_stays(package_of, extract, content, holder):
+    mine = extract(package_of(b"1", name="mine.pt2"))
+    again = extract(package_of(b"1", name="mine.pt2"))
+    with holder(package_of(b"2", name="theirs.pt2")) as theirs:
+        extract(package_of(b"3", name="nobodys.pt2")).release()
+        mine.release()
+        assert cache.prune(0) > 0
+        assert {again.key, theirs.parent.name} == set(keys())
+        assert content(again) == b"1"
+    again.release()
+    assert cache.prune(0) > 0
+    assert keys() == []
+    assert cache.prune(0) == 0
+
+
+def test_what_a_lost_extraction_held_can_go(package_of, extract):
+    extract(package_of(b"1"))
+    gc.collect()
+    assert cache.prune(0) > 0
+
+
+def test_writing_keeps_the_cache_in_its_bound(package_of, monkeypatch, extract, content):
+    monkeypatch.setenv("AOTI_CACHE_SIZE", "25K")
+    for i in range(5):
+        held = extract(package_of(b"%d" % i * 5000))
+        assert content(held) == b"%d" % i * 5000
+        held.release()
+        used_at(held, i)
+    assert len(keys()) == 2
+    assert sum(entry.bytes for entry in cache.entries()) < 25 << 10
+    monkeypatch.setenv("AOTI_CACHE_SIZE", "0")
+    held = extract(package_of(b"5"))
+    assert keys() == [held.key]
+
+
+SIZES = {"1000": 1000, "0": 0, "10K": 10 << 10, "500m": 500 << 20, "1.5G": 3 << 29, " 2T ": 2 << 40}
+
+
+@pytest.mark.parametrize("text", SIZES)
+def test_sizes(monkeypatch, text):
+    monkeypatch.setenv("AOTI_CACHE_SIZE", text)
+    assert cache._limit() == SIZES[text]
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "10X", "10 000", "G", "1e9", "nan", "٣"])
+def test_a_size_that_is_none_is_refused(package_of, monkeypatch, text, extract):
+    monkeypatch.setenv("AOTI_CACHE_SIZE", text)
+    with pytest.raises(ConfigError, match=r"AOTI_CACHE_SIZE=.* such as 500M"):
+        extract(package_of(b"1"))
+
+
+def test_there_need_be_no_cache(place):
+    assert cache.entries() == []
+    assert cache.prune(0) == 0
+    assert not place.exists()
+
+
+def test_what_is_not_ours_in_the_location_stays(package_of, place, extract):
+    extract(package_of(b"1"))
+    names = {"notes.txt", "mine.lock", "mine.partial"}
+    for name in names:
+        (place / name).write_text("")
+    cache.prune(0)
+    assert names <= {path.name for path in place.iterdir()}
+    for name in names:
+        (place / name).unlink()
+
+
+# -- the location ----------------------------------------------------------------------------------
+
+
+def test_the_location(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cache.location() == tmp_path / "cache/v1"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AOTI_CACHE_DIR", "here")
+    assert cache.location() == tmp_path / "here/v1"
+    monkeypatch.setenv("AOTI_CACHE_DIR", "")
+    assert cache.location() == Path("/xdg/aoti/v1")
+    for ignored in ("relative", ""):
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert cache.location() == Path("/home/me/.cache/aoti/v1")
+
+
+def test_without_a_home_the_variable_is_named(package_of, monkeypatch, extract):
+    for name in ("AOTI_CACHE_DIR", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(ConfigError, match=r"no home directory.*AOTI_CACHE_DIR"):
+        extract(package_of(b"1"))
+    extract(package_of(b"1"), shared=False).release()
+
+
+def test_an_entry_in_a_location_that_is_only_read_is_used(package_of, monkeypatch, later, extract):
+    path = package_of(b"1")
+    wanted = extract(path).path
+    monkeypatch.setattr(cache, "_swept", set())
+    real = os.open
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def read_only(path, flags, *rest, **options):
+        return refuse() if flags & (os.O_CREAT | os.O_RDWR) else real(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", read_only)
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert extract(path).path == wanted
+
+
+def test_room_is_made_before_a_disk_is_called_full(package_of, monkeypatch, extract):
+    old = extract(package_of(b"1" * 5000))
+    old.release()
+    real = os.statvfs
+
+    def statvfs(path):
+        free = 11000 if old.directory.exists() is False else 3000
+        return SimpleNamespace(f_flag=real(path).f_flag, f_bavail=free, f_frsize=1)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    new = extract(package_of(b"2" * 5000))
+    assert keys() == [new.key]

@@ -151,6 +151,28 @@ def test_extraction_leaves_out_the_prefix_and_what_does_not_run(package_of, tmp_
     assert contents == EXTRACTED
 
 
+def test_what_is_extracted_and_its_sizes_are_known_before(package_of):
+    with Package(package_of(FILES)) as package:
+        files = {f"m/{name}": size for name, size in package.runtime_files("model").items()}
+    assert files == {name: len(content) for name, content in EXTRACTED.items()}
+
+
+def test_the_identity_is_that_of_the_open_file(package_of, unpacked):
+    path = package_of(FILES)
+    status = path.stat()
+    with Package(path) as package:
+        before = package.identity
+        assert before[:3] == (status.st_dev, status.st_ino, status.st_size)
+        path.rename(path.with_name("moved"))
+        path.write_text("another")
+        assert package.identity[:4] == before[:4]
+        os.utime(path.with_name("moved"), (0, 0))
+        assert package.identity[3] == 0
+        assert package.identity[4] > before[4]
+    with Package(unpacked) as package:
+        assert package.identity is None
+
+
 def test_extraction_never_touches_what_is_there(package_of, tmp_path):
     (tmp_path / "out").mkdir()
     with Package(package_of(FILES)) as package, pytest.raises(FileExistsError):

@@ -1,0 +1,159 @@
+"""Private extractions: one directory per process, below the temporary directory.
+
+It is shared by all models of the process and removed with the last of them, at exit at the latest.
+If the process is killed, the next one that extracts anything removes it: beside the directory lies
+a file that its owner keeps locked as long as it lives.
+
+The name of an extraction is used again after it was removed. That matters because a model's shared
+object is never unmapped: the dynamic loader knows it by that name and maps it once, however often
+the model is loaded.
+"""
+
+from __future__ import annotations
+
+import atexit
+import collections
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from functools import partial
+from pathlib import Path
+
+from aoti import filelock
+from aoti.errors import ConfigError
+from aoti.extraction import Extraction, Key, Place, is_whole, needed_bytes, write
+from aoti.package import Package
+
+_swept: set[Path] = set()
+
+
+def extract(package: Package, key: Key) -> Extraction:
+    """Extract a model, or share the private extraction that this process has of it already.
+
+    Safe to call from several threads, which wait for each other.
+    """
+    global _store  # noqa: PLW0603
+    if _store.foreign:
+        _store = _Store()
+    return _store.acquire(package, key)
+
+
+def sweep() -> None:
+    """Remove what killed processes left in the temporary directory; once per process."""
+    with contextlib.suppress(OSError, ConfigError):  # then there is nothing of ours to tidy
+        place = _place()
+        if place.path in _swept:
+            return
+        _swept.add(place.path)
+        place.check()
+        for file in place.path.glob("*.lock"):
+            with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+                guard = filelock.lock(file, exclusive=True, wait=False, create=False)
+                if guard is not None:
+                    shutil.rmtree(file.with_suffix(""), ignore_errors=True)
+                    guard.remove()
+        place.path.rmdir()
+
+
+def _place() -> Place:
+    # Not gettempdir() alone: it takes another directory without a word if this one is unusable.
+    temporary = os.environ.get("TMPDIR") or tempfile.gettempdir()
+    return Place(Path(temporary).absolute() / f"aoti-{os.geteuid()}", "TMPDIR")
+
+
+class _Store:
+    """The private extractions of one process. A forked child has a store of its own, and never
+    removes what its parent uses.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._place: Place
+        self._root: Path | None = None
+        self._guard: filelock.FileLock | None = None
+        self._users: collections.Counter[Key] = collections.Counter()
+        self._released: collections.deque[Key] = collections.deque()
+        atexit.register(self.clear)
+
+    @property
+    def foreign(self) -> bool:
+        return self._pid != os.getpid()
+
+    def acquire(self, package: Package, key: Key) -> Extraction:
+        try:
+            with self._lock:
+                if not self._users:  # else it stays with them, though TMPDIR may have changed
+                    self._place = _place()
+                try:
+                    with self._place.named_in_errors(package):
+                        directory = self._provide(package, key)
+                    self._users[key] += 1
+                finally:
+                    self._remove_if_empty()
+        finally:
+            self._remove_released()
+        return Extraction(directory, key, partial(self._give_back, key))
+
+    def _provide(self, package: Package, key: Key) -> Path:
+        directory = self._make_root() / key.name
+        if not is_whole(directory, key):  # something may clean up TMPDIR
+            if missing := self._place.missing(needed_bytes(package, key)):
+                raise self._place.too_small(missing)
+            write(package, key, directory)
+        return directory
+
+    def _give_back(self, key: Key) -> None:
+        if not self.foreign:
+            self._released.append(key)
+            self._remove_released()
+
+    def _remove_released(self) -> None:
+        # Whoever holds the lock comes here after giving it back. It may be this very thread, in the
+        # middle of `acquire`, where the garbage collector ended a model: waiting would never end.
+        while self._released and self._lock.acquire(blocking=False):
+            try:
+                while self._released:
+                    key = self._released.popleft()
+                    self._users[key] -= 1
+                    if not self._users[key]:
+                        del self._users[key]
+                        assert self._root is not None
+                        shutil.rmtree(self._root / key.name, ignore_errors=True)
+                        self._remove_if_empty()
+            finally:
+                self._lock.release()
+
+    def clear(self) -> None:
+        """Remove everything; at exit."""
+        if not self.foreign and self._guard is not None and self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
+            self._guard.remove()
+            self._guard = None
+            with contextlib.suppress(OSError):  # others have theirs in it
+                self._root.parent.rmdir()
+
+    def _remove_if_empty(self) -> None:
+        if not self._users:
+            self.clear()
+
+    def _make_root(self) -> Path:
+        if self._root is None or self._root.parent != self._place.path:
+            self._root = self._place.path / secrets.token_hex(8)
+        # Whoever removes what is unused may be faster than our lock.
+        while self._guard is None or not self._guard.in_place():
+            try:
+                self._place.make(parents=False)
+                file = self._root.with_suffix(".lock")
+                self._guard = filelock.lock(file, exclusive=True, wait=False)
+            except FileNotFoundError:
+                if not self._place.path.parent.is_dir():
+                    raise
+        self._root.mkdir(mode=0o700, exist_ok=True)
+        return self._root
+
+
+_store = _Store()
