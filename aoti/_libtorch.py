@@ -336,6 +336,13 @@ def core_minor() -> tuple[int, ...]:
     return tuple(int(number) for number in _state[2].minor.split("."))
 
 
+def library() -> ctypes.CDLL:
+    """The loaded ``libtorch_cpu``, after `core` was called."""
+    assert _state is not None
+    path = _state[1].lib / "libtorch_cpu.so"
+    return ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+
+
 def _import(chosen: Core, libtorch: Libtorch) -> ModuleType:
     """Import a core under the name ``aoti._core``, whichever directory it stands in."""
     loader = importlib.machinery.ExtensionFileLoader("aoti._core", str(chosen.path))

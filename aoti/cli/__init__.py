@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from aoti import __version__
+from aoti.cli.check import check
 from aoti.cli.infer import infer
 from aoti.cli.info import info
 from aoti.cli.show import printable
@@ -36,7 +37,7 @@ def cli() -> None:
     """
 
 
-for _verb in (infer, info, test_device):
+for _verb in (infer, info, check, test_device):
     cli.add_command(_verb)
 
 
@@ -45,7 +46,7 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         if sys.stdout is None:
             raise OSError("standard output is closed")
-        cli.main(args=arguments, prog_name="aoti", standalone_mode=False)
+        code = cli.main(args=arguments, prog_name="aoti", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         _say(error.format_message())
@@ -64,7 +65,7 @@ def run(arguments: list[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError):
             _say(str(error) or type(error).__name__)
         return 1
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _say(*lines: str) -> None:

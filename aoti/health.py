@@ -1,0 +1,186 @@
+"""The health of a deployment: is everything there that a model needs, and does it run?
+
+Looks at everything that `aoti.load` and a first call would trip over, and goes on where those would
+stop, so that one report names all that is wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aoti import _libtorch, preflight
+from aoti.cache import extract
+from aoti.device import Device, check_device, devices
+from aoti.errors import AotiError, LibtorchError
+from aoti.findings import Finding
+from aoti.gpu import gpus
+from aoti.model import AOTIModel, load
+from aoti.package import Package, Source
+from aoti.wrapper import read_num_constants
+
+ReadInputs = Callable[[AOTIModel], Sequence[Any]]
+
+
+@dataclass
+class Report:
+    """What `check` found.
+
+    Attributes
+    ----------
+    installation : list of Finding
+        The compiled cores and the libtorch they run on.
+    device_check : list of Finding
+        The device: is it there, does it compute right?
+    model_check : list of Finding
+        The package against this machine and this libtorch, and a load; empty without a model.
+    inference_smoke : list of Finding
+        One run; empty without inputs.
+    """
+
+    installation: list[Finding] = field(default_factory=list)
+    device_check: list[Finding] = field(default_factory=list)
+    model_check: list[Finding] = field(default_factory=list)
+    inference_smoke: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is in order."""
+        parts = (self.installation, self.device_check, self.model_check, self.inference_smoke)
+        return all(finding.ok for part in parts for finding in part)
+
+
+def check(
+    source: Source | None = None,
+    *,
+    model_name: str | None = None,
+    device: str | Device | None = None,
+    inputs: ReadInputs | None = None,
+) -> Report:
+    """Check an installation, a device, a package, and a run, as far as they are given.
+
+    Parameters
+    ----------
+    source : optional
+        A package, as for `aoti.load`.
+    model_name : str, optional
+        Which model of it.
+    device : str or Device, optional
+        The device to check. Default: the one that the package was compiled for, else the CPU.
+    inputs : callable, optional
+        Gives the arrays of a flat call for the loaded model.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    DeviceError
+        `device` is not spelled right.
+    PackageNotFoundError, ModelNotFoundError
+        There is no such package or model: the call is wrong, not the deployment.
+    """
+    report = Report(installation=_check_installation())
+    runs = report.ok
+    if source is None:
+        report.device_check = _check_device(Device(device or "cpu"), runs=runs)
+        return report
+    wanted = None if device is None else Device(device)
+    with Package(source) as package:
+        name = package.select(model_name)
+        target = wanted or Device(package.device(name) or "cpu")
+        report.device_check = _check_device(target, runs=runs)
+        report.model_check = _check_package(package, name, wanted, runs=runs)
+    if report.ok:
+        _check_run(report, source, name, wanted, inputs)
+    return report
+
+
+def _check_installation() -> list[Finding]:
+    cores = _libtorch.build_info()["cores"]
+    built = ", ".join(f"torch {core['torch']} ({core['backend']})" for core in cores)
+    try:
+        _libtorch.core()
+    except LibtorchError as error:
+        message, _, fix = str(error).partition(": ")
+        return [
+            Finding("build", bool(cores), f"compiled for {built or 'no torch at all'}"),
+            Finding("libtorch", False, message, fix),
+        ]
+    used = _libtorch.build_info()["libtorch"]
+    return [
+        Finding("build", True, f"compiled for {built}"),
+        Finding("libtorch", True, f"runs on torch {used['version']} in {used['path']}"),
+    ]
+
+
+def _check_device(device: Device, *, runs: bool) -> list[Finding]:
+    found, reason = gpus()
+    drivers = ", ".join(f"{gpu.device} is a {gpu.name} ({gpu.architecture})" for gpu in found)
+    if device.type == "cpu":
+        (cpu,) = devices()
+        findings = [Finding("device", True, f"{cpu.name}, {cpu.architecture}, {cpu.cores} cores")]
+    else:
+        fix = "run it on a machine with a GPU and its driver, or export the model for the CPU"
+        findings = [Finding("driver", bool(found), drivers or reason, "" if found else fix)]
+    if runs:
+        try:
+            milliseconds = check_device(device)
+            message = f"{device} computed right in {milliseconds:.1f} ms"
+            findings.append(Finding("computation", True, message))
+        except AotiError as error:
+            findings.append(Finding("computation", False, str(error)))
+    return findings
+
+
+def _check_package(
+    package: Package, name: str, device: Device | None, *, runs: bool
+) -> list[Finding]:
+    findings = []
+    try:
+        findings += preflight.check_machine(package.metadata(name), device)
+        package.signature(name)
+        if package.may_abort(name):
+            # No reason not to run it, so it is in order; but somebody should know.
+            message = "an index out of its table's range ends the process: no call can be checked"
+            fix = "check indices before the call, or export with aoti.export"
+            findings.append(Finding("indices", True, message, fix))
+        extraction = extract(package, name, as_zip=False)
+    except (AotiError, OSError) as error:
+        return [*findings, Finding("package", False, str(error))]
+    directory = extraction.path / "data/aotinductor" / name
+    try:
+        constants = read_num_constants(package.source(name) or "")
+        findings += preflight.check_files(directory, constants)
+        if runs:
+            core, libtorch = _libtorch.core(), _libtorch.library()
+            findings += preflight.check_libtorch(directory, libtorch, core.has_operator)
+    finally:
+        extraction.release()
+    return findings
+
+
+def _check_run(
+    report: Report, source: Source, name: str, device: Device | None, inputs: ReadInputs | None
+) -> None:
+    start = time.perf_counter_ns()
+    try:
+        model = load(source, model_name=name, device=device)
+    except AotiError as error:
+        report.model_check.append(Finding("load", False, str(error)))
+        return
+    milliseconds = (time.perf_counter_ns() - start) / 1e6
+    report.model_check.append(Finding("load", True, f"loaded in {milliseconds:.1f} ms"))
+    with model:
+        if inputs is None:
+            return
+        try:
+            result = model.infer(inputs(model))
+            shapes = ", ".join(f"{a.dtype} {a.shape}" for a in result.outputs)
+            message = f"ran in {result.latency_ms:.3f} ms, gave {shapes or 'nothing'}"
+            report.inference_smoke.append(Finding("run", True, message))
+        except AotiError as error:
+            report.inference_smoke.append(Finding("run", False, str(error)))
