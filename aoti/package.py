@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from aoti.elf import forbid_executable_stack
 from aoti.errors import ModelNotFoundError, PackageError, PackageNotFoundError
 
 _MODEL_ENTRY = re.compile(r"(?:[^/]+/)?(data/aotinductor/([^/]+)/[^/]+)")
@@ -179,7 +180,7 @@ class Package:
                     f"not {self.files[source]}"
                 )
         if path.suffix == ".so":
-            _forbid_executable_stack(path)
+            forbid_executable_stack(path)
 
     def _runtime_entries(self, model_name: str) -> Iterator[tuple[str, str]]:
         """Entries that the loader reads, and their names without the prefix. Sources it does not
@@ -361,23 +362,3 @@ def _check_name(name: str) -> None:
         raise PackageError(f"the package holds a file with a forbidden name: {name!r}")
     if max(len(part.encode(errors="surrogateescape")) for part in parts) > _NAME_LIMIT:
         raise PackageError(f"the package holds a file with a name that is too long: {name!r}")
-
-
-def _forbid_executable_stack(path: Path) -> None:
-    """Clear PF_X in an ELF file's PT_GNU_STACK program header (ELF-64, see elf(5))."""
-    with path.open("r+b") as file:
-        header = file.read(64)
-        if len(header) < 64 or header[:5] != b"\x7fELF\x02":
-            return
-        endian = "<" if header[5] == 1 else ">"
-        (table,) = struct.unpack_from(endian + "Q", header, 32)
-        size, count = struct.unpack_from(endian + "HH", header, 54)
-        end = path.stat().st_size
-        for place in range(table, table + count * size, size or 1):
-            if place + 8 > end:
-                return
-            file.seek(place)
-            kind, flags = struct.unpack(endian + "II", file.read(8))
-            if kind == 0x6474E551 and flags & 1:  # PT_GNU_STACK, PF_X
-                file.seek(place + 4)
-                file.write(struct.pack(endian + "I", flags & ~1))
