@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch._inductor
 from torch import Tensor, nn
-from torch.export import Dim, register_dataclass
+from torch.export import Dim, ExportedProgram, register_dataclass
 from torch.utils._pytree import _register_namedtuple
 
 import aoti
@@ -133,6 +134,23 @@ class Scalars(nn.Module):
         return x * n if flag else x
 
 
+@torch.library.custom_op("aoti_tests::halve", mutates_args=())
+def halve(x: Tensor) -> Tensor:
+    return x / 2
+
+
+@halve.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class Custom(nn.Module):
+    """Calls an operator that only this program registers."""
+
+    def forward(self, x):
+        return halve(x + 1)
+
+
 @dataclass
 class Result:
     value: Tensor
@@ -143,6 +161,13 @@ class Registered(nn.Module):
 
     def forward(self, x):
         return Result(x + 1)
+
+
+def export_stock(program: ExportedProgram, path: Path, **options: object) -> None:
+    """Export as people do who have no aoti, with options of Inductor by name."""
+    torch._inductor.aoti_compile_and_package(
+        program, package_path=str(path), inductor_configs=options
+    )
 
 
 def main(directory: Path) -> None:
@@ -199,7 +224,21 @@ def main(directory: Path) -> None:
     aoti.export(Scalars(), (x, 3), path=directory / "scalars.pt2")
     register_dataclass(Result, serialized_type_name="packages.Result")
     aoti.export(Registered(), (x,), path=directory / "registered.pt2")
-    torch.export.save(torch.export.export(mlp, (rows,)), directory / "program.pt2")
+    program = torch.export.export(mlp, (rows,))
+    torch.export.save(program, directory / "program.pt2")
+    export_stock(program, directory / "stock.pt2")
+    outside = {"aot_inductor.package_constants_in_so": False}
+    on_disk = "aot_inductor.package_constants_on_disk_format"
+    export_stock(program, directory / "weights_none.pt2", **outside)
+    export_stock(program, directory / "weights_blob.pt2", **outside, **{on_disk: "binary_blob"})
+    export_stock(
+        program, directory / "weights_pickle.pt2", **outside, **{on_disk: "pickle_weights"}
+    )
+    export_stock(
+        program, directory / "weights_mmap.pt2", **{"aot_inductor.force_mmap_weights": True}
+    )
+    export_stock(program, directory / "unlinked.pt2", **{"aot_inductor.link_libtorch": False})
+    export_stock(torch.export.export(Custom(), (x,)), directory / "custom.pt2")
 
 
 if __name__ == "__main__":
