@@ -33,6 +33,7 @@ _ASSERT = re.compile(r"assert_size_stride\((\w+), \{([^{}]*)\}, \{([^{}]*)\}")
 # are named so. The bounds keep hostile texts from taking long.
 _WRITTEN = re.compile(r"\((?!const )[\w ]{1,40}\*\)\((\w{1,80})\.data_ptr\(\)\)")
 _OPERATOR = re.compile(r"\baoti_torch_(\w{1,120})\((\w{1,80})[,)]")
+_NUM_CONSTANTS = re.compile(r"AOTInductorModelBase\(\s*\d+,\s*\d+,\s*(\d{1,9}),")
 _UNREADABLE = re.compile(r"::|\d{19}")  # functions, whose arguments have commas; too large
 _MAX_RANK = 64
 
@@ -91,6 +92,12 @@ def read_call_spec(source: str) -> tuple[str, str] | None:
             return None
         found.append(spec)
     return found[0], found[1]
+
+
+def read_num_constants(source: str) -> int | None:
+    """How many constants a model has, by the text of ``*.wrapper.cpp``; None if it does not say."""
+    match = _NUM_CONSTANTS.search(source)
+    return int(match[1]) if match else None
 
 
 def _expressions(text: str) -> list[str]:

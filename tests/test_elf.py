@@ -54,7 +54,7 @@ def symbols(path: Path) -> tuple[set[str], set[tuple[str, str | None, bool]]]:
     """Defined names; undefined names with their versions and whether they are weak."""
     defined, undefined = set(), set()
     for line in readelf("--dyn-syms", path).splitlines():
-        parts = line.split()
+        parts = re.sub(r"<OS specific>: \d+", "UNIQUE", line).split()
         if len(parts) < 8 or not re.fullmatch(r"\d+:", parts[0]) or parts[4] == "LOCAL":
             continue
         name, _, version = parts[7].partition("@")
