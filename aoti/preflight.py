@@ -231,7 +231,7 @@ def _shared_object(directory: Path) -> SharedObject:
 
 @functools.lru_cache(maxsize=2)
 def _read(path: Path, _mtime_ns: int, _size: int) -> SharedObject:
-    """Read once for both steps: that is a third of their time."""
+    """Read once for both steps: that is a third of their time. Extractions are never rewritten."""
     return read_elf(path)
 
 

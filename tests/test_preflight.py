@@ -376,15 +376,16 @@ def test_damaged_code_gives_findings_and_nothing_else(model, libtorch):
     sound = code(directory).read_bytes()
     dice = random.Random(11)
     judged = set()
-    for _ in range(150):
+    for number in range(150):
         data = bytearray(sound)
         for _ in range(dice.choice((1, 2, 20))):
             value = dice.choice((0, 1, 0xFFFFFFFF, dice.getrandbits(32)))
             struct.pack_into("<I", data, dice.randrange(0x4A000), value)
         code(directory).write_bytes(data)
+        os.utime(code(directory), ns=(number, number))  # the clock's ticks are longer than this
         findings = check_files(directory, 3) + check_libtorch(directory, *libtorch)
         judged |= {finding.check for finding in failed(findings)}
-    assert "file" in judged and len(judged) > 3
+    assert {"file", "symbols", "versions"} <= judged
 
 
 # -- all together ------------------------------------------------------------------------------
