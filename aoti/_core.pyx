@@ -9,6 +9,7 @@ GIL, and converts; C++ exceptions end in csrc/aoti and become Python ones in `_r
 from cpython.ref cimport Py_INCREF
 from cython.operator cimport dereference as deref
 from libc.stdint cimport int64_t
+from libcpp cimport bool as cbool
 from libcpp.memory cimport make_unique, unique_ptr
 from libcpp.string cimport string
 from libcpp.utility cimport move
@@ -490,6 +491,19 @@ def add_ones(str device, int64_t count) -> float:
     if failure.fault != Fault.kNone:
         _raise(failure)
     return sum
+
+
+def has_operator(str name, str overload) -> bool:
+    """Whether an operator such as ``aten::add`` is registered in this process."""
+    cdef string name_ = name.encode()
+    cdef string overload_ = overload.encode()
+    cdef cbool found = False
+    cdef Failure failure
+    with nogil:
+        failure = _cxx.has_operator(name_, overload_, found)
+    if failure.fault != Fault.kNone:
+        _raise(failure)
+    return found
 
 
 def build_info() -> str:

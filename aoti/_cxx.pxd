@@ -169,5 +169,9 @@ cdef extern from "aoti/device.h" namespace "aoti" nogil:
     Failure add_ones(const string& device, int64_t count, double& sum) noexcept
 
 
+cdef extern from "aoti/operators.h" namespace "aoti" nogil:
+    Failure has_operator(const string& name, const string& overload, cbool& found) noexcept
+
+
 cdef extern from "aoti/build_info.h" namespace "aoti" nogil:
     const char* build_info() noexcept

@@ -6,7 +6,6 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from aoti import _libtorch
 from aoti.errors import DeviceError, ExecutionError
@@ -102,6 +101,16 @@ class DeviceInfo:
     memory_bytes: int
 
 
+def cpu_flags() -> frozenset[str]:
+    """The CPU's features, as /proc/cpuinfo calls them; empty where the system does not tell.
+
+    That is what the kernel read by CPUID or from the hardware's registers, without what it masked:
+    a register set that the kernel does not save must not be used, whatever CPUID says.
+    """
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return frozenset(match[1].split()) if match else frozenset()
+
+
 def devices() -> tuple[DeviceInfo, ...]:
     """The devices that this installation can run models on.
 
@@ -150,20 +159,22 @@ def check_device(name: str | Device) -> float:
 
 
 def _cpu() -> DeviceInfo:
-    name, flags = os.uname().machine, set[str]()
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    if match := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
-        name = match[1].strip()
-    if match := re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE):
-        flags = set(match[1].split())
+    match = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    flags = cpu_flags()
     isa = [flag for flag in _ISA_FLAGS if flag in flags]
     return DeviceInfo(
         device=Device("cpu"),
-        name=name,
+        name=match[1].strip() if match else os.uname().machine,
         architecture=" ".join([os.uname().machine, *isa]),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     )
+
+
+def _cpuinfo() -> str:
+    """The first processors' part of /proc/cpuinfo: the whole takes long where there are many."""
+    try:
+        with open("/proc/cpuinfo", "rb", buffering=0) as file:  # noqa: PTH123
+            return file.read(8192).decode("utf-8", "replace")
+    except OSError:
+        return ""

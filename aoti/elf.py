@@ -1,11 +1,190 @@
-"""ELF."""
+"""Reads shared objects: what they need, what they define, and where their parts lie.
 
+The format is that of elf(5) and of the Linux Standard Base's chapters on symbol versioning and the
+GNU hash table. Tables are found as the dynamic loader finds them, by way of PT_DYNAMIC and not by
+section headers, so what is read here is what the loader will act upon.
+
+The files come out of packages, so no number in them is believed: every table must lie inside the
+part of the file that its segment maps, and has a limit of its own, many times what compilers write.
+"""
+
+from __future__ import annotations
+
+import os
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+from aoti.errors import PackageError
+
+# e_machine, under the names that the kernel gives (uname -m) and AOTI_MACHINE records.
+_MACHINES = {
+    3: "i686",
+    21: "ppc64",
+    22: "s390x",
+    40: "arm",
+    62: "x86_64",
+    183: "aarch64",
+    243: "riscv64",
+    258: "loongarch64",
+}
+_TYPES = {1: "an object file", 2: "a program", 4: "a core dump"}
+_SHARED_OBJECT = 3  # ET_DYN
+_PT_LOAD, _PT_DYNAMIC, _PT_GNU_STACK = 1, 2, 0x6474E551
+_PF_X = 1
+_DT_NULL, _DT_NEEDED, _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ = 0, 1, 4, 5, 6, 10
+_DT_RUNPATH, _DT_GNU_HASH = 29, 0x6FFFFEF5
+_DT_VERSYM, _DT_VERNEED, _DT_VERNEEDNUM = 0x6FFFFFF0, 0x6FFFFFFE, 0x6FFFFFFF
+_STB_LOCAL, _STB_WEAK = 0, 2
+_SHN_UNDEF = 0
+_HIDDEN = 0x8000  # of an entry of the version table; the rest is the version's number
+
+_MAX_SEGMENTS = 128
+_MAX_DYNAMIC = 4096  # entries
+_MAX_SYMBOLS = 1 << 18
+_MAX_VERSIONS = 4096
+_MAX_TABLE = 64 << 20  # bytes
+_MAX_NAMES = 64 << 20  # bytes of all names together: hostile ones may overlap
+
+
+class Undefined(NamedTuple):
+    """A symbol that a shared object takes from elsewhere.
+
+    Attributes
+    ----------
+    name : str
+        The name, as the linker knows it.
+    version : str or None
+        The version it was linked against, such as ``GLIBC_2.34``; None for a plain name.
+    library : str or None
+        The library that had that version.
+    weak : bool
+        Whether the loader does without it.
+    """
+
+    name: str
+    version: str | None
+    library: str | None
+    weak: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SharedObject:
+    """What the dynamic loader will find in a file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    size : int
+        Its size in bytes.
+    machine : str
+        As ``uname -m`` has it; ``machine number N`` for one that has no name here.
+    bits : int
+        64 or 32.
+    byteorder : str
+        ``little`` or ``big``.
+    executable_stack : bool
+        Whether it asks for one.
+    needed : tuple of str
+        The libraries it names (DT_NEEDED).
+    runpath : str or None
+        Where it looks for them first (DT_RUNPATH).
+    defined : mapping of str to int
+        The symbols that others may use, and their addresses.
+    undefined : tuple of Undefined
+        The symbols that others must define.
+
+    Notes
+    -----
+    Of files that are not 64-bit and little-endian, no more is read than the header.
+    """
+
+    path: Path
+    size: int
+    machine: str
+    bits: int
+    byteorder: str
+    executable_stack: bool = False
+    needed: tuple[str, ...] = ()
+    runpath: str | None = None
+    defined: Mapping[str, int] = field(default_factory=dict)
+    undefined: tuple[Undefined, ...] = ()
+    _segments: tuple[tuple[int, int, int], ...] = ()
+
+    def read(self, address: int, size: int) -> bytes:
+        """The bytes that stand at an address once the file is mapped.
+
+        Raises
+        ------
+        PackageError
+            No segment maps so many bytes there.
+        """
+        with self.path.open("rb") as file:
+            return _Image(self.path, file.fileno(), self._segments).at(address, size)
+
+
+def read_elf(path: Path) -> SharedObject:
+    """Read a shared object.
+
+    Parameters
+    ----------
+    path : Path
+        The file. Little of it is read, however large it is.
+
+    Returns
+    -------
+    SharedObject
+
+    Raises
+    ------
+    PackageError
+        It is no shared object, is cut short or damaged.
+    """
+    with path.open("rb") as file:
+        descriptor = file.fileno()
+        size = os.fstat(descriptor).st_size
+        header = os.pread(descriptor, 64, 0)
+        if header[:4] != b"\x7fELF" or len(header) < 52:
+            raise PackageError(f"{path.name} is no ELF shared object")
+        bits = 64 if header[4] == 2 else 32
+        byteorder = "big" if header[5] == 2 else "little"
+        kind, number = struct.unpack_from(">HH" if byteorder == "big" else "<HH", header, 16)
+        if kind != _SHARED_OBJECT:
+            what = _TYPES.get(kind, f"an ELF file of type {kind}")
+            raise PackageError(f"{path.name} is {what}, not a shared object")
+        machine = _MACHINES.get(number, f"machine number {number}")
+        if bits != 64 or byteorder != "little":
+            return SharedObject(path, size, machine, bits, byteorder)
+        if len(header) < 64:
+            raise _damage(path, "it ends within its header")
+        image, dynamic, executable_stack = _segments(path, descriptor, header, size)
+        entries, needed, runpath = _dynamic(image, dynamic)
+        names = _Names(image, entries[_DT_STRTAB], entries[_DT_STRSZ])
+        defined, undefined = _symbols(image, entries, names)
+        return SharedObject(
+            path=path,
+            size=size,
+            machine=machine,
+            bits=bits,
+            byteorder=byteorder,
+            executable_stack=executable_stack,
+            needed=tuple(map(names.at, needed)),
+            runpath=None if runpath is None else names.at(runpath),
+            defined=defined,
+            undefined=undefined,
+            _segments=image.segments,
+        )
 
 
 def forbid_executable_stack(path: Path) -> None:
-    """Clear PF_X in an ELF file's PT_GNU_STACK program header (ELF-64, see elf(5))."""
+    """Clear PF_X in a file's PT_GNU_STACK program header.
+
+    glibc 2.41 and newer refuse to load a shared object that asks for an executable stack; older
+    ones make the whole process' stack executable. Files that are no 64-bit ELF are left alone.
+    """
     with path.open("r+b") as file:
         header = file.read(64)
         if len(header) < 64 or header[:5] != b"\x7fELF\x02":
@@ -19,6 +198,200 @@ def forbid_executable_stack(path: Path) -> None:
                 return
             file.seek(place)
             kind, flags = struct.unpack(endian + "II", file.read(8))
-            if kind == 0x6474E551 and flags & 1:  # PT_GNU_STACK, PF_X
+            if kind == _PT_GNU_STACK and flags & _PF_X:
                 file.seek(place + 4)
-                file.write(struct.pack(endian + "I", flags & ~1))
+                file.write(struct.pack(endian + "I", flags & ~_PF_X))
+
+
+def _damage(path: Path, what: str) -> PackageError:
+    return PackageError(f"{path.name} is damaged: {what}")
+
+
+class _Image:
+    """A file as its segments map it: `at` takes addresses, not offsets."""
+
+    def __init__(
+        self, path: Path, descriptor: int, segments: tuple[tuple[int, int, int], ...]
+    ) -> None:
+        self.path = path
+        self.segments = segments  # address, size in the file, offset
+        self._descriptor = descriptor
+
+    def at(self, address: int, size: int) -> bytes:
+        offset, room = self._place(address)
+        if not 0 <= size <= min(room, _MAX_TABLE):
+            raise self.damage(f"{size} bytes at address {address:#x} reach beyond their segment")
+        found = os.pread(self._descriptor, size, offset)
+        if len(found) < size:
+            raise self.damage("it got shorter")
+        return found
+
+    def upto(self, address: int, size: int) -> bytes:
+        """At most `size` bytes: those that the segment has."""
+        offset, room = self._place(address)
+        return os.pread(self._descriptor, min(size, room), offset)
+
+    def damage(self, what: str) -> PackageError:
+        return _damage(self.path, what)
+
+    def _place(self, address: int) -> tuple[int, int]:
+        for start, size, offset in self.segments:
+            if start <= address < start + size:
+                return offset + address - start, start + size - address
+        raise self.damage(f"nothing is mapped at address {address:#x}")
+
+
+def _segments(
+    path: Path, descriptor: int, header: bytes, size: int
+) -> tuple[_Image, tuple[int, int], bool]:
+    """The mapped segments, where PT_DYNAMIC is, and whether the stack shall be executable."""
+    (table,) = struct.unpack_from("<Q", header, 32)
+    entry, count = struct.unpack_from("<HH", header, 54)
+    if entry != 56 or not 0 < count <= _MAX_SEGMENTS or table + entry * count > size:
+        raise _damage(path, "its program headers do not make sense")
+    segments, dynamic, executable_stack = [], None, False
+    for kind, flags, offset, address, _, stored, mapped, _ in struct.iter_unpack(
+        "<IIQQQQQQ", os.pread(descriptor, entry * count, table)
+    ):
+        if kind == _PT_LOAD:
+            # What is mapped beyond the end of the file is SIGBUS at the first touch.
+            if offset + stored > size:
+                raise _damage(path, f"it ends at {size} bytes, and needs {offset + stored}")
+            if stored > mapped or address + mapped > 1 << 63:
+                raise _damage(path, "its segments do not make sense")
+            segments.append((address, stored, offset))
+        elif kind == _PT_DYNAMIC:
+            dynamic = (address, stored)
+        elif kind == _PT_GNU_STACK:
+            executable_stack = bool(flags & _PF_X)
+    if dynamic is None or not segments:
+        raise PackageError(f"{path.name} is no shared object: it has nothing to link or to map")
+    return _Image(path, descriptor, tuple(segments)), dynamic, executable_stack
+
+
+def _dynamic(image: _Image, place: tuple[int, int]) -> tuple[dict[int, int], list[int], int | None]:
+    """The dynamic section: values by tag, and the names' offsets of DT_NEEDED and DT_RUNPATH."""
+    address, size = place
+    if size % 16 or size > 16 * _MAX_DYNAMIC:
+        raise image.damage("its dynamic section does not make sense")
+    entries: dict[int, int] = {}
+    needed: list[int] = []
+    for tag, value in struct.iter_unpack("<QQ", image.at(address, size)):
+        if tag == _DT_NULL:
+            break
+        if tag == _DT_NEEDED:
+            needed.append(value)
+        entries[tag] = value
+    for tag in (_DT_STRTAB, _DT_STRSZ, _DT_SYMTAB):
+        if tag not in entries:
+            raise image.damage("it has no table of symbols")
+    return entries, needed, entries.get(_DT_RUNPATH)
+
+
+class _Names:
+    """A string table."""
+
+    def __init__(self, image: _Image, address: int, size: int) -> None:
+        self._image = image
+        self._table = image.at(address, size)
+        self._read = 0
+
+    def at(self, offset: int) -> str:
+        end = self._table.find(b"\0", offset)
+        self._read += end - offset
+        if end < 0 or self._read > _MAX_NAMES:
+            raise self._image.damage("its names do not make sense")
+        return self._table[offset:end].decode("utf-8", "backslashreplace")
+
+
+def _symbols(
+    image: _Image, entries: dict[int, int], names: _Names
+) -> tuple[dict[str, int], tuple[Undefined, ...]]:
+    count = _symbol_count(image, entries)
+    table = image.at(entries[_DT_SYMTAB], 24 * count)
+    versions = _needed_versions(image, entries, names)
+    numbers: tuple[int, ...] = ()
+    if _DT_VERSYM in entries:
+        numbers = struct.unpack(f"<{count}H", image.at(entries[_DT_VERSYM], 2 * count))
+    defined: dict[str, int] = {}
+    undefined: list[Undefined] = []
+    rows = struct.iter_unpack("<IBBHQQ", table)
+    for index, (name, info, _, section, value, _) in enumerate(rows):
+        binding = info >> 4
+        if binding == _STB_LOCAL:
+            continue
+        if section != _SHN_UNDEF:
+            defined[names.at(name)] = value
+            continue
+        number = numbers[index] & ~_HIDDEN if numbers else 0
+        library, version = versions.get(number, (None, None))
+        undefined.append(Undefined(names.at(name), version, library, binding == _STB_WEAK))
+    return defined, tuple(undefined)
+
+
+def _symbol_count(image: _Image, entries: dict[int, int]) -> int:
+    """The number of dynamic symbols, which only the hash tables tell."""
+    if _DT_HASH in entries:
+        _, count = struct.unpack("<II", image.at(entries[_DT_HASH], 8))
+    elif _DT_GNU_HASH in entries:
+        count = _gnu_hash_count(image, entries[_DT_GNU_HASH])
+    else:
+        raise image.damage("its symbols have no hash table")
+    if count > _MAX_SYMBOLS:
+        raise image.damage(f"it claims to have {count} symbols")
+    return int(count)
+
+
+def _gnu_hash_count(image: _Image, address: int) -> int:
+    """Hashed symbols stand last, in the order of their buckets: the last one ends the last chain.
+
+    Layout: four words (buckets, index of the first hashed symbol, size of the filter, shift), the
+    filter in words of eight bytes, the buckets, then a chain word per hashed symbol, whose lowest
+    bit marks the end of a chain.
+    """
+    buckets, first, words, _ = struct.unpack("<IIII", image.at(address, 16))
+    if buckets > _MAX_SYMBOLS or words > _MAX_SYMBOLS or first > _MAX_SYMBOLS:
+        raise image.damage("its hash table does not make sense")
+    address += 16 + 8 * words
+    last = max(struct.unpack(f"<{buckets}I", image.at(address, 4 * buckets)), default=0)
+    if last < first:
+        return int(first)  # nothing is hashed
+    address += 4 * buckets
+    while last <= _MAX_SYMBOLS:
+        block = image.upto(address + 4 * (last - first), 1024)
+        for (word,) in struct.iter_unpack("<I", block[: len(block) & ~3]):
+            last += 1
+            if word & 1:
+                return int(last)
+        if len(block) < 4:
+            break
+    raise image.damage("its hash table has no end")
+
+
+def _needed_versions(
+    image: _Image, entries: dict[int, int], names: _Names
+) -> dict[int, tuple[str, str]]:
+    """Library and version by the version's number.
+
+    A list of libraries, each with a list of versions; the links are distances in bytes.
+    """
+    versions: dict[int, tuple[str, str]] = {}
+    place = entries.get(_DT_VERNEED, 0)
+    libraries = entries.get(_DT_VERNEEDNUM, 0) if place else 0
+    steps = _MAX_VERSIONS  # for both lists: either may be made to go on for ever
+    for _ in range(min(libraries, steps)):
+        _, count, library, first, following = struct.unpack("<HHIII", image.at(place, 16))
+        version = place + first
+        for _ in range(count):
+            _, _, number, name, distance = struct.unpack("<IHHII", image.at(version, 16))
+            versions[number & ~_HIDDEN] = (names.at(library), names.at(name))
+            version += distance
+            steps -= 1
+            if not distance or not steps:
+                break
+        if not steps:
+            raise image.damage("its versions do not make sense")
+        if not following:
+            break
+        place += following
+    return versions

@@ -136,14 +136,19 @@ class Place:
             if isinstance(error, AotiError):
                 raise
             if package is not None:
-                if package.path is not None and isinstance(error.filename, (str, os.PathLike)):
-                    if Path(error.filename).is_relative_to(package.path):
-                        raise
+                if _is_below(error.filename, package.path):
+                    raise
                 error.add_note(f"while extracting {package.name} to {self.path}")
             if error.errno in _NOT_THE_PLACE:
                 raise
             why = error.strerror or str(error)
             raise self.refusal(why, "with enough room that you can write to") from error
+
+
+def _is_below(name: object, path: Path | None) -> bool:
+    """Whether what the file system complains about belongs to the package."""
+    known = path is not None and isinstance(name, (str, os.PathLike))
+    return known and Path(name).is_relative_to(path)  # type: ignore[arg-type]
 
 
 def needed_bytes(package: Package, key: Key) -> int:

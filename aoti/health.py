@@ -153,8 +153,9 @@ def _check_package(
         return [*findings, Finding("package", False, str(error))]
     directory = extraction.path / "data/aotinductor" / name
     try:
-        constants = read_num_constants(package.source(name) or "")
-        findings += preflight.check_files(directory, constants)
+        findings += preflight.check_files(
+            directory, lambda: read_num_constants(package.source(name) or "")
+        )
         if runs:
             core, libtorch = _libtorch.core(), _libtorch.library()
             findings += preflight.check_libtorch(directory, libtorch, core.has_operator)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aoti import _libtorch
+from aoti import _libtorch, preflight
 from aoti.archive import Limits
 from aoti.cache import extract
 from aoti.checks import Checker, Flatten
@@ -23,9 +23,11 @@ from aoti.errors import (
     IntegrityError,
     PackageError,
 )
+from aoti.findings import require
 from aoti.package import Package, Source
 from aoti.signature import Signature
 from aoti.spec import TensorSpec
+from aoti.wrapper import read_num_constants
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -146,14 +148,19 @@ def load(
         verified = None if sha256 is None else _verified_digest(package, sha256)
         name = package.select(model_name)
         metadata = package.metadata(name)
-        target = _target_device(package, metadata, device, device_index)
+        wanted = None if device is None else Device(device)
+        require(preflight.check_machine(metadata, wanted))
+        target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, device_index)
         signature = package.signature(name)
         core = _libtorch.core()
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
         as_zip = _libtorch.core_minor() < (2, 13)
-        extraction = extract(
-            package, name, as_zip=as_zip, shared=cache, verified=verified
-        )
+        extraction = extract(package, name, as_zip=as_zip, shared=cache, verified=verified)
+        try:
+            _check_code(package, name, core, extraction, shared=cache)
+        except BaseException:
+            extraction.release()
+            raise
     try:
         return AOTIModel(
             core,
@@ -395,6 +402,25 @@ class AOTIModel:
         return f"<aoti.AOTIModel {self.model_name!r} of {self.path} on {self.device}: {takes}>"
 
 
+def _check_code(
+    package: Package, name: str, core: Any, extraction: Extraction, *, shared: bool
+) -> None:
+    """Refuse code that would not load, or would crash, before any of it is mapped."""
+    files = extraction
+    if extraction.path.is_file():
+        files = extract(package, name, as_zip=False, shared=shared, verified=extraction.digest)
+    directory = files.path / "data/aotinductor" / name
+    try:
+        findings = preflight.check_files(
+            directory, lambda: read_num_constants(package.source(name) or "")
+        )
+        require(findings)
+        require(preflight.check_libtorch(directory, _libtorch.library(), core.has_operator))
+    finally:
+        if files is not extraction:
+            files.release()
+
+
 def _verified_digest(package: Package, sha256: str) -> str:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise ConfigError(f"sha256 is 64 hexadecimal digits, and not {sha256!r:.80}")
@@ -406,29 +432,21 @@ def _verified_digest(package: Package, sha256: str) -> str:
     return digest
 
 
-def _target_device(
-    package: Package, metadata: dict[str, str], device: str | Device | None, device_index: int
-) -> Device:
+def _target_device(compiled_for: str, wanted: Device | None, device_index: int) -> Device:
     """The device to run on: of the package's type, with the number that was asked for."""
-    compiled_for = metadata.get("AOTI_DEVICE_KEY")
-    if not compiled_for:
-        raise PackageError(f"{package.name} does not say what device it was compiled for")
-    wanted = Device(device if device is not None else compiled_for)
-    if wanted.type != compiled_for:
-        raise IncompatiblePackageError(
-            f"{package.name} was compiled for {compiled_for}, not for {wanted}; "
-            f"load it with device={compiled_for!r} or export it for {wanted.type}"
-        )
-    if device_index < -1 or (wanted.type == "cpu" and device_index > 0):
-        raise DeviceError(f"there is no {wanted.type} device number {device_index}")
-    if wanted.index is not None and device_index not in (-1, wanted.index):
-        raise DeviceError(f"device={str(wanted)!r} contradicts device_index={device_index}")
-    if wanted.type != "cpu":
-        raise IncompatiblePackageError(
-            f"{package.name} was compiled for {compiled_for}; this version of aoti runs models on "
-            "the CPU only: export it for the cpu"
-        )
-    return wanted
+    device = wanted or Device(compiled_for)
+    if device_index < -1 or (device.type == "cpu" and device_index > 0):
+        raise DeviceError(f"there is no {device.type} device number {device_index}")
+    if device.index is not None and device_index not in (-1, device.index):
+        raise DeviceError(f"device={str(device)!r} contradicts device_index={device_index}")
+    if device.type == "cpu":
+        return device
+    if device.index is None and device_index >= 0:
+        device = Device(f"{device.type}:{device_index}")
+    raise IncompatiblePackageError(
+        f"the package was compiled for {compiled_for}; this version of aoti runs models on the "
+        f"CPU only, and not on {device}: export it for the cpu"
+    )
 
 
 def _check_flat(inputs: object) -> None:

@@ -23,7 +23,7 @@ from aoti.archive import Directory, Limits, Zip, readable
 from aoti.elf import forbid_executable_stack
 from aoti.errors import ModelNotFoundError, PackageError
 from aoti.signature import METADATA_KEY, Signature
-from aoti.wrapper import may_abort, read_call_spec, read_wrapper
+from aoti.wrapper import may_abort, read_call_spec, read_weight_bytes, read_wrapper
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
@@ -180,6 +180,29 @@ class Package:
             return Signature.from_json(record, self.name)
         source = self.source(model_name) or ""
         return Signature.of_wrapper(read_wrapper(source), read_call_spec(source))
+
+    def weights(self, model_name: str | None = None) -> str:
+        """Where a model's weights are.
+
+        Returns
+        -------
+        str
+            ``code`` (in the shared object, or behind it), ``file`` (a ``*_weights.blob`` beside
+            it), ``pickles``, ``missing``, ``none`` (it needs none) or ``unknown`` (its generated
+            C++, which tells, was stripped).
+        """
+        model = self.select(model_name)
+        if self._find(model, "weights_config.json") is not None:
+            return "pickles"
+        if self._find(model, "_weights.blob") is not None:
+            return "file"
+        wanted = read_weight_bytes(self.source(model) or "")
+        code = self._find(model, ".so")
+        if wanted is None or code is None:
+            return "unknown"
+        if not wanted:
+            return "none"
+        return "code" if self.files[code] > wanted else "missing"
 
     def may_abort(self, model_name: str | None = None) -> bool:
         """Whether an index out of its range can abort the process, as far as the package tells.

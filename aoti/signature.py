@@ -113,7 +113,9 @@ class Signature:
             in_spec, out_spec = record["call_spec"]
             return cls(
                 arguments=tuple(_read_argument(item, ranges) for item in _list(record["inputs"])),
-                outputs=tuple(_read_tensor(item, ranges, _output_size) for item in _list(record["outputs"])),
+                outputs=tuple(
+                    _read_tensor(item, ranges, _output_size) for item in _list(record["outputs"])
+                ),
                 ranges=ranges,
                 call_spec=(_text(in_spec), _text(out_spec)),
                 parameters=tuple(map(_name, _list(record["parameters"]))),

@@ -33,6 +33,8 @@ _ASSERT = re.compile(r"assert_size_stride\((\w+), \{([^{}]*)\}, \{([^{}]*)\}")
 # are named so. The bounds keep hostile texts from taking long.
 _WRITTEN = re.compile(r"\((?!const )[\w ]{1,40}\*\)\((\w{1,80})\.data_ptr\(\)\)")
 _OPERATOR = re.compile(r"\baoti_torch_(\w{1,120})\((\w{1,80})[,)]")
+_NUM_CONSTANTS = re.compile(r"AOTInductorModelBase\(\s*\d+,\s*\d+,\s*(\d{1,9}),")
+_CONSTANT_SIZE = re.compile(r"constants_info_\[\d{1,9}\]\.data_size = (\d{1,18});")
 _UNREADABLE = re.compile(r"::|\d{19}")  # functions, whose arguments have commas; too large
 _MAX_RANK = 64
 
@@ -101,6 +103,19 @@ def may_abort(source: str) -> bool:
     # A part per function; the text before the first is none.
     functions = source.split('extern "C"')[1:]
     return any("#pragma omp" in text and "index out of bounds" in text for text in functions)
+
+
+def read_weight_bytes(source: str) -> int | None:
+    """How many bytes a model's constants have, by the text of ``*.wrapper.cpp``."""
+    count = read_num_constants(source)
+    sizes = [int(size) for size in _CONSTANT_SIZE.findall(source)]
+    return sum(sizes) if count == len(sizes) else None
+
+
+def read_num_constants(source: str) -> int | None:
+    """How many constants a model has, by the text of ``*.wrapper.cpp``; None if it does not say."""
+    match = _NUM_CONSTANTS.search(source)
+    return int(match[1]) if match else None
 
 
 def _expressions(text: str) -> list[str]:

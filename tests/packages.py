@@ -134,6 +134,23 @@ class Scalars(nn.Module):
         return x * n if flag else x
 
 
+@torch.library.custom_op("aoti_tests::halve", mutates_args=())
+def halve(x: Tensor) -> Tensor:
+    return x / 2
+
+
+@halve.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class Custom(nn.Module):
+    """Calls an operator that only this program registers."""
+
+    def forward(self, x):
+        return halve(x + 1)
+
+
 @dataclass
 class Result:
     value: Tensor
@@ -212,6 +229,15 @@ def main(directory: Path) -> None:
     index, length = (torch.zeros(4096, dtype=torch.long),), {"index": {0: Dim("length")}}
     stock(Lookup(), index, directory / "stock_lookup.pt2", length, cpp__threads=1)
     stock(Lookup(), index, directory / "stock_abort.pt2", length, cpp__threads=2)
+    stock(Custom(), (x,), directory / "custom.pt2")
+    stock(mlp, (rows,), directory / "unlinked.pt2", aot_inductor__link_libtorch=False)
+    # Every place for weights but the usual one, which is the code.
+    outside = {"aot_inductor__package_constants_in_so": False}
+    on_disk = "aot_inductor__package_constants_on_disk_format"
+    stock(mlp, (rows,), directory / "weights_none.pt2", **outside)
+    stock(mlp, (rows,), directory / "weights_blob.pt2", **outside, **{on_disk: "binary_blob"})
+    stock(mlp, (rows,), directory / "weights_pickle.pt2", **outside, **{on_disk: "pickle_weights"})
+    stock(mlp, (rows,), directory / "weights_mmap.pt2", aot_inductor__force_mmap_weights=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -44,10 +45,9 @@ def _describe(package: Package, name: str) -> dict[str, Any]:
 
     signature = package.signature(name)
     if signature.call_spec is not None:
-        try:
+        # Of a structure that only the exporting program knows there is no plan.
+        with contextlib.suppress(PackageError):
             signature = signature.renamed(signature.plan(signature.call_spec))
-        except PackageError:
-            pass  # the structure is one that only the exporting program knows
     metadata = package.metadata(name)
     machine = (metadata.get("AOTI_PLATFORM"), metadata.get("AOTI_MACHINE"))
     arguments, outputs = signature.arguments, signature.outputs

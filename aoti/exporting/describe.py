@@ -20,7 +20,6 @@ from aoti.expression import fingerprint
 from aoti.signature import Range, Signature
 from aoti.spec import ConstantSpec, Dim, TensorSpec
 
-
 _LONGEST_SIZE = 200  # characters that a size takes to write down
 
 

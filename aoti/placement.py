@@ -1,0 +1,81 @@
+"""Where a model's weights are: in its code, behind it, in a file beside it, or nowhere.
+
+A model whose weights are not where its code expects them loads, and then crashes, or computes with
+zeros. The code itself tells where that is.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from aoti.elf import SharedObject
+from aoti.errors import PackageError
+from aoti.findings import Finding
+
+_IN_SO = "aot_inductor.package_constants_in_so=True"
+_BLOB = "aot_inductor.package_constants_on_disk_format='binary_blob'"
+_START, _END = "_binary_constants_bin_start", "_binary_constants_bin_end"
+_MMAP_ALIGNMENT = 0x4000  # _get_constants_start in torch/csrc/inductor/aoti_runtime/model_base.h
+_PLAUSIBLE_SIZE = 1 << 48  # bytes; tells a size from a pair of floats
+
+
+def check_weights(
+    so: SharedObject, directory: Path, num_constants: Callable[[], int | None] = lambda: None
+) -> Finding:
+    """Are the weights where the code expects them?
+
+    `num_constants` tells how many the model has. It is asked only where there are no weights.
+
+    The distance of two symbols tells where that is (`AotCodeCompiler.compile` in
+    ``torch/_inductor/codecache.py``): 1 byte for no weights at all, 8 for the size of a blob in a
+    file, 16 for the size and the magic number of weights behind the shared object, else the weights
+    themselves: on the CPU a multiple of 64, on a GPU any size, so those two may be weights too.
+    """
+    again = f"export it with {_IN_SO} or {_BLOB}"
+    try:
+        start = so.defined[_START]
+        size = so.defined[_END] - start
+    except KeyError:
+        return Finding("weights", True, "the model's code does not tell where its weights are")
+    if size < 0:
+        raise PackageError(f"{so.path.name} is damaged: its weights end before they begin")
+    if (directory / "weights_config.json").exists():
+        return Finding("weights", False, "the package keeps its weights as pickles", again)
+    if size in (8, 16):
+        wanted = struct.unpack("<Q", so.read(start, 8))[0]
+        if size == 8 and wanted < _PLAUSIBLE_SIZE:
+            return _blob(so, directory, wanted)
+        if size == 16 and 8 <= wanted < _PLAUSIBLE_SIZE:
+            return _appended(so, wanted, so.read(start + 8, 8))
+    if size > 1:
+        return Finding("weights", True, f"the weights are in the model's code: {size} bytes")
+    if count := num_constants():
+        message = f"the package has no weights, and its model has {count} constants"
+        return Finding("weights", False, message, again)
+    return Finding("weights", True, "the package has no weights, as for a model without constants")
+
+
+def _blob(so: SharedObject, directory: Path, wanted: int) -> Finding:
+    path = directory / f"{so.path.stem}_weights.blob"
+    if not path.exists():
+        path = next(iter(sorted(directory.glob("*.blob"))), path)
+    has = path.stat().st_size if path.exists() else 0
+    if has >= wanted:
+        return Finding("weights", True, f"the weights are in a file: {wanted} bytes")
+    what = f"that file has {has}" if path.exists() else "there is no such file"
+    message = f"the model reads {wanted} bytes of weights from {path.name}, and {what}"
+    return Finding("weights", False, message, f"copy the package again, or export it with {_IN_SO}")
+
+
+def _appended(so: SharedObject, wanted: int, magic: bytes) -> Finding:
+    offset = so.size - wanted
+    if offset > 0 and offset % _MMAP_ALIGNMENT == 0:
+        with so.path.open("rb") as file:
+            if os.pread(file.fileno(), 8, so.size - 8) == magic:
+                message = f"the weights stand behind the model's code: {wanted - 8} bytes"
+                return Finding("weights", True, message)
+    message = f"the {wanted - 8} bytes of weights behind the model's code are damaged or cut short"
+    return Finding("weights", False, message, "copy the package again, or export it again")

@@ -1,0 +1,433 @@
+"""Looks at a model before its code is mapped: would it load and run here?
+
+What the dynamic loader, libtorch and the model's own code would otherwise find out one after the
+other, by a message about symbols, by SIGILL or by SIGSEGV, is looked at here in three steps, each
+of which needs more than the one before: the package's metadata, its extracted files, and a loaded
+libtorch. Every step gives findings; `aoti.findings.require` turns those that are not in order into
+an error.
+
+This is no protection from hostile packages, whose code runs as soon as it is mapped. But nothing
+here crashes on what they hold, and none of their code is mapped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aoti.device import TYPES, Device, cpu_flags
+from aoti.elf import SharedObject, Undefined, read_elf
+from aoti.errors import PackageError
+from aoti.findings import Finding, listing, show
+from aoti.gpu import gpus
+from aoti.placement import check_weights
+
+_PORTABLE = "export it with cpp.march='x86-64-v3' and cpp.simdlen=256, as aoti.export does"
+
+# What the compiler may use for each name in AOTI_CPU_ISA, as /proc/cpuinfo calls it: `_arch_flags`
+# in torch/_inductor/cpu_vec_isa.py. VSX and ZVECTOR come with their machines.
+_ISA_FLAGS = {
+    "AVX2": ("avx2", "fma", "f16c"),
+    "AVX512": ("avx512f", "avx512dq", "avx512vl", "avx512bw", "fma"),
+    "AVX512_VNNI": ("avx512_vnni",),
+    "AMX_TILE": ("amx_tile", "amx_bf16", "amx_int8"),
+    "ASIMD": ("asimd",),
+    "VSX": (),
+    "ZVECTOR": (),
+    "INVALID_VEC_ISA": (),  # compiled without vector instructions
+}
+_MACHINE_ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
+_PLATFORMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
+
+# Called by every runner, torch/csrc/inductor/aoti_runner/model_container_runner.cpp: without Run,
+# libtorch loads the model all the same and jumps to address 0 at the first call.
+_RUN_SYMBOLS = tuple(
+    f"AOTInductorModelContainer{name}"
+    for name in (
+        "CreateWithDevice",
+        "Delete",
+        "Run",
+        "GetNumOutputs",
+        "GetNumConstants",
+        "GetConstantName",
+        "GetConstantOriginalFQN",
+        "GetConstantDtype",
+        "GetCallSpec",
+    )
+)
+_NODES_LIMIT = 64 << 20  # bytes of JSON
+
+# CDLL, which gives up the GIL, and not PyDLL: these wait for the loader's lock, and who holds that
+# may be running a constructor that waits for the GIL.
+_dl = ctypes.CDLL(None)
+_dl.dlsym.restype = _dl.dlvsym.restype = ctypes.c_void_p
+_dl.dlsym.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
+_dl.dlvsym.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)
+
+
+# -- the machine -------------------------------------------------------------------------------
+
+
+def check_machine(metadata: Mapping[str, str], device: Device | None = None) -> list[Finding]:
+    """Compare what the exporter recorded with this machine.
+
+    Parameters
+    ----------
+    metadata : mapping of str to str
+        The package's metadata. Keys and values: `get_device_information` in
+        ``torch/_inductor/codecache.py``.
+    device : Device, optional
+        The device that is asked for. Default: the one that the package was compiled for.
+
+    Returns
+    -------
+    list of Finding
+        A package for a GPU is also compared with the GPUs, which initialises their driver. That
+        creates no context, but a process that forks later cannot use CUDA in the child.
+    """
+    findings = [_platform(metadata), _isa(metadata)]
+    compiled_for = metadata.get("AOTI_DEVICE_KEY", "")
+    if compiled_for not in TYPES:
+        what = f"for {show(compiled_for)}, which is no device" if compiled_for else "for no device"
+        fix = f"export it for one of {', '.join(TYPES)}"
+        return [*findings, Finding("device", False, f"the package was compiled {what}", fix)]
+    device = device or Device(compiled_for)
+    if device.type != compiled_for:
+        message = f"the package was compiled for {compiled_for}, and {device} is asked for"
+        fix = f"load it with device={compiled_for!r}, or export the model on {device.type}"
+        return [*findings, Finding("device", False, message, fix)]
+    findings.append(Finding("device", True, f"the package was compiled for {compiled_for}"))
+    if device.type == "cuda":
+        findings.append(_gpu(metadata.get("AOTI_COMPUTE_CAPABILITY", ""), device))
+    return findings
+
+
+def _platform(metadata: Mapping[str, str]) -> Finding:
+    here, machine = sys.platform, os.uname().machine
+    wanted = metadata.get("AOTI_PLATFORM", "") or here
+    asked = metadata.get("AOTI_MACHINE", "") or machine
+    ok = wanted == here and _MACHINE_ALIASES.get(asked.lower(), asked) == machine
+    place = f"{_PLATFORMS.get(wanted) or show(wanted)} on {show(asked)}"
+    message = f"the package was compiled for {place}, this is {_PLATFORMS.get(here, here)} on "
+    return Finding("platform", ok, message + machine, "" if ok else _export_here(machine))
+
+
+def _export_here(machine: str) -> str:
+    return f"export the model on a {_PLATFORMS.get(sys.platform, sys.platform)} {machine} machine"
+
+
+def _isa(metadata: Mapping[str, str]) -> Finding:
+    names = metadata.get("AOTI_CPU_ISA", "").upper().split()
+    unknown = [name for name in names if name not in _ISA_FLAGS]
+    has = cpu_flags()
+    if unknown:
+        message = f"the package uses {show(' '.join(unknown))}, instructions that aoti knows not"
+        return Finding("isa", True, message)
+    if not names or not has:
+        which = "the package does not say" if not names else "this system does not tell"
+        return Finding("isa", True, f"{which} which vector instructions it has")
+    missing = [flag for name in names for flag in _ISA_FLAGS[name] if flag not in has]
+    if not missing:
+        return Finding("isa", True, f"this CPU has what {' '.join(names)} stands for")
+    best = max((n for n in ("AVX2", "AVX512") if has.issuperset(_ISA_FLAGS[n])), default=None)
+    return Finding(
+        "isa",
+        False,
+        f"the package was compiled for CPUs with {' '.join(names)}, and this one has no "
+        f"{', '.join(dict.fromkeys(missing))}",
+        _PORTABLE if best else "export it with cpp.march='x86-64' and cpp.simdlen=1",
+    )
+
+
+def _gpu(capability: str, device: Device) -> Finding:
+    found, reason = gpus()
+    if not found:
+        fix = "export the model on the CPU, or run it on a machine with a GPU"
+        return Finding("gpu", False, f"the package needs a GPU, and there is none: {reason}", fix)
+    index = device.index or 0
+    if index >= len(found):
+        there = ", ".join(str(gpu.device) for gpu in found)
+        fix = f"choose one of {there}"
+        return Finding("gpu", False, f"there is no {device}: this machine has {there}", fix)
+    gpu = found[index]
+    message = f"the package's kernels are for {show(capability)}, {gpu.device} is a {gpu.name} "
+    message += f"({gpu.architecture})"
+    if not capability:
+        return Finding("gpu", True, f"the package does not say for which GPU it is; {message}")
+    if capability.startswith("gfx") or gpu.architecture.startswith("gfx"):
+        ok = capability.partition(":")[0] == gpu.architecture
+    elif not re.fullmatch(r"\d{2,4}", capability):
+        return Finding("gpu", True, f"{message}: an architecture that aoti knows not")
+    else:
+        wanted, has = int(capability), int(gpu.architecture.removeprefix("sm_"))
+        # Binary kernels run on the same major number from their minor on. A newer major needs
+        # portable ones (PTX), which metadata does not tell, so it is not refused here.
+        if wanted // 10 < has // 10:
+            message += "; newer ones need an export with aot_inductor.emit_multi_arch_kernel=True"
+        ok = wanted <= has
+    fix = f"export it on a {gpu.architecture}, or the oldest it shall run on with "
+    fix += "aot_inductor.emit_multi_arch_kernel=True"
+    return Finding("gpu", ok, message, "" if ok else fix)
+
+
+# -- the files ---------------------------------------------------------------------------------
+
+
+def check_files(
+    directory: Path, num_constants: Callable[[], int | None] = lambda: None
+) -> list[Finding]:
+    """Look at the extracted files of a model, without libtorch.
+
+    Parameters
+    ----------
+    directory : Path
+        The model's directory: ``data/aotinductor/<model>`` of an extraction.
+    num_constants : callable, optional
+        Tells how many constants the model has, or None if that is not known
+        (`aoti.wrapper.read_num_constants`): a model without constants looks the same as one whose
+        weights are missing. Asked only where there are none.
+
+    Returns
+    -------
+    list of Finding
+        Versions of symbols are compared with the libraries that are loaded already. None is loaded
+        for it: it could be another one than libtorch would have brought.
+    """
+    try:
+        so = _shared_object(directory)
+        findings = [_machine(so)]
+        if not findings[0].ok:
+            return findings
+        missing = [name for name in _RUN_SYMBOLS if name not in so.defined]
+        findings.append(
+            Finding(
+                "symbols",
+                not missing,
+                f"the model's code lacks {listing(missing)}"
+                if missing
+                else "the model's code has all functions that the runtime calls",
+                "export it again, with torch 2.11 or newer" if missing else "",
+            )
+        )
+        loaded = {name: handle for name in so.needed if (handle := _loaded(name))}
+        findings.append(_versions(so, loaded))
+        findings.append(check_weights(so, directory, num_constants))
+    except PackageError as error:
+        return [Finding("file", False, str(error), "copy the package again, or export it again")]
+    return findings
+
+
+def _shared_object(directory: Path) -> SharedObject:
+    found = sorted(directory.glob("*.wrapper.so")) or sorted(directory.glob("*.so"))
+    if len(found) != 1:
+        raise PackageError(f"the model has {len(found)} shared objects, where one is expected")
+    facts = found[0].stat()
+    return _read(found[0], facts.st_mtime_ns, facts.st_size)
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: Path, _mtime_ns: int, _size: int) -> SharedObject:
+    """Read once for both steps: that is a third of their time. Extractions are never rewritten."""
+    return read_elf(path)
+
+
+def _machine(so: SharedObject) -> Finding:
+    machine = os.uname().machine
+    ok = (so.machine, so.bits, so.byteorder) == (machine, 64, sys.byteorder)
+    message = f"the model's code is for {so.machine} ({so.bits} bits, {so.byteorder} endian), "
+    message += f"this machine is {machine}"
+    return Finding("platform", ok, message, "" if ok else _export_here(machine))
+
+
+def _loaded(name: str) -> int | None:
+    """The handle of a library that is in the process already."""
+    try:
+        return int(ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)._handle)
+    except (OSError, ValueError):  # ValueError: a name that holds a NUL
+        return None
+
+
+def _versions(so: SharedObject, loaded: Mapping[str, int]) -> Finding:
+    missing: dict[tuple[str, str], None] = {}
+    for name, version, library, weak in so.undefined:
+        handle = loaded.get(library) if library else None
+        if handle is None or version is None or library is None or weak:
+            continue
+        # The dynamic loader's own symbols are found in the global scope only.
+        scopes = (handle, _dl._handle)
+        if not any(_dl.dlvsym(scope, name.encode(), version.encode()) for scope in scopes):
+            missing[version, library] = None
+    if not missing:
+        libraries = ", ".join(loaded) or "none of them is loaded yet"
+        return Finding("versions", True, f"versions of symbols fit the libraries: {libraries}")
+    glibc = os.confstr("CS_GNU_LIBC_VERSION") or "another C library"
+    asked = listing([f"{version} of {library}" for version, library in missing])
+    return Finding(
+        "versions",
+        False,
+        f"the package needs {asked}, which this system does not have (it has {glibc})",
+        "export it on a system as old as the oldest that it shall run on, or run it on a newer one",
+    )
+
+
+# -- libtorch ----------------------------------------------------------------------------------
+
+
+def check_libtorch(
+    directory: Path,
+    library: ctypes.CDLL | Callable[[str], bool],
+    has_operator: Callable[[str, str], bool],
+) -> list[Finding]:
+    """Compare what a model's code calls with the libtorch that is loaded.
+
+    Parameters
+    ----------
+    directory : Path
+        The model's directory, as for `check_files`.
+    library : ctypes.CDLL or callable
+        The loaded libtorch, or a function that tells whether it defines a symbol.
+    has_operator : callable
+        Whether an operator is registered, by name and overload: `aoti._core.has_operator`.
+
+    Returns
+    -------
+    list of Finding
+        Libraries that are neither loaded nor libtorch's own are loaded for it, as they would be in
+        the next moment.
+    """
+    try:
+        so = _shared_object(directory)
+        found = {name: _loaded(name) or _load(so, name) for name in so.needed}
+        missing = [name for name, handle in found.items() if handle is None]
+        libraries = f"the package needs {listing(missing)}, which cannot be loaded here"
+        loaded = {name: handle for name, handle in found.items() if handle}
+        return [
+            Finding("libraries", False, libraries, _install(missing))
+            if missing
+            else Finding("libraries", True, f"all libraries are there: {', '.join(so.needed)}"),
+            _versions(so, loaded),
+            _functions(so, loaded, library),
+            _operators(so, has_operator),
+        ]
+    except PackageError as error:
+        return [Finding("file", False, str(error), "copy the package again, or export it again")]
+
+
+def _of_torch(name: str) -> bool:
+    return name.startswith(("libtorch", "libc10", "libaoti"))
+
+
+def _load(so: SharedObject, name: str) -> int | None:
+    # A second libtorch beside the first would register every operator again, and abort.
+    if _of_torch(name):
+        return None
+    places = (so.runpath or "").replace("$ORIGIN", str(so.path.parent)).split(":")
+    for place in [*filter(os.path.isabs, places), ""]:
+        try:
+            return int(ctypes.CDLL(os.path.join(place, name))._handle)  # noqa: PTH118
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _install(missing: list[str]) -> str:
+    if any("cuda" in name for name in missing):
+        return "install a torch for CUDA, or export the model on the CPU"
+    if any("hip" in name for name in missing):
+        return "install a torch for ROCm, or export the model on the CPU"
+    return "install what brings them, or put their directory into LD_LIBRARY_PATH"
+
+
+def _functions(
+    so: SharedObject, loaded: Mapping[str, int], library: ctypes.CDLL | Callable[[str], bool]
+) -> Finding:
+    """Are the plain names there? Those with a version belong to other libraries."""
+    linked = any(map(_of_torch, so.needed))
+    scopes = [handle for name, handle in loaded.items() if _of_torch(name)] + [None]
+    others = [handle for name, handle in loaded.items() if not _of_torch(name)]
+
+    def defined(symbol: Undefined) -> bool:
+        name = symbol.name.encode()
+        if any(_dl.dlsym(handle, name) for handle in (*scopes, *others)):
+            return True
+        if not linked:
+            return False  # and a libtorch that was loaded locally is none of its business
+        if isinstance(library, ctypes.CDLL):
+            return bool(_dl.dlsym(library._handle, name))
+        return library(symbol.name)
+
+    wanted = [symbol for symbol in so.undefined if symbol.version is None and not symbol.weak]
+    missing = [symbol.name for symbol in wanted if not defined(symbol)]
+    if not missing:
+        return Finding("symbols", True, f"libtorch has all {len(wanted)} functions that are called")
+    if not linked and any(name.startswith("aoti_torch_") for name in missing):
+        message = "the package was not linked with libtorch, and so does not find its functions"
+        fix = "export it with aot_inductor.link_libtorch=True"
+        return Finding("symbols", False, message, fix)
+    return Finding(
+        "symbols",
+        False,
+        f"the package calls {listing(missing)}, and this libtorch{_torch_version()} has no such "
+        f"function{'s' if len(missing) > 1 else ''}",
+        "export it again with the torch it shall run on, or run it on the torch of its export",
+    )
+
+
+def _torch_version() -> str:
+    """For a message: `` (torch 2.13.0)``."""
+    from aoti._libtorch import build_info
+
+    used = build_info()["libtorch"]
+    return f" (torch {used['version']})" if used else ""
+
+
+def _operators(so: SharedObject, has_operator: Callable[[str, str], bool]) -> Finding:
+    missing: dict[str, bool] = {}
+    try:
+        for target, in_python in _targets(so.path.with_suffix(".json")):
+            name, _, overload = target.partition(".")
+            if not has_operator(name, overload):
+                missing[target] = in_python
+    except (ValueError, LookupError, RecursionError, AttributeError, TypeError) as error:
+        raise PackageError(f"the list of the model's operators is damaged: {error}") from error
+    if not missing:
+        return Finding("operators", True, "all operators outside of the package are registered")
+    spaces = listing(list(dict.fromkeys(name.partition("::")[0] for name in missing)))
+    load = "import the Python package that defines it" if any(missing.values()) else (
+        "load the library that registers it first, by ctypes.CDLL(\"lib....so\") or by importing "
+        "its Python package"
+    )  # fmt: skip
+    return Finding(
+        "operators",
+        False,
+        f"the package calls {listing(list(missing))}, and no loaded library registers operators of "
+        f"that name in {spaces}",
+        f"{load}, or export the model without it",
+    )
+
+
+def _targets(path: Path) -> Iterator[tuple[str, bool]]:
+    """Operators that libtorch's proxy executor calls for the model, and whether Python defines it.
+
+    Format: `OSSProxyExecutor` in ``torch/csrc/inductor/aoti_torch/oss_proxy_executor.cpp``.
+    """
+    if not path.exists():
+        return
+    if path.stat().st_size > _NODES_LIMIT:
+        raise ValueError(f"it has {path.stat().st_size} bytes")
+    document: Any = json.loads(path.read_bytes())
+    for entry in document["nodes"]:
+        node = entry["node"]
+        target = node["target"]
+        if target == "call_torchbind":
+            continue
+        if not re.fullmatch(r"[\w-]+::[\w-]+(\.[\w-]+)?", target):
+            raise ValueError(f"{show(target)} is no operator")
+        yield target, (node.get("metadata") or {}).get("torch_library_custom_op") == "1"
