@@ -15,13 +15,15 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from aoti.archive import Directory, Limits, Zip, readable
-from aoti.elf import forbid_executable_stack
+from aoti.elf import forbid_executable_stack, read_elf
 from aoti.errors import ModelNotFoundError, PackageError
+from aoti.placement import weights_size
 from aoti.signature import METADATA_KEY, Signature
 from aoti.wrapper import may_abort, read_call_spec, read_weight_bytes, read_wrapper
 
@@ -30,6 +32,7 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 _MODEL_ENTRY = re.compile(r"(?:[^/]+/)?(data/aotinductor/([^/]+)/[^/]+)")
 _CONSTANT_ENTRY = re.compile(r"(?:[^/]+/)?(data/constants/[^/]+)")
 _DEFAULTS = Limits()
+_LARGE_WEIGHTS = 64 << 20  # bytes
 
 
 class Package:
@@ -202,7 +205,13 @@ class Package:
             return "unknown"
         if not wanted:
             return "none"
-        return "code" if self.files[code] > wanted else "missing"
+        if wanted > _LARGE_WEIGHTS:  # no code alone is as large as that
+            return "code" if self.files[code] > wanted else "missing"
+        with tempfile.TemporaryDirectory(prefix="aoti-") as directory:
+            path = Path(directory, "model.so")
+            self._write(code, path)
+            size = weights_size(read_elf(path))
+        return "unknown" if size is None else "code" if size > 1 else "missing"
 
     def may_abort(self, model_name: str | None = None) -> bool:
         """Whether an index out of its range can abort the process, as far as the package tells.

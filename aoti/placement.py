@@ -35,13 +35,10 @@ def check_weights(
     themselves: on the CPU a multiple of 64, on a GPU any size, so those two may be weights too.
     """
     again = f"export it with {_IN_SO} or {_BLOB}"
-    try:
-        start = so.defined[_START]
-        size = so.defined[_END] - start
-    except KeyError:
+    size = weights_size(so)
+    if size is None:
         return Finding("weights", True, "the model's code does not tell where its weights are")
-    if size < 0:
-        raise PackageError(f"{so.path.name} is damaged: its weights end before they begin")
+    start = so.defined[_START]
     if (directory / "weights_config.json").exists():
         return Finding("weights", False, "the package keeps its weights as pickles", again)
     if size in (8, 16):
@@ -56,6 +53,22 @@ def check_weights(
         message = f"the package has no weights, and its model has {count} constants"
         return Finding("weights", False, message, again)
     return Finding("weights", True, "the package has no weights, as for a model without constants")
+
+
+def weights_size(so: SharedObject) -> int | None:
+    """How many bytes stand where the code expects its weights; None if it does not tell.
+
+    Raises
+    ------
+    PackageError
+        The file is damaged.
+    """
+    if _START not in so.defined or _END not in so.defined:
+        return None
+    size = so.defined[_END] - so.defined[_START]
+    if size < 0:
+        raise PackageError(f"{so.path.name} is damaged: its weights end before they begin")
+    return size
 
 
 def _blob(so: SharedObject, directory: Path, wanted: int) -> Finding:

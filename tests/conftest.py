@@ -18,6 +18,7 @@ from aoti import cache
 from aoti.extraction import Extraction
 
 ROOT = Path(__file__).parents[1]
+EXPORTER = [ROOT / "aoti/signature.py", *sorted((ROOT / "aoti/exporting").glob("*.py"))]
 
 
 def _export(script: Path, target: Path, inputs: list[Path]) -> Path:
@@ -38,15 +39,14 @@ def _export(script: Path, target: Path, inputs: list[Path]) -> Path:
 def packages() -> Path:
     """The directory of the packages that tests/packages.py exports."""
     script = ROOT / "tests/packages.py"
-    inputs = [script, ROOT / "aoti/exporting/export.py"]
-    return _export(script, ROOT / "build/packages", inputs)
+    return _export(script, ROOT / "build/packages", [script, *EXPORTER])
 
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The package of MiniLM-L6, the one that tools/demo exports too."""
     path = ROOT / "build/models/minilm.pt2"
-    sources = [ROOT / "tools/minilm.py", ROOT / "aoti/exporting/export.py"]
+    sources = [ROOT / "tools/minilm.py", *EXPORTER]
     if not path.exists() or any(s.stat().st_mtime > path.stat().st_mtime for s in sources):
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-W", "ignore", str(sources[0]), str(path)]

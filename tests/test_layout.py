@@ -20,7 +20,7 @@ PURE = {
     "errors": set(),
     "expression": set(),
     "findings": {"errors"},
-    "package": {"archive", "elf", "errors", "signature", "wrapper"},
+    "package": {"archive", "elf", "errors", "placement", "signature", "wrapper"},
     "placement": {"elf", "errors", "findings"},
     "pytree": {"errors"},
     "signature": {"errors", "expression", "pytree", "spec"},

@@ -89,13 +89,16 @@ def _part(findings: Sequence[Finding]) -> dict[str, Any] | None:
 
 
 def _show(title: str, findings: Sequence[Finding]) -> None:
+    from rich.text import Text
+
     from aoti.cli.show import show_table
 
     if not findings:
         return
-    rows = []
+    rows: list[tuple[str | Text, str, str]] = []
     for finding in findings:
-        rows.append(("ok" if finding.ok else "BAD", finding.check, finding.message))
+        mark = Text("ok", "green") if finding.ok else Text("bad", "bold red")
+        rows.append((mark, finding.check, finding.message))
         if finding.fix:
             rows.append(("", "", f"-> {finding.fix}"))
     show_table(title, ("", "", ""), rows)

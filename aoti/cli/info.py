@@ -87,6 +87,7 @@ def _show(document: dict[str, Any]) -> None:
             specs = [(s["name"], *_cells(s, model["ranges"])) for s in model[what]]
             notes = any(spec[-1] for spec in specs)
             columns = ("name", "dtype", "shape", "note")[: 4 if notes else 3]
+            click.echo()
             show_table(what, columns, [spec[: len(columns)] for spec in specs])
         if model["may_abort"]:
             click.echo(
