@@ -6,6 +6,7 @@ import hmac
 import operator
 import re
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,11 @@ def load(
     ExecutionError
         libtorch refuses the model.
 
+    Warns
+    -----
+    UserWarning
+        The package does not tell what it takes, so that calls cannot be checked.
+
     Notes
     -----
     May be called from any thread; models are constructed one at a time, without the GIL. The first
@@ -152,6 +158,13 @@ def load(
         require(preflight.check_machine(metadata, wanted))
         target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, device_index)
         signature = package.signature(name)
+        if signature.inputs is None:
+            warnings.warn(
+                f"{package.name} does not tell what it takes (its generated C++ was stripped): "
+                "what is passed cannot be checked, and a wrong array is undefined behaviour; "
+                "packages that aoti.export wrote do",
+                stacklevel=2,
+            )
         core = _libtorch.core()
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
         as_zip = _libtorch.core_minor() < (2, 13)
