@@ -23,7 +23,9 @@ def rewritten(source: Path, target: Path, **metadata: str) -> Path:
                 record.pop("aoti.signature", None)
                 content = json.dumps({**record, **metadata}).encode()
             elif info.filename.endswith("wrapper.cpp") and "cuda" in metadata.values():
-                content = content.replace(b"_expected_device_type = 0", b"_expected_device_type = 1")
+                content = content.replace(
+                    b"_expected_device_type = 0", b"_expected_device_type = 1"
+                )
             new.writestr(info, content)
     return target
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import hashlib
 import pickle
 import sys
 import threading
@@ -147,26 +146,6 @@ def test_without_validation_arrays_are_taken_for_what_the_model_wants(packages, 
     x = np.ones((3, 4), np.float32)
     with aoti.load(packages / "scalars.pt2", validate=False) as model:
         assert model(x.view(np.int32), 3).tolist() == (x * 3).tolist()
-
-
-def test_a_package_comes_from_a_path_bytes_or_a_file(packages, mlp, rows):
-    content = (packages / "mlp.pt2").read_bytes()
-    with (packages / "mlp.pt2").open("rb") as file:
-        for source in (content, bytearray(content), memoryview(content), file):
-            with aoti.load(source) as model:
-                assert model(rows).tolist() == mlp(rows).tolist()
-        assert not file.closed
-
-
-def test_the_digest_is_verified_before_anything_is_loaded(packages, rows):
-    path = packages / "mlp.pt2"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    with aoti.load(path, sha256=digest.upper()) as model:
-        assert model(rows).shape == (3, 1)
-    with pytest.raises(aoti.IntegrityError, match=f"its SHA-256 is {digest}, not {'0' * 64}"):
-        aoti.load(path, sha256="0" * 64)
-    with pytest.raises(aoti.ConfigError, match="64 hexadecimal digits"):
-        aoti.load(path, sha256="abc")
 
 
 def test_every_shared_dtype_passes_without_a_copy(packages):
@@ -477,7 +456,11 @@ def test_classmethod_and_options(packages, rows):
         ({"num_runners": 2.5}, TypeError, "integer"),
         ({"num_runners": 2, "single_threaded": True}, aoti.ConfigError, "one runner"),
         ({"model_name": "other"}, aoti.ModelNotFoundError, "it holds 'model'"),
-        ({"device": "cuda"}, aoti.IncompatiblePackageError, "compiled for cpu, and cuda is asked for"),
+        (
+            {"device": "cuda"},
+            aoti.IncompatiblePackageError,
+            "compiled for cpu, and cuda is asked for",
+        ),
         ({"device": "gpu"}, aoti.DeviceError, "is no device"),
         ({"device_index": 1}, aoti.DeviceError, "no cpu device number 1"),
     ],

@@ -16,7 +16,10 @@ HERE = Path(__file__).parent
 
 @pytest.mark.parametrize(
     ("script", "options", "figure"),
-    [("cold_start", ["--repeats", "1"], "aoti, warm cache"), ("calls", ["--rounds", "1"], "aoti call, us")],
+    [
+        ("cold_start", ["--repeats", "1"], "aoti, warm cache"),
+        ("calls", ["--rounds", "1"], "aoti call, us"),
+    ],
 )
 def test_a_benchmark_runs(packages, tmp_path, rows, script, options, figure):
     np.savez(tmp_path / "inputs.npz", rows)

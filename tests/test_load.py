@@ -1,0 +1,79 @@
+"""Loading: from where, with what options, and what is refused before it could crash."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+
+import numpy as np
+import pytest
+
+import aoti
+
+
+def test_a_package_comes_from_a_path_bytes_or_a_file(packages, mlp, rows):
+    content = (packages / "mlp.pt2").read_bytes()
+    with (packages / "mlp.pt2").open("rb") as file:
+        for source in (content, bytearray(content), memoryview(content), file):
+            with aoti.load(source) as model:
+                assert model(rows).tolist() == mlp(rows).tolist()
+        assert not file.closed
+
+
+def test_an_older_libtorch_gets_an_archive(packages, mlp, rows, monkeypatch):
+    monkeypatch.setattr("aoti._libtorch.core_minor", lambda: (2, 12))
+    for cache in (True, False):
+        with aoti.load(packages / "mlp.pt2", cache=cache) as model:
+            assert model._extraction.path.suffix == ".pt2"
+            assert model(rows).tolist() == mlp(rows).tolist()
+
+
+def test_a_private_extraction_is_gone_with_its_model(packages, mlp, rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with aoti.load(packages / "mlp.pt2", cache=False) as model:
+        assert model(rows).tolist() == mlp(rows).tolist()
+        assert model._extraction.path.is_relative_to(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("weights_none", "no weights, and its model has 3 constants; export it with"),
+        ("unlinked", "not linked with libtorch"),
+        ("custom", r"aoti_tests::halve.* import the Python package that defines it"),
+    ],
+)
+def test_a_package_that_would_crash_is_refused(packages, name, words):
+    with pytest.raises(aoti.IncompatiblePackageError, match=words):
+        aoti.load(packages / f"{name}.pt2")
+
+
+@pytest.mark.parametrize("name", ["weights_blob", "weights_mmap", "stock"])
+def test_weights_are_found_wherever_they_are(packages, mlp, name):
+    rows = np.random.default_rng(1).standard_normal((8, 10), dtype=np.float32)
+    with aoti.load(packages / f"{name}.pt2") as model:
+        assert np.allclose(model(rows), mlp(rows))
+
+
+def test_a_package_that_tells_nothing_warns_and_runs(packages, mlp, rows, tmp_path):
+    with zipfile.ZipFile(packages / "stock.pt2") as archive:
+        archive.extractall(tmp_path)
+    for path in tmp_path.rglob("*.cpp"):
+        path.unlink()
+    with pytest.warns(UserWarning, match="does not tell what it takes"):
+        model = aoti.load(tmp_path)
+    with model:
+        assert model.inputs is None
+        assert np.allclose(model(rows), mlp(rows))
+
+
+def test_the_digest_is_verified_before_anything_is_loaded(packages, rows):
+    path = packages / "mlp.pt2"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with aoti.load(path, sha256=digest.upper()) as model:
+        assert model(rows).shape == (3, 1)
+    with pytest.raises(aoti.IntegrityError, match=f"its SHA-256 is {digest}, not {'0' * 64}"):
+        aoti.load(path, sha256="0" * 64)
+    with pytest.raises(aoti.ConfigError, match="64 hexadecimal digits"):
+        aoti.load(path, sha256="abc")
