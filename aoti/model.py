@@ -410,6 +410,12 @@ def _target_device(
     compiled_for = metadata.get("AOTI_DEVICE_KEY")
     if not compiled_for:
         raise PackageError(f"{package.name} does not say what device it was compiled for")
+    try:
+        Device(compiled_for)
+    except DeviceError as error:
+        raise PackageError(
+            f"{package.name} says that it was compiled for {compiled_for!r:.80}, which is no device"
+        ) from error
     wanted = Device(device if device is not None else compiled_for)
     if wanted.type != compiled_for:
         raise IncompatiblePackageError(
