@@ -246,6 +246,8 @@ def run_file(row: File, packages: Path, directory: Path) -> None:
     """The file is refused, and a good one loads and answers."""
     source = row.make(directory)
     repeat(lambda: refusal(lambda: row.load(source), row.error, row.words), row.repeats)
+    if callable(close := getattr(source, "close", None)):
+        close()
     prepared = good("mlp", packages)
     with aoti.load(packages / "mlp.pt2") as model:
         answers(model, prepared.args, prepared.kwargs, prepared.expected)
@@ -271,7 +273,7 @@ def run(name: str, packages: Path, directory: Path) -> None:
 
 def main() -> None:
     """Fork a process per row. Loading numpy and libtorch each time would take minutes in all."""
-    packages = Path(sys.argv[1])
+    packages = Path(sys.argv[1]).absolute()
     _libtorch.core()  # starts no thread
     _ = aoti.load, np.ma.MaskedArray, np.random.default_rng, np.testing.assert_allclose
     for line in iter(sys.stdin.readline, ""):
