@@ -49,8 +49,8 @@ VALUES: list[Any] = [
     "n", "n*n", "2*n + 1", "-n", "9**9**9", "n" + "+n" * 60, "(" * 90 + "n" + ")" * 90,
     "exit()", "\x1b[2J", "\ud800", "a" * 5000, [], {}, [[]], [None], {"": None}, ["n"] * 70,
     "builtins.tuple", "builtins.dict", "builtins.list", "collections.namedtuple",
-    "collections.deque", "os.system", "collections.defaultdict", '["a", "a"]', "[" * 2000, "null", "1" * 5000,
-    '"os.path"', "float32",
+    "collections.deque", "os.system", "collections.defaultdict", '["a", "a"]',
+    "[" * 2000, "null", "1" * 5000, '"os.path"', "float32",
 ]  # fmt: skip
 
 
