@@ -6,6 +6,7 @@ are what the archive says, and contents whose checksums were verified.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -77,12 +78,17 @@ class readable:  # noqa: N801  (a context manager, used like a function)
         traceback: TracebackType | None,
     ) -> None:
         # RuntimeError: features that zipfile does not have. OverflowError: sizes that no file has.
+        # TypeError: a file object that gives no bytes.
         damage = (
             *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
-            *(RuntimeError, ValueError, OverflowError),
+            *(RuntimeError, ValueError, OverflowError, TypeError),
         )
-        if isinstance(error, damage) and not isinstance(error, PackageError):
-            raise PackageError(f"{self._name} is damaged: {error}") from error
+        if isinstance(error, PackageError):
+            return
+        if isinstance(error, OSError):
+            raise PackageError(f"{self._name} cannot be read: {error!s:.200}") from error
+        if isinstance(error, damage):
+            raise PackageError(f"{self._name} is damaged: {error!s:.200}") from error
 
 
 class Zip:
@@ -107,13 +113,16 @@ class Zip:
 
     def __init__(self, file: BinaryIO, name: str, limits: Limits, *, owned: bool = False) -> None:
         self._file, self._name, self._owned = file, name, owned
-        self._size = file.seek(0, io.SEEK_END)
+        with readable(name):
+            self._size = file.seek(0, io.SEEK_END)
         try:
             with readable(name):
                 self._zip = zipfile.ZipFile(file)
         except PackageError as error:
-            file.seek(0)
-            if (what := _format(file.read(512))) is not None:
+            with readable(name):
+                file.seek(0)
+                what = _format(file.read(512))
+            if what is not None:
                 raise PackageError(f"{name} is not a .pt2 package: it is {what}") from error
             raise
         self.files = self._read(limits)
@@ -122,9 +131,19 @@ class Zip:
     def open(cls, path: Path, limits: Limits) -> Zip:
         """Open a file. It stays open: the path may be another package by the time it is read."""
         try:
-            file = path.open("rb")
+            file = _open(path)
         except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL
-            raise PackageNotFoundError(f"no package at {path}") from error
+            raise PackageNotFoundError(f"no package at {path!s:.200}") from error
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise PackageNotFoundError(f"no package at {path!s:.200}...") from error
+            if error.errno == errno.ENXIO:  # a socket
+                raise PackageError(
+                    f"{path} is not a .pt2 package: it is no regular file"
+                ) from error
+            if error.errno == errno.ELOOP:
+                raise PackageError(f"{path}: its symbolic links lead in a circle") from error
+            raise
         try:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise PackageError(f"{path} is not a .pt2 package: it is no regular file")
@@ -138,7 +157,7 @@ class Zip:
         entries = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         for info in entries:
             if refusal := _refusal(info, self._size):
-                raise PackageError(f"{self._name} holds {refusal}: {info.orig_filename!r}")
+                raise PackageError(f"{self._name} holds {refusal}: {info.orig_filename!r:.300}")
         files = {info.filename: info.file_size for info in entries}
         if len(files) < len(entries):
             raise PackageError(f"{self._name} holds two files of one name")
@@ -195,7 +214,13 @@ class Directory:
 
     def open_file(self, name: str) -> IO[bytes]:
         """Open one of the files, at its start."""
-        return (self._path / name).open("rb")
+        # It may have become something else since it was listed.
+        with readable(str(self._path)):
+            file = _open(self._path / name, getattr(os, "O_NOFOLLOW", 0))
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.close()
+                raise PackageError(f"{self._path} holds what is no regular file: {name!r}")
+            return file
 
     def digest(self) -> str:
         """SHA-256 of all names and contents together, in hex."""
@@ -220,14 +245,16 @@ def check_files(archive: str, files: dict[str, int], limits: Limits) -> None:
     for name in files:
         parts = name.split("/")
         if "\\" in name or "\0" in name or ":" in name or {"", ".", ".."} & set(parts):
-            raise PackageError(f"{archive} holds a file with a forbidden name: {name!r}")
+            raise PackageError(f"{archive} holds a file with a forbidden name: {name!r:.300}")
         if any(part.partition(".")[0].strip().lower() in _DEVICE_NAMES for part in parts):
-            raise PackageError(f"{archive} holds a file named like a device: {name!r}")
+            raise PackageError(f"{archive} holds a file named like a device: {name!r:.300}")
         if max(len(part.encode(errors="surrogateescape")) for part in parts) > _NAME_LIMIT:
-            raise PackageError(f"{archive} holds a file with a name that is too long: {name!r}")
+            raise PackageError(
+                f"{archive} holds a file with a name that is too long: {name!r:.300}"
+            )
         # On file systems that fold cases, the second would be written over the first.
         if folded.setdefault(name.casefold(), name) != name:
-            raise PackageError(f"{archive} holds two files of one name but for case: {name!r}")
+            raise PackageError(f"{archive} holds two files of one name but for case: {name!r:.300}")
 
 
 def _refusal(info: zipfile.ZipInfo, archive_size: int) -> str | None:
@@ -243,9 +270,15 @@ def _refusal(info: zipfile.ZipInfo, archive_size: int) -> str | None:
         return "an encrypted file"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"a file compressed in a way that aoti does not read ({info.compress_type})"
-    if not 0 <= info.header_offset < archive_size:
+    if not 0 <= info.header_offset < archive_size - info.compress_size:
         return "a file that lies outside of it"
     return None
+
+
+def _open(path: Path, flags: int = 0) -> BinaryIO:
+    """Open a file for reading, without waiting for a writer where it is a named pipe."""
+    flags |= getattr(os, "O_NONBLOCK", 0)
+    return open(path, "rb", opener=lambda name, usual: os.open(name, usual | flags))
 
 
 def _format(head: bytes) -> str | None:

@@ -94,12 +94,11 @@ class Checker:
             A size is out of a range that is not certain. The core then forgets the ranges.
         """
         path = self._path(index)
-        if not self._known:
-            return TensorSpec("", None, None).conform(values[index], path)
-        array = self._inputs[index].conform(values[index], path)
-        arrays: list[Any] = [*values[:index], array]
-        self._bind(arrays)
-        return array
+        spec = self._inputs[index] if self._known else TensorSpec("", None, None)
+        if self._known:
+            arrays: list[Any] = [*values[:index], spec.check(values[index], path)]
+            self._bind(arrays)
+        return spec.conform(values[index], path)
 
     def refuse_values(self, index: int, arrays: Sequence[NDArray[Any]]) -> None:
         """Raise an InputError for ``arrays[index]``, whose values the core found out of range."""

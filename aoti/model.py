@@ -158,19 +158,14 @@ def load(
         require(preflight.check_machine(metadata, wanted))
         target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, device_index)
         signature = package.signature(name)
-        if signature.inputs is None:
-            warnings.warn(
-                f"{package.name} does not tell what it takes (its generated C++ was stripped): "
-                "what is passed cannot be checked, and a wrong array is undefined behaviour; "
-                "packages that aoti.export wrote do",
-                stacklevel=2,
-            )
         core = _libtorch.core()
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
         as_zip = _libtorch.core_minor() < (2, 13)
         extraction = extract(package, name, as_zip=as_zip, shared=cache, verified=verified)
         try:
             _check_code(package, name, core, extraction, shared=cache)
+            if signature.inputs is None:
+                _warn_unchecked(package)
         except BaseException:
             extraction.release()
             raise
@@ -413,6 +408,15 @@ class AOTIModel:
         if self.inputs is not None:
             takes = ", ".join(f"{spec.name}: {spec}" for spec in self.inputs) or "no inputs"
         return f"<aoti.AOTIModel {self.model_name!r} of {self.path} on {self.device}: {takes}>"
+
+
+def _warn_unchecked(package: Package) -> None:
+    warnings.warn(
+        f"{package.name} does not tell what it takes (its generated C++ was stripped): what is "
+        "passed cannot be checked, and a wrong array is undefined behaviour; packages that "
+        "aoti.export wrote do",
+        stacklevel=3,
+    )
 
 
 def _check_code(

@@ -76,12 +76,16 @@ class Package:
         self.path = Path(source) if isinstance(source, str | os.PathLike) else None
         if self.path is not None:
             self.name = str(self.path)
-            is_directory = self.path.is_dir()
+            is_directory = os.path.isdir(self.path)  # noqa: PTH112  (no error for any path)
             kind = Directory if is_directory else Zip.open
             self._archive: Zip | Directory = kind(self.path, limits)
         elif isinstance(source, bytes | bytearray | memoryview):
             self.name = f"<{len(source)} bytes>"
-            self._archive = Zip(io.BytesIO(source), self.name, limits, owned=True)
+            try:
+                content = io.BytesIO(source)
+            except BufferError as error:
+                raise PackageError(f"{self.name}: a view with steps holds no package") from error
+            self._archive = Zip(content, self.name, limits, owned=True)
         else:
             self.name = f"<{getattr(source, 'name', type(source).__name__)}>"
             self._archive = Zip(_seekable(source, self.name), self.name, limits)
@@ -287,8 +291,9 @@ class Package:
             raise PackageError(f"{self.name} holds two files of one name: {source!r}")
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._archive.open_file(source) as reader, path.open("xb") as writer:
-            with readable(self.name):
-                shutil.copyfileobj(reader, writer, 1 << 20)
+            # What cannot be read and what cannot be written are different errors.
+            for block in iter(lambda: self._block(reader), b""):
+                writer.write(block)
             if writer.tell() != self.files[source]:
                 raise PackageError(
                     f"{self.name} is damaged: {source} has {writer.tell()} bytes, "
@@ -296,6 +301,10 @@ class Package:
                 )
         if path.suffix == ".so":
             forbid_executable_stack(path)
+
+    def _block(self, reader: IO[bytes]) -> bytes:
+        with readable(self.name):
+            return reader.read(1 << 20)
 
     def _model_entries(self) -> dict[str, list[str]]:
         entries: dict[str, list[str]] = {}
@@ -363,6 +372,8 @@ def _seekable(file: object, name: str) -> BinaryIO:
         )
     if isinstance(file, io.TextIOBase):
         raise PackageError(f"{name} was opened as text; open it with mode 'rb'")
+    if getattr(file, "closed", False):
+        raise PackageError(f"{name} is closed; open it with mode 'rb'")
     seekable = getattr(file, "seekable", None)
     if seekable is None or not seekable():
         raise PackageError(f"{name} cannot be sought in; pass what its read() gives")

@@ -9,6 +9,7 @@ import json
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from keyword import iskeyword
 from operator import itemgetter
@@ -129,20 +130,21 @@ class _Node:
 
     def open(self, value: Any) -> Iterable[object]:
         """Give the children of `value` in the exported order, or refuse it."""
-        items: Iterable[object] = value
-        if isinstance(value, self.base) and len(value) == len(self.keys):
+        if issubclass(type(value), self.base):
             if self.kind == "dict":
-                try:
-                    # A subclass may invent or even insert what it lacks: defaultdict does.
-                    return self.pick(value if type(value) is dict else dict(value))
-                except KeyError:
-                    pass
+                # A subclass may invent or even insert what it lacks: defaultdict does.
+                pairs = value if type(value) is dict else _plain(value)
+                if len(pairs) == len(self.keys):
+                    with suppress(KeyError):
+                        return self.pick(pairs)
             elif self.kind == "namedtuple":
+                items: tuple[object, ...] = tuple.__getitem__(value, slice(None))
                 fields = getattr(value, "_fields", None)
-                if fields == self.keys or (isinstance(fields, tuple) and type(self.keys) is range):
+                known = fields == self.keys or type(self.keys) is range
+                if len(items) == len(self.keys) and isinstance(fields, tuple) and known:
                     return items
-            elif type(value) is self.base:
-                return items
+            elif type(value) is self.base and len(value) == len(self.keys):
+                return value  # type: ignore[no-any-return]
         raise _misfit(self, value)
 
 
@@ -388,8 +390,8 @@ def _wrong_call(
 def _misfit(node: _Node, value: object) -> InputError:
     """Word why a value is not the container that was exported."""
     expected = f"{node.path}: expected {_container(node.kind, node.keys)}"
-    if node.kind == "dict" and isinstance(value, dict):
-        missing, unexpected, suggestion = _compare(node.keys, value)
+    if node.kind == "dict" and issubclass(type(value), dict):
+        missing, unexpected, suggestion = _compare(node.keys, _plain(value))
         reasons = [f"{_short(key)} is missing" for key in missing]
         reasons += [f"{_short(key)} is unexpected" for key in unexpected]
         return InputError(f"{expected}; {', '.join(reasons[:_MAX_SHOWN])}{suggestion}")
@@ -428,12 +430,18 @@ def _container(kind: str, keys: Sequence[object]) -> str:
     return f"a {kind} with {'keys' if kind == 'dict' else 'fields'} {_listed(keys)}"
 
 
-def _described(value: object) -> str:
-    name = type(value).__name__
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return _container(f"namedtuple {name}", value._fields)
-    if isinstance(value, tuple | list | deque):
-        return _container(name, range(len(value)))
-    if isinstance(value, dict):
-        return _container("dict", tuple(value))
+def _plain(value: Any) -> dict[Any, object]:
+    """What a dict holds, whatever its subclass says that it does."""
+    return dict(dict.items(value))
+
+
+def _described(value: Any) -> str:
+    name, kind = type(value).__name__, type(value)
+    if issubclass(kind, tuple) and isinstance(fields := getattr(kind, "_fields", None), tuple):
+        return _container(f"namedtuple {name}", fields)
+    for base in (tuple, list, deque):
+        if issubclass(kind, base):
+            return _container(name, range(base.__len__(value)))
+    if issubclass(kind, dict):
+        return _container("dict", tuple(_plain(value)))
     return "None" if value is None else f"an object of type {name}"

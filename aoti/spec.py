@@ -90,7 +90,10 @@ class ConstantSpec:
             Naming `path`, both values and what to do.
         """
         # True == 1 == 1.0, but a model computes otherwise with each. NaN is not equal to itself.
-        if type(value) is type(self.value) and repr(value) == repr(self.value):
+        # An int of more than 4300 digits has no repr.
+        if type(value) is type(self.value) and (
+            value == self.value if type(value) is int else repr(value) == repr(self.value)
+        ):
             return
         advice = "the value was compiled in: pass the same, or export the model again with yours"
         kind = InputError if type(value) is type(self.value) else InputTypeError
@@ -198,8 +201,8 @@ class TensorSpec:
                 expected *= max(size, 1)
         return True
 
-    def conform(self, value: object, path: str) -> NDArray[np.generic]:
-        """An array with the value of `value` that the model can read, copied if it has to be.
+    def check(self, value: object, path: str) -> NDArray[np.generic]:
+        """The array that `value` is, without its subclass.
 
         Parameters
         ----------
@@ -217,18 +220,19 @@ class TensorSpec:
         """
         import numpy as np
 
-        if isinstance(value, np.generic):
+        # By its type: an object may say anything of its __class__.
+        if issubclass(type(value), np.generic):
             value = np.asarray(value)
-        if not isinstance(value, np.ndarray):
+        if not issubclass(type(value), np.ndarray):
             raise InputTypeError(
                 f"{path}: expected a numpy array, {self}; got {type(value).__name__}. "
                 f"{_conversion(value, self.dtype)}"
             )
-        if not value.ctypes.data and value.size:
-            raise InputError(f"{path}: the array's data pointer is null; it has no memory to read")
-        if isinstance(value, np.ma.MaskedArray):
+        if issubclass(type(value), np.ma.MaskedArray):
             raise InputTypeError(f"{path}: models know no masks; pass the array's .filled(...)")
         value = np.asarray(value)  # without a subclass, which may mean something else by its data
+        if not value.ctypes.data and value.size:
+            raise InputError(f"{path}: the array's data pointer is null; it has no memory to read")
         got = f"{value.dtype.name} {_shape_text(value.shape)}"
         if value.dtype.name not in DTYPES:
             raise InputTypeError(
@@ -249,8 +253,31 @@ class TensorSpec:
                         f"{path}: expected {self}, got {got}: "
                         f"dimension {dim} must be {wanted}, not {size}"
                     )
-        laid_out = self._laid_out(value, path)
-        if self.mutated and not (value.flags.writeable and np.shares_memory(value, laid_out)):
+        return value
+
+    def conform(self, value: object, path: str) -> NDArray[np.generic]:
+        """An array with the value of `value` that the model can read, copied if it has to be.
+
+        Check the dynamic sizes before this: a view may claim any number of elements over a few
+        bytes of memory, and the copy has them all.
+
+        Parameters
+        ----------
+        value : object
+            What came.
+        path : str
+            Its place in the call, for messages.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            As `check`; or the model writes into the input, and would write into the copy.
+        """
+        import numpy as np
+
+        array = self.check(value, path)
+        laid_out = self._laid_out(array, path)
+        if self.mutated and not (array.flags.writeable and np.shares_memory(array, laid_out)):
             raise InputError(
                 f"{path}: the model writes into this input; pass an array that it can write to: "
                 f"{self}, writeable, with strides of {', '.join(self.strides)} elements"
@@ -288,13 +315,16 @@ def _shape_text(shape: Sequence[int | Dim]) -> str:
 
 
 def _brief(value: object) -> str:
-    text = (
-        repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
-    )
+    text = type(value).__name__
+    if type(value) is int and value.bit_length() > 400:
+        return f"an int of {value.bit_length()} bits"  # Python refuses to print the longest
+    if type(value) in (bool, int, float, str, type(None)):
+        text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _conversion(value: object, dtype: str | None) -> str:
-    if hasattr(value, "numpy") and hasattr(value, "__dlpack__"):
+    # Of its type: what an instance answers may be an error.
+    if hasattr(type(value), "numpy") and hasattr(type(value), "__dlpack__"):
         return "Pass its .numpy()"
     return f"Pass np.asarray(..., {dtype or 'dtype'!r})"

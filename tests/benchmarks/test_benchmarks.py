@@ -29,3 +29,14 @@ def test_a_benchmark_runs(packages, tmp_path, rows, script, options, figure):
         [*command, "--json", *options], env=environment, capture_output=True, check=True
     ).stdout
     assert json.loads(out)[figure]
+
+
+def test_the_benchmark_of_the_checks_runs(packages):
+    command = [sys.executable, HERE / "checks.py", packages / "mlp.pt2", packages / "dtypes.pt2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    out = subprocess.run(
+        [*command, "--rounds", "2", "--json"], env=environment, capture_output=True, check=True
+    ).stdout
+    figures = json.loads(out)
+    assert (figures["one"]["inputs"], figures["many"]["inputs"]) == (1, 14)
+    assert figures["one"]["checked"] > 0

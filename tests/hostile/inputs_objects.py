@@ -1,0 +1,200 @@
+"""What is no array, what claims to be one, and arrays of other libraries."""
+
+from __future__ import annotations
+
+import array
+import collections
+import pathlib
+from typing import Any
+
+import numpy as np
+from runner import Input, bad, right
+
+from aoti import InputError, InputTypeError
+
+
+class Raising:
+    """Looks like an array to whoever asks for one, and raises for every question."""
+
+    def __init__(self, error: type[BaseException] = RuntimeError) -> None:
+        self._error = error
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise self._error("no array today")
+
+    __len__ = __iter__ = __getitem__ = __float__ = __index__ = __array__  # type: ignore[assignment]
+    __repr__ = __str__ = __eq__ = __hash__ = __bool__ = __array__  # type: ignore[assignment]
+    __dlpack__ = __array__
+
+
+class RaisingClass:
+    """Says nothing of what it is."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no class today")
+
+
+class NotAnArray:
+    """Says that it is an array."""
+
+    __class__ = np.ndarray  # type: ignore[assignment]
+
+
+class Interface:
+    """An `__array_interface__` that is not true."""
+
+    def __init__(self, **changes: Any) -> None:
+        keep = np.ones((3, 10), np.float32)
+        self.kept = keep
+        self.__array_interface__ = {**keep.__array_interface__, **changes}
+
+
+class Sub(np.ndarray):
+    """A subclass that lies about all that Python can ask."""
+
+    @property
+    def shape(self) -> Any:
+        return (3, 10)
+
+    @property
+    def dtype(self) -> Any:
+        return np.dtype("f4")
+
+    @property
+    def ndim(self) -> Any:
+        return 2
+
+    def __array_finalize__(self, _: Any) -> None:
+        pass
+
+
+class RaisingSub(np.ndarray):
+    """A subclass that raises for all that Python can ask."""
+
+    @property
+    def shape(self) -> Any:
+        raise RuntimeError("no shape today")
+
+    dtype = ctypes = flags = ndim = size = shape  # type: ignore[assignment]
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("no array today")
+
+
+def passing(make: Any) -> Any:
+    """A call with what `make` gives for the good array."""
+    return lambda m, g: m(make(g.x))
+
+
+def tensor(make: Any) -> Any:
+    """The same with a torch tensor; torch comes after aoti into the process."""
+
+    def call(m: Any, g: Any) -> Any:
+        import torch
+
+        return m(make(torch, torch.from_numpy(g.x.copy())))
+
+    return call
+
+
+def freed(torch: Any, x: Any) -> Any:
+    """A tensor whose storage is gone."""
+    x = x.clone()
+    x.untyped_storage().resize_(0)
+    return x
+
+
+def generator(x: Any) -> Any:
+    yield from x
+
+
+WANTED = "args[0] (x): expected a numpy array, float32 (batch, 10)"
+
+PLAIN = (
+    bad("None", "mlp", passing(lambda x: None), InputTypeError, WANTED, "got NoneType"),
+    bad("an int", "mlp", passing(lambda x: 1), InputTypeError, WANTED, "got int"),
+    bad("a float", "mlp", passing(lambda x: 1.0), InputTypeError, WANTED, "got float"),
+    bad("a bool", "mlp", passing(lambda x: True), InputTypeError, WANTED, "got bool"),
+    bad("a complex", "mlp", passing(lambda x: 1j), InputTypeError, WANTED, "got complex"),
+    bad("a huge int", "mlp", passing(lambda x: 1 << 10_000), InputTypeError, WANTED, "got int"),
+    bad("text", "mlp", passing(lambda x: "rows"), InputTypeError, WANTED, "got str"),
+    bad("bytes", "mlp", passing(lambda x: x.tobytes()), InputTypeError, WANTED, "got bytes"),
+    bad("a bytearray", "mlp", passing(lambda x: bytearray(120)), InputTypeError, "got bytearray"),
+    bad("nested lists", "mlp", passing(lambda x: x.tolist()), InputTypeError,
+        "args[0]: expected one array, got a list of 3"),
+    bad("a list of arrays", "mlp", passing(lambda x: [x]), InputTypeError, "got a list of 1"),
+    bad("an empty list", "mlp", passing(lambda x: []), InputTypeError, "got a list of 0"),
+    bad("a tuple of arrays", "mlp", passing(lambda x: tuple(x)), InputTypeError, "tuple of 3"),
+    bad("a dict", "mlp", passing(lambda x: {"x": x}), InputTypeError, "got a dict with keys 'x'"),
+    bad("a set", "mlp", passing(lambda x: {1}), InputTypeError, WANTED, "got set"),
+    bad("a deque", "mlp", passing(collections.deque), InputTypeError, "got a deque of 3"),
+    bad("a range", "mlp", passing(lambda x: range(10)), InputTypeError, WANTED, "got range"),
+    bad("a generator", "mlp", passing(generator), InputTypeError, WANTED, "got generator"),
+    bad("an iterator", "mlp", passing(iter), InputTypeError, WANTED, "got iterator"),
+    bad("a slice", "mlp", passing(lambda x: slice(3)), InputTypeError, WANTED, "got slice"),
+    bad("Ellipsis", "mlp", passing(lambda x: ...), InputTypeError, WANTED, "got ellipsis"),
+    bad("a path", "mlp", passing(lambda x: pathlib.Path("x.npy")), InputTypeError, "PosixPath"),
+    bad("a function", "mlp", passing(lambda x: print), InputTypeError, WANTED, "got builtin"),
+    bad("the type of arrays", "mlp", passing(lambda x: np.ndarray), InputTypeError, "got type"),
+    bad("the model itself", "mlp", lambda m, g: m(m), InputTypeError, WANTED, "got AOTIModel"),
+    bad("a dtype", "mlp", passing(lambda x: x.dtype), InputTypeError, WANTED, "got Float32DType"),
+    bad("numpy's flat iterator", "mlp", passing(lambda x: x.flat), InputTypeError, "flatiter"),
+    bad("a memoryview", "mlp", passing(lambda x: memoryview(x.copy())), InputTypeError,
+        WANTED, "got memoryview", "np.asarray(..., 'float32')"),
+    bad("an array.array", "mlp", passing(lambda x: array.array("f", x.ravel())), InputTypeError,
+        WANTED, "got array", "np.asarray(..., 'float32')"),
+    bad("a numpy scalar", "mlp", passing(lambda x: x[0, 0]), InputError, "expected 2 dimensions"),
+    bad("a numpy void", "mlp", passing(lambda x: np.void(b"abcd")), InputTypeError, "no dtype for"),
+    bad("masked", "mlp", passing(lambda x: np.ma.masked_array(x, x > 0)), InputTypeError,
+        "args[0] (x)", "no masks", ".filled("),
+    bad("masked without a mask", "mlp", passing(np.ma.masked_array), InputTypeError, ".filled("),
+    bad("the masked constant", "mlp", passing(lambda x: np.ma.masked), InputTypeError, ".filled("),
+)  # fmt: skip
+
+LIARS = (
+    bad("raises for every question", "mlp", passing(lambda x: Raising()), InputTypeError,
+        "got Raising"),
+    bad("raises KeyError", "mlp", passing(lambda x: Raising(KeyError)), InputTypeError, "Raising"),
+    bad("raises MemoryError", "mlp", passing(lambda x: Raising(MemoryError)), InputTypeError,
+        "got Raising"),
+    bad("raises for its class", "mlp", passing(lambda x: RaisingClass()), InputTypeError,
+        "got RaisingClass"),
+    bad("says it is an array", "mlp", passing(lambda x: NotAnArray()), InputTypeError,
+        "got NotAnArray"),
+    bad("a true interface", "mlp", passing(lambda x: Interface()), InputTypeError,
+        "got Interface", "np.asarray(..., "),
+    bad("an interface to nowhere", "mlp", passing(lambda x: Interface(data=(64, False))),
+        InputTypeError, "got Interface"),
+    bad("an interface without end", "mlp", passing(lambda x: Interface(shape=(1 << 40, 10))),
+        InputTypeError, "got Interface"),
+    bad("an interface that is none", "mlp", passing(lambda x: Interface(typestr=None)),
+        InputTypeError, "got Interface"),
+    bad("a subclass that lies about shape and dtype", "mlp",
+        passing(lambda x: np.zeros(7, "i8").view(Sub)), InputTypeError, "got int64 (7,)"),
+    bad("a subclass that raises", "mlp", passing(lambda x: np.zeros(7, "i8").view(RaisingSub)),
+        InputTypeError, "got int64 (7,)"),
+    right("a subclass that raises but is right", "mlp", passing(lambda x: x.view(RaisingSub))),
+    right("a subclass that lies but is right", "mlp", passing(lambda x: x.view(Sub))),
+    right("a matrix", "mlp", passing(lambda x: x.view(np.matrix))),
+    right("a record array", "mlp", passing(lambda x: x.view(np.recarray))),
+    right("a chararray of nothing but a view back", "mlp",
+          passing(lambda x: x.view("S4").view(np.float32))),
+)  # fmt: skip
+
+# Importing torch takes two seconds of each of these processes.
+TORCH = (
+    bad("a torch tensor", "mlp", tensor(lambda t, x: x), InputTypeError,
+        WANTED, "got Tensor", "Pass its .numpy()"),
+    bad("a meta tensor", "mlp", tensor(lambda t, x: x.to("meta")), InputTypeError, "got Tensor"),
+    bad("a tensor whose storage was freed", "mlp", tensor(freed), InputTypeError, "got Tensor"),
+    bad("a parameter", "mlp", tensor(lambda t, x: t.nn.Parameter(x)), InputTypeError,
+        "got Parameter"),
+    bad("a sparse tensor", "mlp", tensor(lambda t, x: x.to_sparse()), InputTypeError, "Tensor"),
+    bad("a conjugated tensor's numpy", "mlp",
+        tensor(lambda t, x: t.complex(x, x).conj().resolve_conj().numpy()), InputTypeError,
+        "got complex64"),
+    right("a tensor's numpy", "mlp", tensor(lambda t, x: x.t().contiguous().t().numpy())),
+)  # fmt: skip
+
+ROWS: tuple[Input, ...] = (*PLAIN, *LIARS, *TORCH)
