@@ -61,9 +61,9 @@ inline Failure find_out_of_range(
   return guarded([&]() -> Failure {
     for (std::size_t i = 0; i < specs.size(); ++i) {
       if (specs[i].bounded && !detail::all_within(
-              inputs[i],
-              detail::value(specs[i].low, symbols),
-              detail::value(specs[i].high, symbols))) {
+                                  inputs[i],
+                                  detail::value(specs[i].low, symbols),
+                                  detail::value(specs[i].high, symbols))) {
         index = static_cast<int64_t>(i);
         break;
       }

@@ -176,12 +176,13 @@ def resident() -> int:
 
 
 def kept() -> dict[str, Any]:
-    """What may not become more: open descriptors, and files where packages are extracted to."""
+    """What may not become more: open descriptors, and files where packages are extracted to.
+
+    But for the index: the digest of a file that has been the same for two seconds is kept.
+    """
     places = Path(tempfile.gettempdir()), Path(os.environ["AOTI_CACHE_DIR"])
-    return {
-        "descriptors": descriptors(),
-        "files": sorted(str(path) for place in places for path in place.rglob("*")),
-    }
+    files = (path for place in places for path in place.rglob("*") if "index" not in path.parts)
+    return {"descriptors": descriptors(), "files": sorted(map(str, files))}
 
 
 def descriptors() -> list[str]:
