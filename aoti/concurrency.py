@@ -189,37 +189,28 @@ async def result_of(future: Future[Any], timeout: float | None) -> Any:
     import asyncio
 
     loop = asyncio.get_running_loop()
-    waiter = loop.create_future()
+    in_time = loop.create_future()
 
-    def settle() -> None:
-        if waiter.done():
-            return
-        if future.cancelled():
-            waiter.cancel()
-        elif (error := future.exception()) is not None:
-            waiter.set_exception(error)
-        else:
-            waiter.set_result(future.result())
+    def settle(answer: bool) -> None:
+        if not in_time.done():
+            in_time.set_result(answer)
 
     def deliver(_: Future[Any]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
-            loop.call_soon_threadsafe(settle)
+            loop.call_soon_threadsafe(settle, True)
 
-    def expire() -> None:
-        if not waiter.done():
-            left = "it was withdrawn" if future.cancel() else "it ends in the background"
-            waiter.set_exception(RunTimeoutError(f"the run took more than {timeout} s; {left}"))
-
-    timer = None if timeout is None else loop.call_later(timeout, expire)
+    timer = None if timeout is None else loop.call_later(timeout, settle, False)
     future.add_done_callback(deliver)
     try:
-        return await waiter
+        if await in_time:
+            return future.result()
+        left = "it was withdrawn" if future.cancel() else "it ends in the background"
+        raise RunTimeoutError(f"the run took more than {timeout} s; {left}")
     finally:
         if timer is not None:
             timer.cancel()
         future.cancel()
-        if waiter.done() and not waiter.cancelled():
-            waiter.exception()  # seen, even if a cancellation came in between
+        del future  # or it and its error would keep each other alive, by this frame
 
 
 def _outcome(call: Callable[[Leaves], Any], leaves: Leaves) -> tuple[Any, BaseException | None]:
