@@ -130,8 +130,9 @@ cdef int _raise(const Failure& failure) except -1:
         raise ModelClosedError("the model was closed")
     if failure.fault == Fault.kRunLost:
         raise ExecutionError(
-            "the model was running in another thread when this process was forked, and cannot be "
-            "used here: load it again in this process, or start processes by spawn or forkserver")
+            "this process was forked while a model ran in another thread, whose locks nobody lets "
+            "go of here: no model can run in it; start processes by spawn or forkserver, or fork "
+            "when nothing runs")
     if failure.fault == Fault.kThreadsLost:
         raise ExecutionError(
             "this process was forked after a model had run, and this OpenMP cannot start its "

@@ -123,11 +123,13 @@ def load(
     each: ``torch.set_num_threads`` in the main thread, or ``omp_set_num_threads``, say nothing to
     the others. `intra_op_threads` holds in all of them, for the length of a run.
 
-    A child process made by `os.fork` can load and run models like its parent. The fork waits for a
-    load that is under way. Threads of OpenMP do not survive it, so the forking thread's are
-    dismissed before, and made anew when they are next needed. Where OpenMP cannot do that (GCC's
-    before version 9), a run in the child's main thread raises ExecutionError if the parent had run
-    models in it. Start processes by ``spawn`` or ``forkserver`` where you can.
+    A child process made by `os.fork` can load and run models, and go on with its parent's, if
+    nothing runs at the fork. A run in another thread may hold locks that nobody lets go of in the
+    child, so after that every run in the child raises ExecutionError. The fork waits for a load
+    that is under way. OpenMP's threads do not survive it, so the forking thread's are dismissed
+    before, and made anew when they are next needed. Where OpenMP cannot do that (GCC's before
+    version 9), a run in the child's main thread raises ExecutionError if the parent had run models
+    in it. Start processes by ``spawn`` or ``forkserver`` where you can.
     """
     num_runners, device_index = operator.index(num_runners), operator.index(device_index)
     if num_runners < 1:

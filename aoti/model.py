@@ -81,9 +81,9 @@ class AOTIModel:
     package from there, and refuses another one. Models that were loaded from their content cannot
     be pickled, and none can be copied: threads may share it.
 
-    A child process made by `os.fork` can go on with the models that were idle at the fork, and load
-    others. One that was running in another thread then raises ExecutionError in the child, and what
-    was queued stays with the parent.
+    A child process made by `os.fork` can go on with its parent's models, unless one was running in
+    another thread at the fork: then every run in the child raises ExecutionError. What was queued
+    stays with the parent. See `aoti.load`.
     """
 
     def __init__(

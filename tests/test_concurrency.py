@@ -513,7 +513,7 @@ def test_the_callers_number_of_threads_is_left_as_it_was(packages, rows):
 
     with aoti.load(packages / "stock_lookup.pt2", intra_op_threads=5) as model:
         libgomp = ctypes.CDLL("libgomp.so.1")
-        for index in (np.array([1, 2]), np.array([1, 99])):
+        for index in (np.array([1, 2]), np.array([1, 99])):  # noqa: B007
             thread = threading.Thread(target=work)
             thread.start()
             thread.join()
@@ -566,6 +566,6 @@ def test_a_pickle_loads_the_same_package_in_the_same_way(packages, rows, tmp_pat
 
 
 def test_a_model_without_a_file_is_not_pickled(packages):
-    with aoti.load((packages / "mlp.pt2").read_bytes()) as model:
-        with pytest.raises(TypeError, match="loaded from its content"):
-            pickle.dumps(model)
+    content = (packages / "mlp.pt2").read_bytes()
+    with aoti.load(content) as model, pytest.raises(TypeError, match="loaded from its content"):
+        pickle.dumps(model)

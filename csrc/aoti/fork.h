@@ -30,6 +30,7 @@ inline bool& dismissed() noexcept {
 
 inline void before_fork() noexcept {
   dismissed() = Team::mine().dismiss();
+  EndingThreads::all().hold();
   construction_mutex().lock();
   Permits::hold_all();
 }
@@ -37,11 +38,13 @@ inline void before_fork() noexcept {
 inline void after_fork_in_parent() noexcept {
   Permits::let_go_of_all();
   construction_mutex().unlock();
+  EndingThreads::all().let_go();
 }
 
 inline void after_fork_in_child() noexcept {
   Permits::inherit_all();
   construction_mutex().unlock();
+  EndingThreads::all().inherit();
   Team::mine().lost = !dismissed();
 }
 

@@ -16,7 +16,7 @@ enum class Grant : int {
   kGranted = 0,
   kBusy,    // none came back in time
   kClosed,  // the model was closed
-  kLost,    // this process was forked while the model ran
+  kLost,    // this process was forked while a model ran
 };
 
 // pthread calls rather than std::condition_variable, whose wait() needs GLIBCXX_3.4.30 when built
@@ -51,7 +51,7 @@ class Permits {
   Grant acquire() noexcept {
     constexpr long kPatience = 50'000'000;  // nanoseconds
     pthread_mutex_lock(&mutex_);
-    if (free_ == 0 && !closed_ && !lost_) {
+    if (free_ == 0 && !closed_ && !forked_in_run()) {
       timespec until;
       clock_gettime(CLOCK_MONOTONIC, &until);
       until.tv_nsec += kPatience;
@@ -63,10 +63,10 @@ class Permits {
              pthread_cond_timedwait(&changed_, &mutex_, &until) != ETIMEDOUT) {
       }
     }
-    const Grant grant = closed_      ? Grant::kClosed
-                        : lost_      ? Grant::kLost
-                        : free_ == 0 ? Grant::kBusy
-                                     : Grant::kGranted;
+    const Grant grant = closed_           ? Grant::kClosed
+                        : forked_in_run() ? Grant::kLost
+                        : free_ == 0      ? Grant::kBusy
+                                          : Grant::kGranted;
     free_ -= grant == Grant::kGranted ? 1 : 0;
     pthread_mutex_unlock(&mutex_);
     return grant;
@@ -116,9 +116,12 @@ class Permits {
   }
 
   // In the child. Those who waited in the parent are not there, but still counted by the condition.
+  // Those who ran may have held locks of libtorch, or of what it is linked to (MKL's allocator has
+  // some): nothing can run here any more without the danger of waiting for them forever.
   static void inherit_all() noexcept {
     for (Permits* each = first(); each != nullptr; each = each->next_) {
       each->lost_ = each->free_ != each->total_;
+      forked_in_run() = forked_in_run() || each->lost_;
       each->make_condition();
     }
     let_go_of_all();
@@ -136,6 +139,10 @@ class Permits {
   static pthread_mutex_t& registry() noexcept {
     static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     return mutex;
+  }
+  static bool& forked_in_run() noexcept {  // written where there is one thread only
+    static bool value = false;
+    return value;
   }
   static Permits*& first() noexcept {
     static Permits* permits = nullptr;
