@@ -139,9 +139,6 @@ class RunQueue:
             future, leaves = item
             if future.set_running_or_notify_cancel():
                 result, error = _outcome(self._call, leaves)
-                # What is kept alive by now is the result: nothing of it must stay until the next
-                # run comes.
-                del item, leaves
                 self._count_ended()
                 if error is None:
                     future.set_result(result)
@@ -149,9 +146,8 @@ class RunQueue:
                     future.set_exception(error)
                 del result, error
             else:
-                del item, leaves
                 self._count_ended()
-            del future
+            del item, future, leaves  # nothing is kept alive until the next run comes
 
     def _next(self) -> tuple[Future[Any], Leaves] | None:
         with self._changed:

@@ -83,15 +83,17 @@ async def asynchronous(index, order):
     except (asyncio.CancelledError, TimeoutError):
         assert fate < 2
 
-KINDS = [plain, wrong_input, failing, submitted, failing_in_background, cancelled]
+# A failing run takes libtorch 6 ms: it looks up the names in its backtrace.
+KINDS = [plain, wrong_input, submitted, cancelled, failing, failing_in_background]
+WEIGHTS = [30, 20, 30, 18, 1, 1]
 
 def work(seed, calls):
     order = random.Random(seed)
     loop = asyncio.new_event_loop()
     try:
         for n in range(calls):
-            index = np.array([order.randrange(5) for _ in range(1 + n % 3)])
-            kind = order.choice(KINDS)
+            index = np.array([order.randrange(5) for _ in range(2 + n % 3)])
+            (kind,) = order.choices(KINDS, WEIGHTS)
             try:
                 if order.random() < 0.15:
                     loop.run_until_complete(asynchronous(index, order))
