@@ -37,7 +37,8 @@ if _TYPE_CHECKING:
     from aoti.archive import Limits
     from aoti.device import Device, DeviceInfo, devices
     from aoti.exporting import export as export
-    from aoti.model import AOTIModel, InferenceResult, load
+    from aoti.loading import load
+    from aoti.model import AOTIModel, InferenceResult
     from aoti.package import Package, load_metadata_from_package
     from aoti.signature import Signature
     from aoti.spec import ConstantSpec, Dim, TensorSpec
@@ -94,7 +95,7 @@ _HOMES = {
     "build_info": "_libtorch",
     "devices": "device",
     "export": "exporting",
-    "load": "model",
+    "load": "loading",
     "load_metadata_from_package": "package",
 }
 

@@ -6,6 +6,7 @@ of the modules above (aoti.model first of all). Each function converts, runs one
 GIL, and converts; C++ exceptions end in csrc/aoti and become Python ones in `_raise` alone.
 """
 
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_INCREF
 from cython.operator cimport dereference as deref
 from libc.stdint cimport int64_t
@@ -127,6 +128,16 @@ cdef int _raise(const Failure& failure) except -1:
     """Raise what csrc/aoti caught. The one place where C++ exceptions become Python ones."""
     if failure.fault == Fault.kClosed:
         raise ModelClosedError("the model was closed")
+    if failure.fault == Fault.kRunLost:
+        raise ExecutionError(
+            "this process was forked while a model ran in another thread, whose locks nobody lets "
+            "go of here: no model can run in it; start processes by spawn or forkserver, or fork "
+            "when nothing runs")
+    if failure.fault == Fault.kThreadsLost:
+        raise ExecutionError(
+            "this process was forked after a model had run, and this OpenMP cannot start its "
+            "threads anew: start processes by spawn or forkserver, or run the model in a thread "
+            "that is started after the fork")
     if failure.fault == Fault.kMemory:
         raise MemoryError("out of memory in libtorch")
     message = failure.message.decode("utf-8", "replace").strip()
@@ -225,6 +236,8 @@ cdef class Loader:
         How many runs may go on at once.
     device_index : int
         Which device of the package's kind; -1 is the CPU or the current device.
+    threads : int
+        How many OpenMP threads a run may use; 0 leaves that to OpenMP.
     inputs : sequence of tuple, or None
         Per input `(dtype, sizes, order, strides, mutated, values)`: dtype by name; per dimension
         its size, or `(n, scale, offset)` for `scale * symbol n + offset`; the dimensions from the
@@ -254,6 +267,7 @@ cdef class Loader:
     Notes
     -----
     All methods may be called from any thread. Construction, runs and `close` release the GIL.
+    While a run waits for its turn, signals are handled.
     """
 
     cdef unique_ptr[_cxx.AOTIModelPackageLoader] loader
@@ -265,6 +279,7 @@ cdef class Loader:
     cdef bint ranges_hold
     cdef bint validate
     cdef bint bounded
+    cdef int threads
     cdef object repair
     cdef object refuse_values
     cdef readonly list call_spec
@@ -278,6 +293,7 @@ cdef class Loader:
         bint single_threaded,
         size_t num_runners,
         int device_index,
+        int threads,
         inputs: Sequence[tuple[Any, Any, Any, Any, bool, Any]] | None,
         ranges: Sequence[tuple[int | None, int | None]],
         bint ranges_hold,
@@ -291,7 +307,7 @@ cdef class Loader:
         cdef string name_ = model_name.encode()
         cdef Failure failure
         self.repair, self.refuse_values = repair, refuse_values
-        self.validate, self.ranges_hold = validate, ranges_hold
+        self.validate, self.ranges_hold, self.threads = validate, ranges_hold, threads
         self.known = inputs is not None
         self.unknown.writable = True  # the model may write into it
         if len(ranges) > _cxx.kMaxSymbols:
@@ -317,7 +333,7 @@ cdef class Loader:
         if self.permits:
             with nogil:
                 _cxx.close(self.loader, deref(self.permits))
-                _cxx.abandon(self.loader)  # nothing is left to give up but in a forked child
+                _cxx.abandon(self.loader)  # still there only after a fork in the middle of a run
 
     cdef int _add_range(self, least, most) except -1:
         cdef Range range
@@ -436,8 +452,13 @@ cdef class Loader:
         cdef Failure failure
         cdef size_t i
         leaves = self._prepare(leaves, tensors)
-        with nogil:
-            failure = _cxx.run(self.loader, deref(self.permits), tensors, outputs)
+        failure.fault = Fault.kBusy
+        while failure.fault == Fault.kBusy:
+            with nogil:
+                failure = _cxx.run(
+                    self.loader, deref(self.permits), self.threads, tensors, outputs)
+            if failure.fault == Fault.kBusy:
+                PyErr_CheckSignals()
         if failure.fault != Fault.kNone:
             _raise(failure)
         return [_to_numpy(outputs[i], leaves) for i in range(outputs.size())]
@@ -448,9 +469,13 @@ cdef class Loader:
         cdef Failure failure
         cdef double seconds = 0
         cdef tuple leaves = self._prepare(tuple(inputs), tensors)
-        with nogil:
-            failure = _cxx.time_runs(
-                self.loader, deref(self.permits), tensors, repeats, seconds)
+        failure.fault = Fault.kBusy
+        while failure.fault == Fault.kBusy:
+            with nogil:
+                failure = _cxx.time_runs(
+                    self.loader, deref(self.permits), self.threads, tensors, repeats, seconds)
+            if failure.fault == Fault.kBusy:
+                PyErr_CheckSignals()
         if failure.fault != Fault.kNone:
             _raise(failure)
         del leaves

@@ -49,6 +49,9 @@ cdef extern from "aoti/errors.h" namespace "aoti" nogil:
     cdef enum class Fault(int):
         kNone
         kClosed
+        kBusy
+        kRunLost
+        kThreadsLost
         kMemory
         kExecution
 
@@ -76,11 +79,13 @@ cdef extern from "aoti/loader.h" namespace "aoti" nogil:
     Failure run(
         const unique_ptr[AOTIModelPackageLoader]& loader,
         Permits& permits,
+        int threads,
         vector[Tensor]& inputs,
         vector[Tensor]& outputs) noexcept
     Failure time_runs(
         const unique_ptr[AOTIModelPackageLoader]& loader,
         Permits& permits,
+        int threads,
         const vector[Tensor]& inputs,
         size_t repeats,
         double& seconds) noexcept

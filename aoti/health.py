@@ -17,7 +17,8 @@ from aoti.device import Device, check_device, devices
 from aoti.errors import AotiError, LibtorchError
 from aoti.findings import Finding
 from aoti.gpu import gpus
-from aoti.model import AOTIModel, load
+from aoti.loading import load
+from aoti.model import AOTIModel
 from aoti.package import Package, Source
 from aoti.wrapper import read_num_constants
 

@@ -1,36 +1,23 @@
-"""Loading and calling models: the policy above the compiled core."""
+"""Calling models: the policy above the compiled core."""
 
 from __future__ import annotations
 
-import hmac
-import operator
-import re
+import functools
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aoti import _libtorch, preflight
-from aoti.archive import Limits
-from aoti.cache import extract
 from aoti.checks import Checker, Flatten
+from aoti.concurrency import RunQueue, result_of
 from aoti.device import Device
-from aoti.errors import (
-    ConfigError,
-    DeviceError,
-    IncompatiblePackageError,
-    InputTypeError,
-    IntegrityError,
-    PackageError,
-)
-from aoti.findings import require
-from aoti.package import Package, Source
+from aoti.errors import InputTypeError, ModelClosedError, PackageError
+from aoti.package import Source
 from aoti.signature import Signature
 from aoti.spec import TensorSpec
-from aoti.wrapper import read_num_constants
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from types import TracebackType
 
     import numpy as np
@@ -59,134 +46,6 @@ class InferenceResult:
     memory_bytes: int | None
 
 
-def load(
-    path: Source,
-    *,
-    model_name: str | None = None,
-    device: str | Device | None = None,
-    device_index: int = -1,
-    num_runners: int = 1,
-    single_threaded: bool = False,
-    sha256: str | None = None,
-    validate: bool = True,
-    cache: bool = True,
-    limits: Limits | None = None,
-) -> AOTIModel:
-    """Load a compiled model from a package.
-
-    A package is native code that runs with your rights: load only what you would also execute.
-
-    Parameters
-    ----------
-    path : str, os.PathLike, bytes, bytearray, memoryview or binary file
-        A ``.pt2`` file made by ``aoti.export`` or ``torch._inductor.aoti_compile_and_package``,
-        or a directory with the same content; or the content of such a file, in memory or as a
-        seekable file object.
-    model_name : str, optional
-        Which model of the package; needed only where it holds several.
-    device : str or Device, optional
-        The device to run on. It must be of the type that the package was compiled for, which is
-        also the default. Nothing falls back to another device.
-    device_index : int, default -1
-        The number of the device, where `device` has none; -1 is the CPU or the current device.
-    num_runners : int, default 1
-        How many calls may run at the same time. Each runner has its own intermediate buffers; the
-        weights are shared. Further calls wait their turn, without the GIL.
-    single_threaded : bool, default False
-        Load without the container's own locking, which CUDA graphs need. Calls then exclude each
-        other, so `num_runners` must be 1.
-    sha256 : str, optional
-        The digest that the package must have, in hex: that of the file (``sha256sum``), or
-        `Package.digest` for a directory. It is verified before anything of the package is mapped.
-    validate : bool, default True
-        Check the arguments of each call. Without it, an argument that is not what the model takes
-        reads out of bounds, gives garbage or ends the process.
-    cache : bool, default True
-        Share the extracted package with other processes, below ``AOTI_CACHE_DIR`` (by default the
-        user's cache directory), and keep it for the next start. Without it, it is extracted to a
-        private directory below ``TMPDIR``, which is gone when the model is closed.
-    limits : Limits, optional
-        How much the package may hold before it is refused.
-
-    Returns
-    -------
-    AOTIModel
-
-    Raises
-    ------
-    PackageNotFoundError, PackageError, ModelNotFoundError
-        The package is missing, damaged, or does not hold the model.
-    IntegrityError
-        Its digest is another one than `sha256`.
-    IncompatiblePackageError
-        It was compiled for another device than is asked for, or for one that this version does not
-        run models on: anything but the CPU. Or it wants what this machine or this libtorch does
-        not have: see `aoti check`.
-    DeviceError
-        The device is not spelled right or contradicts `device_index`.
-    ConfigError
-        `num_runners` is less than 1, or more than a single-threaded model has; or the place for
-        extracted packages cannot be used.
-    LibtorchError
-        There is no libtorch that fits.
-    ExecutionError
-        libtorch refuses the model.
-
-    Warns
-    -----
-    UserWarning
-        The package does not tell what it takes, so that calls cannot be checked.
-
-    Notes
-    -----
-    May be called from any thread; models are constructed one at a time, without the GIL. The first
-    load of a process also loads libtorch, which takes about 0.2 s.
-
-    After a fork, the child must load its models again: OpenMP's threads are not there any more, and
-    a run may wait for them forever. Start processes by ``spawn`` or ``forkserver`` instead.
-    """
-    num_runners, device_index = operator.index(num_runners), operator.index(device_index)
-    if num_runners < 1:
-        raise ConfigError(f"num_runners must be at least 1, not {num_runners}")
-    if single_threaded and num_runners > 1:
-        raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
-    with Package(path, limits=limits or Limits()) as package:
-        verified = None if sha256 is None else _verified_digest(package, sha256)
-        name = package.select(model_name)
-        metadata = package.metadata(name)
-        wanted = None if device is None else Device(device)
-        require(preflight.check_machine(metadata, wanted))
-        target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, device_index)
-        signature = package.signature(name)
-        core = _libtorch.core()
-        # libtorch takes directories since 2.13; below, it gets an archive of the same files.
-        as_zip = _libtorch.core_minor() < (2, 13)
-        extraction = extract(package, name, as_zip=as_zip, shared=cache, verified=verified)
-        try:
-            _check_code(package, name, core, extraction, shared=cache)
-            if signature.inputs is None:
-                _warn_unchecked(package)
-        except BaseException:
-            extraction.release()
-            raise
-    try:
-        return AOTIModel(
-            core,
-            extraction,
-            path=package.name,
-            model_name=name,
-            metadata=metadata,
-            device=target,
-            signature=signature,
-            num_runners=num_runners,
-            single_threaded=single_threaded,
-            validate=validate,
-        )
-    except BaseException:
-        extraction.release()
-        raise
-
-
 class AOTIModel:
     """A loaded model. Made by `aoti.load`, called as the exported module was called.
 
@@ -206,12 +65,25 @@ class AOTIModel:
         The input and the output treespec, as JSON.
     constant_fqns : tuple of str
         The fully qualified names of its constants.
+    timeout : float or None
+        Seconds that a `run_async` may take, waiting included. May be set at any time.
 
     Notes
     -----
     All methods may be called from any number of threads. The GIL is released while a call waits
     for a runner and while the model runs. Outputs own their memory and outlive the model; one that
     shares memory with an input keeps that input alive.
+
+    Ctrl-C interrupts a call that waits for a runner, and takes effect right after a run that is
+    under way. Waiting for a `Future` of `submit`, or for `run_async`, is interrupted at once.
+
+    A pickle of a model holds the path, the digest and the options of `load`; unpickling loads the
+    package from there, and refuses another one. Models that were loaded from their content cannot
+    be pickled, and none can be copied: threads may share it.
+
+    A child process made by `os.fork` can go on with its parent's models, unless one was running in
+    another thread at the fork: then every run in the child raises ExecutionError. What was queued
+    stays with the parent. See `aoti.load`.
     """
 
     def __init__(
@@ -227,12 +99,18 @@ class AOTIModel:
         num_runners: int,
         single_threaded: bool,
         validate: bool,
+        intra_op_threads: int | None,
+        queue_size: int,
+        timeout: float | None,
+        origin: tuple[str, dict[str, Any]] | None,
     ) -> None:
         self.path = path
         self.model_name = model_name
         self.metadata = metadata
         self.device = device
         self.num_runners = num_runners
+        self.timeout = timeout
+        self._origin = origin
         self._closed = False
         self._extraction = extraction
         layouts = signature.layouts()
@@ -245,6 +123,7 @@ class AOTIModel:
             single_threaded=single_threaded,
             num_runners=num_runners,
             device_index=-1 if device.index is None else device.index,
+            threads=intra_op_threads or 0,
             inputs=layouts and layouts[0],
             ranges=layouts[1] if layouts else (),
             ranges_hold=signature.enforced,
@@ -266,10 +145,19 @@ class AOTIModel:
             self._flatten = checker.plan_calls(plan)
             self._rebuild = plan.rebuild
         self.signature = checker.signature
+        run, rebuild = self._run, self._rebuild
+        self._queue = RunQueue(
+            lambda leaves: rebuild(run(leaves)),
+            workers=num_runners,
+            size=queue_size,
+            name=f"model {model_name!r} of {path}",
+        )
 
     @staticmethod
     def load(path: Source, **options: Any) -> AOTIModel:
         """Load a model: `aoti.load` under another name, with the same options."""
+        from aoti.loading import load
+
         return load(path, **options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -297,6 +185,58 @@ class AOTIModel:
             The exported structure holds a type that only the exporting program knows. `run` works.
         """
         return self._rebuild(self._run(self._flatten(args, kwargs)))
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call the model in the background.
+
+        At most `num_runners` submitted calls run at a time, in threads of the model's own, and
+        `queue_size` wait, in the order they came. They share the runners with all other calls.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for a call. Their structure is checked here, in the caller's thread; the arrays are
+            looked at when their turn comes. Do not write to them until the future is done.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Of the result, or of the error that the call would raise. Cancelled while it waits, it
+            gives its place to another one; once it runs, it cannot be cancelled.
+
+        Raises
+        ------
+        InputError, InputTypeError, PackageError
+            As for a call, where the structure of the arguments is concerned.
+        QueueFullError
+            As many calls wait as may.
+        ModelClosedError
+            The model was closed, or the interpreter is shutting down.
+        """
+        return self._queue.submit(self._flatten(args, kwargs))
+
+    async def run_async(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the model without blocking the event loop.
+
+        As `submit`, and waits for the result. Arguments are the model's own, so there is no option
+        for a limit of time among them: that is the attribute `timeout`, or ``asyncio.timeout``
+        around a single call. Cancelled or out of time, this ends at once: a call that waits is
+        withdrawn, and one that runs goes on in the background, its arrays kept alive, its result
+        dropped. So do not reuse their memory after a timeout or a cancellation.
+
+        Returns
+        -------
+        object
+            As for a call.
+
+        Raises
+        ------
+        RunTimeoutError
+            It took longer than `timeout`.
+        InputError, InputTypeError, ExecutionError, ModelClosedError, PackageError, QueueFullError
+            As for a call and for `submit`.
+        """
+        return await result_of(self.submit(*args, **kwargs), self.timeout)
 
     def run(self, inputs: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
         """Run on a flat sequence of arrays.
@@ -373,12 +313,13 @@ class AOTIModel:
     def close(self) -> None:
         """Free the model, after the calls that are running have ended. Harmless the second time.
 
-        Calls that wait for a runner, and later ones, raise `ModelClosedError`. The weights, the
-        buffers and the extracted files are given back. The code of the model stays mapped until
-        the process ends: its shared object holds unique symbols, which glibc never unloads.
-        Loading the same package again uses that mapping.
+        Calls that wait, for a runner or in the queue, and later ones raise `ModelClosedError`. The
+        weights, the buffers and the extracted files are given back. The code of the model stays
+        mapped until the process ends: its shared object holds unique symbols, which glibc never
+        unloads. Loading the same package again uses that mapping.
         """
         self._closed = True
+        self._queue.close()
         self._loader.close()
         self._extraction.release()
 
@@ -394,12 +335,31 @@ class AOTIModel:
         self.close()
 
     def __del__(self) -> None:
-        # Only the files: the core frees the rest by itself.
+        # The core frees the rest by itself, after what is queued has run.
+        if (queue := getattr(self, "_queue", None)) is not None:
+            queue.retire()
         if (extraction := getattr(self, "_extraction", None)) is not None:
             extraction.release()
 
     def __reduce__(self) -> Any:
-        raise TypeError("a loaded model cannot be copied or pickled; load it again from its path")
+        if self._closed:
+            raise ModelClosedError("a closed model cannot be pickled")
+        if self._origin is None:
+            raise TypeError(
+                f"{self.path} was loaded from its content, and cannot be found again to unpickle "
+                "it; load it from a file"
+            )
+        from aoti.loading import load
+
+        path, options = self._origin
+        options = {**options, "sha256": self._extraction.digest, "timeout": self.timeout}
+        return functools.partial(load, path, **options), ()
+
+    def __copy__(self) -> AOTIModel:
+        raise TypeError("a loaded model cannot be copied; share it, or load it again")
+
+    def __deepcopy__(self, _: dict[int, Any]) -> AOTIModel:
+        return self.__copy__()
 
     def __repr__(self) -> str:
         if self._closed:
@@ -408,62 +368,6 @@ class AOTIModel:
         if self.inputs is not None:
             takes = ", ".join(f"{spec.name}: {spec}" for spec in self.inputs) or "no inputs"
         return f"<aoti.AOTIModel {self.model_name!r} of {self.path} on {self.device}: {takes}>"
-
-
-def _warn_unchecked(package: Package) -> None:
-    warnings.warn(
-        f"{package.name} does not tell what it takes (its generated C++ was stripped): what is "
-        "passed cannot be checked, and a wrong array is undefined behaviour; packages that "
-        "aoti.export wrote do",
-        stacklevel=3,
-    )
-
-
-def _check_code(
-    package: Package, name: str, core: Any, extraction: Extraction, *, shared: bool
-) -> None:
-    """Refuse code that would not load, or would crash, before any of it is mapped."""
-    files = extraction
-    if extraction.path.is_file():
-        files = extract(package, name, as_zip=False, shared=shared, verified=extraction.digest)
-    directory = files.path / "data/aotinductor" / name
-    try:
-        findings = preflight.check_files(
-            directory, lambda: read_num_constants(package.source(name) or "")
-        )
-        require(findings)
-        require(preflight.check_libtorch(directory, _libtorch.library(), core.has_operator))
-    finally:
-        if files is not extraction:
-            files.release()
-
-
-def _verified_digest(package: Package, sha256: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-        raise ConfigError(f"sha256 is 64 hexadecimal digits, and not {sha256!r:.80}")
-    if not hmac.compare_digest(digest := package.digest, sha256.lower()):
-        raise IntegrityError(
-            f"{package.name} is not the package that was asked for: its SHA-256 is {digest}, "
-            f"not {sha256.lower()}; get it again from where you trust"
-        )
-    return digest
-
-
-def _target_device(compiled_for: str, wanted: Device | None, device_index: int) -> Device:
-    """The device to run on: of the package's type, with the number that was asked for."""
-    device = wanted or Device(compiled_for)
-    if device_index < -1 or (device.type == "cpu" and device_index > 0):
-        raise DeviceError(f"there is no {device.type} device number {device_index}")
-    if device.index is not None and device_index not in (-1, device.index):
-        raise DeviceError(f"device={str(device)!r} contradicts device_index={device_index}")
-    if device.type == "cpu":
-        return device
-    if device.index is None and device_index >= 0:
-        device = Device(f"{device.type}:{device_index}")
-    raise IncompatiblePackageError(
-        f"the package was compiled for {compiled_for}; this version of aoti runs models on the "
-        f"CPU only, and not on {device}: export it for the cpu"
-    )
 
 
 def _check_flat(inputs: object) -> None:

@@ -25,7 +25,13 @@ from aoti.elf import forbid_executable_stack, read_elf
 from aoti.errors import ModelNotFoundError, PackageError
 from aoti.placement import weights_size
 from aoti.signature import METADATA_KEY, Signature
-from aoti.wrapper import may_abort, read_call_spec, read_weight_bytes, read_wrapper
+from aoti.wrapper import (
+    may_abort,
+    read_call_spec,
+    read_threads,
+    read_weight_bytes,
+    read_wrapper,
+)
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
@@ -226,8 +232,22 @@ class Package:
         model = self.select(model_name)
         if METADATA_KEY in self.metadata(model):
             return bool(self.signature(model).unchecked_indices)
-        kernels = [n for n in self._entries[model] if n.endswith(".cpp")]
-        return any(may_abort(self._document(n).decode("utf-8", "replace")) for n in kernels)
+        return any(map(may_abort, self._kernels(model)))
+
+    def threads(self, model_name: str | None = None) -> int | None:
+        """How many threads a model's kernels were compiled to run on.
+
+        Returns
+        -------
+        int or None
+            The number that they use whatever ``OMP_NUM_THREADS`` or ``intra_op_threads`` says, as
+            PyTorch's exporter compiles them: as many as the exporting machine had cores. None where
+            they go by the setting, as in packages that `aoti.export` wrote, where none is parallel,
+            or where the generated C++ was stripped. libtorch's own operators, such as matrix
+            products, always go by the setting.
+        """
+        found = map(read_threads, self._kernels(self.select(model_name)))
+        return max(filter(None, found), default=None)
 
     def open_file(self, name: str) -> IO[bytes]:
         """Open one of `files` for reading, at its start. Its checksum is verified at its end."""
@@ -336,6 +356,12 @@ class Package:
     def _find(self, model_name: str, ending: str) -> str | None:
         found = [name for name in self._entries[model_name] if name.endswith(ending)]
         return found[0] if found else None
+
+    def _kernels(self, model_name: str) -> Iterator[str]:
+        """The generated C++ of a model, file by file."""
+        for name in self._entries[model_name]:
+            if name.endswith(".cpp"):
+                yield self._document(name).decode("utf-8", "replace")
 
     def _document(self, name: str) -> bytes:
         if self.files[name] > self._limits.document_bytes:

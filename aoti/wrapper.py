@@ -35,6 +35,7 @@ _WRITTEN = re.compile(r"\((?!const )[\w ]{1,40}\*\)\((\w{1,80})\.data_ptr\(\)\)"
 _OPERATOR = re.compile(r"\baoti_torch_(\w{1,120})\((\w{1,80})[,)]")
 _NUM_CONSTANTS = re.compile(r"AOTInductorModelBase\(\s*\d+,\s*\d+,\s*(\d{1,9}),")
 _CONSTANT_SIZE = re.compile(r"constants_info_\[\d{1,9}\]\.data_size = (\d{1,18});")
+_NUM_THREADS = re.compile(r"#pragma omp parallel\b[^\n]{0,99}?\bnum_threads\((\d{1,6})\)")
 _UNREADABLE = re.compile(r"::|\d{19}")  # functions, whose arguments have commas; too large
 _MAX_RANK = 64
 
@@ -103,6 +104,11 @@ def may_abort(source: str) -> bool:
     # A part per function; the text before the first is none.
     functions = source.split('extern "C"')[1:]
     return any("#pragma omp" in text and "index out of bounds" in text for text in functions)
+
+
+def read_threads(source: str) -> int | None:
+    """How many OpenMP threads generated C++ asks for by a number; None where it names none."""
+    return max(map(int, _NUM_THREADS.findall(source)), default=None)
 
 
 def read_weight_bytes(source: str) -> int | None:

@@ -212,7 +212,7 @@ def test_a_machine_that_fails_is_code_1(packages, monkeypatch, capsys, error, li
     def fail(*_args, **_options):
         raise error
 
-    monkeypatch.setattr("aoti.model.extract", fail)
+    monkeypatch.setattr("aoti.loading.extract", fail)
     assert run(["infer", "-m", str(packages / "mlp.pt2"), "-i", "-"]) == 1
     assert capsys.readouterr().err == line
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import pickle
 import sys
 import threading
 import weakref
@@ -471,8 +470,8 @@ def test_wrong_options_are_clear_errors(packages, options, error, message):
 
 
 def test_a_loaded_model_is_not_copied(mlp, rows):
-    for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+    for duplicate in (copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot be copied"):
             duplicate(mlp)
     assert mlp(rows).shape == (3, 1)
 

@@ -59,6 +59,7 @@ def _describe(package: Package, name: str) -> dict[str, Any]:
         "compute_capability": metadata.get("AOTI_COMPUTE_CAPABILITY") or None,
         "exporter": package.exporter(name),
         "weights": package.weights(name),
+        "threads": package.threads(name),
         "inputs": None if arguments is None else [describe(spec) for spec in arguments],
         "outputs": None if outputs is None else [describe(spec) for spec in outputs],
         "ranges": {k: {"min": v[0], "max": v[1]} for k, v in signature.ranges.items()},
@@ -79,6 +80,8 @@ def _show(document: dict[str, Any]) -> None:
         click.echo()
         keys = ("device", "platform", "isa", "compute_capability", "exporter", "weights")
         rows = [(key.replace("_", " "), model[key]) for key in keys if model[key]]
+        if model["threads"]:
+            rows.append(("threads", f"{model['threads']} in its own kernels, compiled in"))
         show_table(f"model {model['name']}", ("", ""), [*rows, *model["metadata"].items()])
         for what in ("inputs", "outputs"):
             if model[what] is None:

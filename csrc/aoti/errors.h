@@ -14,9 +14,12 @@ namespace aoti {
 
 enum class Fault : int {
   kNone = 0,
-  kClosed,     // the model was closed
-  kMemory,     // std::bad_alloc
-  kExecution,  // anything that libtorch or the compiled model threw
+  kClosed,       // the model was closed
+  kBusy,         // no runner is free yet
+  kRunLost,      // the process was forked while a model ran
+  kThreadsLost,  // a fork took the calling thread's OpenMP threads away
+  kMemory,       // std::bad_alloc
+  kExecution,    // anything that libtorch or the compiled model threw
 };
 
 struct Failure {

@@ -4,6 +4,8 @@
 // no exception past this point. Safe to call from any thread without the GIL.
 
 #include <aoti/errors.h>
+#include <aoti/fork.h>
+#include <aoti/openmp.h>
 #include <aoti/permits.h>
 
 #include <ATen/Tensor.h>
@@ -20,13 +22,6 @@ namespace aoti {
 
 using Loader = torch::inductor::AOTIModelPackageLoader;
 
-// Construction parses metadata into a function-local static of libtorch: eight threads doing it at
-// once crash (pytorch PR 194128). One lock for the whole process.
-inline std::mutex& construction_mutex() {
-  static std::mutex mutex;
-  return mutex;
-}
-
 inline Failure open(
     std::unique_ptr<Loader>& loader,
     const std::string& path,
@@ -37,6 +32,7 @@ inline Failure open(
     std::vector<std::string>& call_spec,
     std::vector<std::string>& constant_fqns) noexcept {
   return guarded([&]() -> Failure {
+    handle_forks();
     const std::lock_guard<std::mutex> lock(construction_mutex());
     loader = std::make_unique<Loader>(path, model_name, single_threaded, num_runners, device_index);
     call_spec = loader->get_call_spec();
@@ -45,41 +41,58 @@ inline Failure open(
   });
 }
 
-// Runs once, taking the inputs' references. `outputs` is replaced. The loader is looked at only
-// with a permit in hand: without one, close() may be freeing it.
+// Calls `body` with a permit in hand, on as many OpenMP threads as are asked for (0: as OpenMP has
+// it). The loader is looked at only there: without a permit, close() may be freeing it. kBusy if
+// none came back for a while: the caller looks for signals and comes again.
+template <class Body>
+Failure permitted(Permits& permits, int threads, Body&& body) noexcept {
+  return guarded([&]() -> Failure {
+    Team& team = Team::mine();
+    if (team.lost) {
+      return {Fault::kThreadsLost, {}, {}};
+    }
+    const Permit permit(permits);
+    switch (permit.grant()) {
+      case Grant::kGranted:
+        break;
+      case Grant::kBusy:
+        return {Fault::kBusy, {}, {}};
+      case Grant::kClosed:
+        return {Fault::kClosed, {}, {}};
+      case Grant::kLost:
+        return {Fault::kRunLost, {}, {}};
+    }
+    team.started = true;
+    const ThreadCount count(threads);
+    body();
+    return {};
+  });
+}
+
+// Runs once, taking the inputs' references. `outputs` is replaced.
 inline Failure run(
     const std::unique_ptr<Loader>& loader,
     Permits& permits,
+    int threads,
     std::vector<at::Tensor>& inputs,
     std::vector<at::Tensor>& outputs) noexcept {
-  return guarded([&]() -> Failure {
-    const Permit permit(permits);
-    if (!permit.granted()) {
-      return {Fault::kClosed, {}, {}};
-    }
-    outputs = loader->boxed_run(std::move(inputs));
-    return {};
-  });
+  return permitted(permits, threads, [&] { outputs = loader->boxed_run(std::move(inputs)); });
 }
 
 // The same run `repeats` times on the same inputs: what a call costs without Python.
 inline Failure time_runs(
     const std::unique_ptr<Loader>& loader,
     Permits& permits,
+    int threads,
     const std::vector<at::Tensor>& inputs,
     std::size_t repeats,
     double& seconds) noexcept {
-  return guarded([&]() -> Failure {
-    const Permit permit(permits);
-    if (!permit.granted()) {
-      return {Fault::kClosed, {}, {}};
-    }
+  return permitted(permits, threads, [&] {
     const auto start = std::chrono::steady_clock::now();
     for (std::size_t i = 0; i < repeats; ++i) {
       loader->run(inputs);
     }
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return {};
   });
 }
 
@@ -93,7 +106,8 @@ inline void close(std::unique_ptr<Loader>& loader, Permits& permits) noexcept {
   }));
 }
 
-// Gives up a loader that this process inherited by a fork, with locks in whatever state they were.
+// Gives up a loader that this process inherited by a fork while it ran, with locks in whatever
+// state they were.
 inline void abandon(std::unique_ptr<Loader>& loader) noexcept {
   static_cast<void>(loader.release());
 }

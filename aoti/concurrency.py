@@ -1,0 +1,235 @@
+"""Runs in the background: a bounded queue with a few worker threads per model.
+
+Not `concurrent.futures.ThreadPoolExecutor`, whose `Future` this uses: its queue has no bound, keeps
+what was cancelled until a worker comes by, and is run to its end before the interpreter exits.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from aoti.errors import ModelClosedError, QueueFullError, RunTimeoutError
+
+Leaves = Sequence[object]
+
+# All queues that have threads. Set operations are atomic.
+_live: set[RunQueue] = set()
+_exiting = False
+
+
+class RunQueue:
+    """Runs of one model that wait for a worker thread, and those threads.
+
+    Parameters
+    ----------
+    call : callable
+        ``call(leaves)`` gives a run's result. It must not refer to the queue.
+    workers : int
+        How many threads there may be. They are started when they are first needed.
+    size : int
+        How many runs may wait, beyond those that the workers have.
+    name : str
+        What the threads and messages call the model.
+
+    Notes
+    -----
+    All methods may be called from any thread, by the garbage collector and by callbacks of futures.
+
+    The threads are daemons: an exit of the interpreter must not wait for the queue to run empty.
+    It must wait for the runs that are under way, though, since libtorch is unloaded next: `atexit`
+    sees to that.
+    """
+
+    def __init__(
+        self, call: Callable[[Leaves], Any], *, workers: int, size: int, name: str
+    ) -> None:
+        self._call = call
+        self._workers = workers
+        self._size = size
+        self._name = name
+        self._ended: str | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Have no threads and nothing to do."""
+        # Reentrant: the garbage collector may drop a model, and so end its queue, anywhere.
+        self._changed = threading.Condition(threading.RLock())
+        self._waiting: OrderedDict[Future[Any], Leaves] = OrderedDict()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._running = 0
+
+    def submit(self, leaves: Leaves) -> Future[Any]:
+        """Queue a run.
+
+        Raises
+        ------
+        QueueFullError
+            As many runs wait as may.
+        ModelClosedError
+            The queue was closed.
+        """
+        future: Future[Any] = Future()
+        with self._changed:
+            if self._ended or _exiting:
+                raise ModelClosedError(self._ended or "the interpreter is shutting down")
+            if len(self._waiting) + self._running >= self._size + self._workers:
+                raise QueueFullError(
+                    f"{self._name}: {self._size} runs are waiting already (queue_size); "
+                    "wait for some of them, or load the model with more runners"
+                )
+            self._waiting[future] = leaves
+            if self._idle < len(self._waiting) and len(self._threads) < self._workers:
+                self._start_worker(future)
+            self._changed.notify()
+        future.add_done_callback(self._withdraw)
+        return future
+
+    def _start_worker(self, future: Future[Any]) -> None:
+        name = f"aoti {self._name} {len(self._threads)}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._threads.add(thread)
+        _live.add(self)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads
+            self._threads.discard(thread)
+            if not self._threads:
+                _live.discard(self)
+                del self._waiting[future]
+                raise
+
+    def _withdraw(self, future: Future[Any]) -> None:
+        """Forget a run that was cancelled before a worker took it."""
+        if future.cancelled():
+            with self._changed:
+                withdrawn = self._waiting.pop(future, None) is not None
+            if withdrawn:
+                future.set_running_or_notify_cancel()
+
+    def close(self, reason: str = "the model was closed") -> None:
+        """Turn away those who wait and come later; return when the runs under way have ended."""
+        with self._changed:
+            self._ended = reason
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            threads = self._threads - {threading.current_thread()}
+            self._changed.notify_all()
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(ModelClosedError(reason))
+        for thread in threads:
+            thread.join()
+
+    def retire(self) -> None:
+        """Let the threads end when nothing waits any more. Returns at once."""
+        with self._changed:
+            self._ended = "the model was dropped"
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        while (item := self._next()) is not None:
+            future, leaves = item
+            if future.set_running_or_notify_cancel():
+                result, error = _outcome(self._call, leaves)
+                self._count_ended()
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
+                del result, error
+            else:
+                self._count_ended()
+            del item, future, leaves  # nothing is kept alive until the next run comes
+
+    def _next(self) -> tuple[Future[Any], Leaves] | None:
+        with self._changed:
+            while not self._waiting:
+                if self._ended:
+                    self._threads.discard(threading.current_thread())
+                    if not self._threads:
+                        _live.discard(self)
+                    return None
+                self._idle += 1
+                try:
+                    self._changed.wait()
+                finally:
+                    self._idle -= 1
+            self._running += 1
+            return self._waiting.popitem(last=False)
+
+    def _count_ended(self) -> None:
+        # Before the future is done: who waits for it may queue the next run at once.
+        with self._changed:
+            self._running -= 1
+
+
+async def result_of(future: Future[Any], timeout: float | None) -> Any:
+    """Wait for a run in an event loop.
+
+    Cancelled or out of time, it returns at once: a run that waits is withdrawn, one that is under
+    way ends in the background, with its arrays kept alive, and nobody hears of its result.
+
+    Raises
+    ------
+    RunTimeoutError
+        It took longer than `timeout` seconds.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    in_time = loop.create_future()
+
+    def settle(answer: bool) -> None:
+        if not in_time.done():
+            in_time.set_result(answer)
+
+    def deliver(_: Future[Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
+            loop.call_soon_threadsafe(settle, True)
+
+    timer = None if timeout is None else loop.call_later(timeout, settle, False)
+    future.add_done_callback(deliver)
+    try:
+        if await in_time:
+            return future.result()
+        left = "it was withdrawn" if future.cancel() else "it ends in the background"
+        raise RunTimeoutError(f"the run took more than {timeout} s; {left}")
+    finally:
+        if timer is not None:
+            timer.cancel()
+        future.cancel()
+        del future  # or it and its error would keep each other alive, by this frame
+
+
+def _outcome(call: Callable[[Leaves], Any], leaves: Leaves) -> tuple[Any, BaseException | None]:
+    # A frame of its own: one that also knew the future would make a cycle with the traceback.
+    try:
+        return call(leaves), None
+    except BaseException as error:
+        return None, error
+
+
+def _end_all() -> None:
+    global _exiting  # noqa: PLW0603
+    _exiting = True
+    for queue in list(_live):
+        queue.close("the interpreter is shutting down")
+
+
+def _forget_all() -> None:
+    """In a forked child: no thread of the parent is there, and nobody lets go of its locks."""
+    for queue in list(_live):
+        queue._forget()
+    _live.clear()
+
+
+atexit.register(_end_all)
+os.register_at_fork(after_in_child=_forget_all)

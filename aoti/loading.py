@@ -1,0 +1,253 @@
+"""Loading models: from a package, through all checks, to something that can be called."""
+
+from __future__ import annotations
+
+import hmac
+import operator
+import re
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from aoti import _libtorch, preflight
+from aoti.archive import Limits
+from aoti.cache import extract
+from aoti.device import Device
+from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
+from aoti.findings import require
+from aoti.model import AOTIModel
+from aoti.package import Package, Source
+from aoti.wrapper import read_num_constants
+
+if TYPE_CHECKING:
+    from aoti.extraction import Extraction
+
+
+def load(
+    path: Source,
+    *,
+    model_name: str | None = None,
+    device: str | Device | None = None,
+    device_index: int = -1,
+    num_runners: int = 1,
+    single_threaded: bool = False,
+    sha256: str | None = None,
+    validate: bool = True,
+    cache: bool = True,
+    limits: Limits | None = None,
+    intra_op_threads: int | None = None,
+    queue_size: int = 1024,
+    timeout: float | None = None,
+) -> AOTIModel:
+    """Load a compiled model from a package.
+
+    A package is native code that runs with your rights: load only what you would also execute.
+
+    Parameters
+    ----------
+    path : str, os.PathLike, bytes, bytearray, memoryview or binary file
+        A ``.pt2`` file made by ``aoti.export`` or ``torch._inductor.aoti_compile_and_package``,
+        or a directory with the same content; or the content of such a file, in memory or as a
+        seekable file object.
+    model_name : str, optional
+        Which model of the package; needed only where it holds several.
+    device : str or Device, optional
+        The device to run on. It must be of the type that the package was compiled for, which is
+        also the default. Nothing falls back to another device.
+    device_index : int, default -1
+        The number of the device, where `device` has none; -1 is the CPU or the current device.
+    num_runners : int, default 1
+        How many calls may run at the same time. Each runner has its own intermediate buffers; the
+        weights are shared. Further calls wait their turn, without the GIL. One is best for the
+        latency of a call, which then has all cores; for the throughput of many small calls, as many
+        as there are cores, with one `intra_op_threads` each. Keep the product of the two at or
+        below the number of cores.
+    single_threaded : bool, default False
+        Load without the container's own locking, which CUDA graphs need. Calls then exclude each
+        other, so `num_runners` must be 1.
+    sha256 : str, optional
+        The digest that the package must have, in hex: that of the file (``sha256sum``), or
+        `Package.digest` for a directory. It is verified before anything of the package is mapped.
+    validate : bool, default True
+        Check the arguments of each call. Without it, an argument that is not what the model takes
+        reads out of bounds, gives garbage or ends the process.
+    cache : bool, default True
+        Share the extracted package with other processes, below ``AOTI_CACHE_DIR`` (by default the
+        user's cache directory), and keep it for the next start. Without it, it is extracted to a
+        private directory below ``TMPDIR``, which is gone when the model is closed.
+    limits : Limits, optional
+        How much the package may hold before it is refused.
+    intra_op_threads : int, optional
+        How many OpenMP threads a run may use, the calling one included. By default what OpenMP has
+        for the calling thread: ``OMP_NUM_THREADS``, or one per core. Kernels whose number was
+        compiled in do not keep to it, only libtorch's operators then do: see `Package.threads`.
+    queue_size : int, default 1024
+        How many calls by `AOTIModel.submit` and `AOTIModel.run_async` may wait.
+    timeout : float, optional
+        Seconds that a `AOTIModel.run_async` may take, waiting included.
+
+    Returns
+    -------
+    AOTIModel
+
+    Raises
+    ------
+    PackageNotFoundError, PackageError, ModelNotFoundError
+        The package is missing, damaged, or does not hold the model.
+    IntegrityError
+        Its digest is another one than `sha256`.
+    IncompatiblePackageError
+        It was compiled for another device than is asked for, or for one that this version does not
+        run models on: anything but the CPU. Or it wants what this machine or this libtorch does
+        not have: see `aoti check`.
+    DeviceError
+        The device is not spelled right or contradicts `device_index`.
+    ConfigError
+        `num_runners` is less than 1, or more than a single-threaded model has; `intra_op_threads`,
+        `queue_size` or `timeout` is too small; or the place for extracted packages cannot be used.
+    LibtorchError
+        There is no libtorch that fits.
+    ExecutionError
+        libtorch refuses the model.
+
+    Warns
+    -----
+    UserWarning
+        The package does not tell what it takes, so that calls cannot be checked.
+
+    Notes
+    -----
+    May be called from any thread; models are constructed one at a time, without the GIL. The first
+    load of a process also loads libtorch, which takes about 0.2 s.
+
+    OpenMP keeps a team of threads for every thread that runs models, and one number of threads for
+    each: ``torch.set_num_threads`` in the main thread, or ``omp_set_num_threads``, say nothing to
+    the others. `intra_op_threads` holds in all of them, for the length of a run.
+
+    A child process made by `os.fork` can load and run models, and go on with its parent's, if
+    nothing runs at the fork. A run in another thread may hold locks that nobody lets go of in the
+    child, so after that every run in the child raises ExecutionError. The fork waits for a load
+    that is under way. OpenMP's threads do not survive it, so the forking thread's are dismissed
+    before, and made anew when they are next needed. Where OpenMP cannot do that (GCC's before
+    version 9), a run in the child's main thread raises ExecutionError if the parent had run models
+    in it. Start processes by ``spawn`` or ``forkserver`` where you can.
+    """
+    num_runners, device_index = operator.index(num_runners), operator.index(device_index)
+    if num_runners < 1:
+        raise ConfigError(f"num_runners must be at least 1, not {num_runners}")
+    if single_threaded and num_runners > 1:
+        raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
+    if intra_op_threads is not None and operator.index(intra_op_threads) < 1:
+        raise ConfigError(f"intra_op_threads must be at least 1, not {intra_op_threads}")
+    if operator.index(queue_size) < 1:
+        raise ConfigError(f"queue_size must be at least 1, not {queue_size}")
+    if timeout is not None and not timeout > 0:
+        raise ConfigError(f"timeout is a number of seconds above 0, and not {timeout}")
+    options = {
+        "device": None if device is None else str(device),
+        "device_index": device_index,
+        "num_runners": num_runners,
+        "single_threaded": single_threaded,
+        "validate": validate,
+        "cache": cache,
+        "limits": limits,
+        "intra_op_threads": intra_op_threads,
+        "queue_size": queue_size,
+    }
+    with Package(path, limits=limits or Limits()) as package:
+        verified = None if sha256 is None else _verified_digest(package, sha256)
+        name = package.select(model_name)
+        origin = None
+        if package.path is not None:
+            origin = (str(package.path.absolute()), {**options, "model_name": name})
+        metadata = package.metadata(name)
+        wanted = None if device is None else Device(device)
+        require(preflight.check_machine(metadata, wanted))
+        target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, device_index)
+        signature = package.signature(name)
+        core = _libtorch.core()
+        # libtorch takes directories since 2.13; below, it gets an archive of the same files.
+        as_zip = _libtorch.core_minor() < (2, 13)
+        extraction = extract(package, name, as_zip=as_zip, shared=cache, verified=verified)
+        try:
+            _check_code(package, name, core, extraction, shared=cache)
+            if signature.inputs is None:
+                _warn_unchecked(package)
+        except BaseException:
+            extraction.release()
+            raise
+    try:
+        return AOTIModel(
+            core,
+            extraction,
+            path=package.name,
+            model_name=name,
+            metadata=metadata,
+            device=target,
+            signature=signature,
+            num_runners=num_runners,
+            single_threaded=single_threaded,
+            validate=validate,
+            intra_op_threads=intra_op_threads,
+            queue_size=queue_size,
+            timeout=timeout,
+            origin=origin,
+        )
+    except BaseException:
+        extraction.release()
+        raise
+
+
+def _warn_unchecked(package: Package) -> None:
+    warnings.warn(
+        f"{package.name} does not tell what it takes (its generated C++ was stripped): what is "
+        "passed cannot be checked, and a wrong array is undefined behaviour; packages that "
+        "aoti.export wrote do",
+        stacklevel=3,
+    )
+
+
+def _check_code(
+    package: Package, name: str, core: Any, extraction: Extraction, *, shared: bool
+) -> None:
+    """Refuse code that would not load, or would crash, before any of it is mapped."""
+    files = extraction
+    if extraction.path.is_file():
+        files = extract(package, name, as_zip=False, shared=shared, verified=extraction.digest)
+    directory = files.path / "data/aotinductor" / name
+    try:
+        findings = preflight.check_files(
+            directory, lambda: read_num_constants(package.source(name) or "")
+        )
+        require(findings)
+        require(preflight.check_libtorch(directory, _libtorch.library(), core.has_operator))
+    finally:
+        if files is not extraction:
+            files.release()
+
+
+def _verified_digest(package: Package, sha256: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise ConfigError(f"sha256 is 64 hexadecimal digits, and not {sha256!r:.80}")
+    if not hmac.compare_digest(digest := package.digest, sha256.lower()):
+        raise IntegrityError(
+            f"{package.name} is not the package that was asked for: its SHA-256 is {digest}, "
+            f"not {sha256.lower()}; get it again from where you trust"
+        )
+    return digest
+
+
+def _target_device(compiled_for: str, wanted: Device | None, device_index: int) -> Device:
+    """The device to run on: of the package's type, with the number that was asked for."""
+    device = wanted or Device(compiled_for)
+    if device_index < -1 or (device.type == "cpu" and device_index > 0):
+        raise DeviceError(f"there is no {device.type} device number {device_index}")
+    if device.index is not None and device_index not in (-1, device.index):
+        raise DeviceError(f"device={str(device)!r} contradicts device_index={device_index}")
+    if device.type == "cpu":
+        return device
+    if device.index is None and device_index >= 0:
+        device = Device(f"{device.type}:{device_index}")
+    raise IncompatiblePackageError(
+        f"the package was compiled for {compiled_for}; this version of aoti runs models on the "
+        f"CPU only, and not on {device}: export it for the cpu"
+    )
