@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aoti.errors import InputError
 from aoti.expression import affine
 from aoti.pytree import CallPlan
 from aoti.signature import Signature, scaled
 from aoti.spec import ConstantSpec, Dim, TensorSpec
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 Flatten = Callable[[tuple[object, ...], dict[str, object]], Sequence[object]]
 
@@ -77,7 +73,7 @@ class Checker:
 
         return flatten
 
-    def repair(self, index: int, values: Sequence[object]) -> NDArray[np.generic]:
+    def repair(self, index: int, values: Sequence[object]) -> Any:
         """What to pass for ``values[index]``, which the core could not take as it is.
 
         Called by the core, after all inputs before `index` were found to be right.
@@ -101,9 +97,11 @@ class Checker:
         self._bind(arrays)
         return array
 
-    def refuse_values(self, index: int, arrays: Sequence[NDArray[Any]]) -> None:
+    def refuse_values(self, index: int, arrays: Sequence[Any]) -> None:
         """Raise an InputError for ``arrays[index]``, whose values the core found out of range."""
-        spec, array = self._inputs[index], arrays[index]
+        import numpy as np
+
+        spec, array = self._inputs[index], np.asarray(arrays[index])
         assert spec.values is not None
         bound = self._bind(arrays)
         low, high = (_evaluate(size, bound) for size in spec.values)
@@ -114,7 +112,7 @@ class Checker:
             f"{array[where]} at {list(where)}"
         )
 
-    def _bind(self, arrays: Sequence[NDArray[Any]]) -> dict[str, int]:
+    def _bind(self, arrays: Sequence[Any]) -> dict[str, int]:
         """What each symbol stands for, after checking that all arrays agree in it."""
         bound: dict[str, tuple[int, int, int]] = {}
         for other, (spec, array) in enumerate(zip(self._inputs, arrays, strict=False)):
