@@ -1200,7 +1200,7 @@ cdef class Bound:
         self.out = out
         if out is not None:
             _targets(out, self.targets)
-            self.complete = None not in out
+            self.complete = all(array is not None for array in out)
             self.result = rebuild(list(out)) if self.complete else None
 
     def __call__(self) -> Any:

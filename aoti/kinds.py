@@ -154,8 +154,9 @@ def _through_numpy(value: Any, wanted: TensorSpec, path: str) -> Any:
             )
     where = f" on {value.device}" if hasattr(value, "device") else ""
     first = str(reason).partition("\n")[0]
-    raise InputError(
-        f"{path}: expected {wanted}; the {_name(value)}{where} cannot be shared: {first}"
+    raise InputTypeError(
+        f"{path}: expected {wanted}; the {_name(value)}{where} cannot be shared: {first}. "
+        f"Pass {'its .numpy()' if hasattr(value, 'numpy') else 'it as a numpy array'}"
     ) from reason
 
 
