@@ -866,10 +866,7 @@ cdef class Loader:
         cdef Kind kind
         cdef Py_ssize_t i
         cdef list kept = None
-        if self.known and count != <Py_ssize_t>self.specs.size():
-            raise InputError(
-                f"the model takes {self.specs.size()} input{'s' if self.specs.size() != 1 else ''}"
-                f", got {count}")
+        self._check_count(count)
         for i in range(<Py_ssize_t>self.ranges.size()):
             symbols[i] = _cxx.kAny
         tensors.reserve(count)
@@ -893,6 +890,13 @@ cdef class Loader:
                     kept = list(inputs)
                 kept[i] = leaf
         return inputs if kept is None else tuple(kept)
+
+    cdef int _check_count(self, Py_ssize_t count) except -1:
+        if self.known and count != <Py_ssize_t>self.specs.size():
+            raise InputError(
+                f"the model takes {self.specs.size()} input{'s' if self.specs.size() != 1 else ''}"
+                f", got {count}")
+        return 0
 
     cdef int _check(
         self, Py_ssize_t i, leaf, Borrowed& borrowed, int64_t* symbols, int64_t* strides
@@ -1011,8 +1015,13 @@ cdef class Loader:
         return seconds
 
     def examine(self, inputs: Sequence[Any]) -> list[Any]:
-        """What a run would pass on for each input, without running: the input itself where its
-        memory is shared, a copy, or the InputError that refuses it.
+        """What a run would do with each input, without running.
+
+        Returns
+        -------
+        list of tuple
+            Per input the core's view of it, itself or a Tensor over its memory; and what would be
+            passed on: the same, something else, or the InputError that refuses it.
         """
         cdef vector[_cxx.Tensor] tensors
         cdef int64_t[64] symbols
@@ -1023,6 +1032,7 @@ cdef class Loader:
         cdef Py_ssize_t i
         cdef int64_t wrong = -1
         cdef list leaves = list(inputs), found = []
+        self._check_count(len(leaves))
         for i in range(<Py_ssize_t>self.ranges.size()):
             symbols[i] = _cxx.kAny
         for i in range(len(leaves)):
@@ -1031,16 +1041,17 @@ cdef class Loader:
                 kind = _kind(type(leaf))
                 if kind is not None:
                     leaf = _import_or_not(leaf, kind)
+            view = leaf
             try:
                 if self._check(i, leaf, borrowed, symbols, strides) != 0:
                     leaf = self._repaired(i, leaf, list(leaves), borrowed, symbols, strides)
                 failure = _cxx.borrow(borrowed, strides, tensors)
                 if failure.fault != Fault.kNone:
                     _raise(failure)
+                found.append((view, leaf))
                 leaves[i] = leaf
-                found.append(leaf)
             except InputError as error:
-                found.append(error)
+                found.append((view, error))
         if tensors.size() == self.specs.size() and self.bounded and self.validate:
             failure = _cxx.find_out_of_range(self.specs, tensors, symbols, wrong)
             if failure.fault != Fault.kNone:
@@ -1049,7 +1060,7 @@ cdef class Loader:
                 try:
                     self.refuse_values(wrong, leaves)
                 except InputError as error:
-                    found[wrong] = error
+                    found[wrong] = (found[wrong][0], error)
         return found
 
     cdef tuple _prepare(self, tuple inputs, vector[_cxx.Tensor]& tensors, bint release):
@@ -1081,9 +1092,18 @@ cdef class Loader:
         inputs: Sequence[Any],
         out: Sequence[Any] | None,
         rebuild: Callable[[list[Any]], Any],
+        outputs: str | None = None,
+        owner: object = None,
     ) -> Bound:
-        """A callable that runs on these arrays, as they are at each call; see `Bound`."""
-        return Bound(self, tuple(inputs), None if out is None else tuple(out), rebuild)
+        """A callable that runs on these arrays, as they are at each call; see `Bound`.
+
+        It keeps `owner` alive.
+        """
+        cdef Bound bound = Bound(self, tuple(inputs), None if out is None else tuple(out), rebuild)
+        bound.owner = owner
+        if outputs is not None:
+            bound.kind = kind_named(outputs)
+        return bound
 
     def close(self) -> None:
         """Wait for the runs that are under way, then free the model. Harmless the second time."""
@@ -1170,6 +1190,7 @@ cdef class Bound:
     cdef tuple out
     cdef object result  # what a call gives if all outputs are fixed
     cdef object rebuild
+    cdef object owner
     cdef Kind kind
     cdef vector[_cxx.Tensor] tensors
     cdef vector[_cxx.Tensor] targets

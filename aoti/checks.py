@@ -12,6 +12,7 @@ from typing import Any
 
 from aoti.errors import InputError
 from aoti.expression import affine
+from aoti.inputplan import InputPlan, describe
 from aoti.pytree import CallPlan
 from aoti.signature import Signature, scaled
 from aoti.spec import ConstantSpec, Dim, TensorSpec
@@ -96,6 +97,18 @@ class Checker:
         arrays: list[Any] = [*values[:index], array]
         self._bind(arrays)
         return array
+
+    def explain(
+        self, values: Sequence[object], examined: Sequence[tuple[object, object]]
+    ) -> list[InputPlan]:
+        """Say what a run would do with each value, by what the core found: `Loader.examine`."""
+        unknown = TensorSpec("", None, None)
+        return [
+            describe(
+                value, view, outcome, self._inputs[n] if self._known else unknown, self._path(n)
+            )
+            for n, (value, (view, outcome)) in enumerate(zip(values, examined, strict=True))
+        ]
 
     def refuse_values(self, index: int, arrays: Sequence[Any]) -> None:
         """Raise an InputError for ``arrays[index]``, whose values the core found out of range."""

@@ -25,6 +25,7 @@ from aoti.errors import (
     PackageError,
 )
 from aoti.findings import require
+from aoti.inputplan import InputPlan
 from aoti.package import Package, Source
 from aoti.signature import Signature
 from aoti.spec import TensorSpec
@@ -32,9 +33,6 @@ from aoti.wrapper import read_num_constants
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from aoti import _core
     from aoti.extraction import Extraction
@@ -46,7 +44,7 @@ class InferenceResult:
 
     Attributes
     ----------
-    outputs : list of numpy.ndarray
+    outputs : list of arrays
         The outputs, flat, in the order of the output treespec.
     latency_ms : float
         Wall time of the call in milliseconds, waiting for a runner included.
@@ -54,7 +52,7 @@ class InferenceResult:
         Peak memory of the call on the device; None on the CPU.
     """
 
-    outputs: list[NDArray[np.generic]]
+    outputs: list[Any]
     latency_ms: float
     memory_bytes: int | None
 
@@ -71,6 +69,7 @@ def load(
     validate: bool = True,
     cache: bool = True,
     limits: Limits | None = None,
+    outputs: str | None = None,
 ) -> AOTIModel:
     """Load a compiled model from a package.
 
@@ -107,6 +106,9 @@ def load(
         private directory below ``TMPDIR``, which is gone when the model is closed.
     limits : Limits, optional
         How much the package may hold before it is refused.
+    outputs : {'numpy', 'torch', 'jax', 'cupy', 'dlpack'}, optional
+        The kind of arrays that come out; ``"dlpack"`` is `aoti.Tensor`. Default: the kind that
+        went in, see `aoti.kinds`. A library must have been imported before its kind is asked for.
 
     Returns
     -------
@@ -125,8 +127,8 @@ def load(
     DeviceError
         The device is not spelled right or contradicts `device_index`.
     ConfigError
-        `num_runners` is less than 1, or more than a single-threaded model has; or the place for
-        extracted packages cannot be used.
+        `num_runners` is less than 1, or more than a single-threaded model has; the place for
+        extracted packages cannot be used; or there is no such kind of `outputs`.
     LibtorchError
         There is no libtorch that fits.
     ExecutionError
@@ -186,6 +188,7 @@ def load(
             num_runners=num_runners,
             single_threaded=single_threaded,
             validate=validate,
+            outputs=outputs,
         )
     except BaseException:
         extraction.release()
@@ -232,6 +235,7 @@ class AOTIModel:
         num_runners: int,
         single_threaded: bool,
         validate: bool,
+        outputs: str | None,
     ) -> None:
         self.path = path
         self.model_name = model_name
@@ -256,12 +260,17 @@ class AOTIModel:
             validate=validate,
             repair=checker.repair,
             refuse_values=checker.refuse_values,
+            outputs=outputs,
         )
         self.call_spec = tuple(self._loader.call_spec)
         self.constant_fqns = tuple(self._loader.constant_fqns)
-        self._run: Callable[[Sequence[Any]], list[NDArray[np.generic]]] = self._loader.run
+        self._run: Callable[[Sequence[Any]], list[Any]] = self._loader.run
+        self._explain = checker.explain
         self._flatten: Flatten
         self._rebuild: Callable[[Sequence[object]], object] = list
+        self._flatten_result: Callable[[Any], list[object]] = list
+        # What __call__ keeps for itself, unless the module has an argument of that name.
+        self._options = frozenset(("out", "outputs"))
         try:
             plan = signature.plan((self.call_spec[0], self.call_spec[1]))
         except PackageError as error:
@@ -270,6 +279,8 @@ class AOTIModel:
         else:
             self._flatten = checker.plan_calls(plan)
             self._rebuild = plan.rebuild
+            self._flatten_result = plan.flatten_result
+            self._options -= plan.keywords
         self.signature = checker.signature
 
     @staticmethod
@@ -283,12 +294,24 @@ class AOTIModel:
         Parameters
         ----------
         *args, **kwargs
-            The arguments of the export, in the same structure, with numpy arrays for tensors.
+            The arguments of the export, in the same structure, with arrays for tensors: of numpy,
+            torch, jax, cupy, or anything with ``__dlpack__``, ``__array_interface__`` or the
+            buffer protocol.
+        out : optional
+            Arrays for the outputs to be written to, in the structure of the result, with None for
+            those that shall be new: numpy arrays, torch tensors or `aoti.Tensor`. What the model
+            computes is copied there; nothing is written unless all fit.
+        outputs : str, optional
+            The kind of the outputs of this call: see `load`.
+
+            Where the module itself has an argument named ``out`` or ``outputs``, that is what the
+            name means; `run` takes the option then.
 
         Returns
         -------
         object
-            What the module returned, in the same structure, with numpy arrays for tensors.
+            What the module returned, in the same structure, with arrays for tensors, of the kind
+            that went in.
 
         Raises
         ------
@@ -301,20 +324,85 @@ class AOTIModel:
         PackageError
             The exported structure holds a type that only the exporting program knows. `run` works.
         """
+        if kwargs and not self._options.isdisjoint(kwargs):
+            options = {name: kwargs.pop(name) for name in self._options & kwargs.keys()}
+            if (out := options.get("out")) is not None:
+                options["out"] = self._flatten_result(out)
+            return self._rebuild(self._loader.run_to(self._flatten(args, kwargs), **options))
         return self._rebuild(self._run(self._flatten(args, kwargs)))
 
-    def run(self, inputs: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
+    def plan(self, *args: Any, **kwargs: Any) -> list[InputPlan]:
+        """What a call with these arguments would do with each input; runs nothing.
+
+        Parameters are those of a call, without `out` and `outputs`.
+
+        Returns
+        -------
+        list of InputPlan
+            Per input, in flat order: whether its memory is shared, or why it is copied or refused.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            The structure or the number of arguments is not that of the export.
+        """
+        leaves = self._flatten(args, kwargs)
+        return self._explain(leaves, self._loader.examine(leaves))
+
+    def bind(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
+        """Fix the inputs, and with `out` the outputs: a callable for the tightest loops.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for a call, `out` and `outputs` among them. Each run reads what the arrays then
+            hold. They must be such that their memory can be shared: see `plan`.
+
+        Returns
+        -------
+        callable
+            Without parameters. Gives what a call gives; with `out`, always the same object. It
+            keeps the model and the arrays. May be called from several threads, which then write
+            to the same `out`.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            As for a call, or an input would have to be copied. When it is called: an index in an
+            input is out of range, or a torch tensor was given other memory.
+        """
+        chosen = {name: kwargs.pop(name) for name in self._options & kwargs.keys()}
+        out = chosen.get("out")
+        return self._loader.bind(
+            self._flatten(args, kwargs),
+            None if out is None else self._flatten_result(out),
+            self._rebuild,
+            chosen.get("outputs"),
+            self,
+        )
+
+    def run(
+        self,
+        inputs: Sequence[Any],
+        *,
+        outputs: str | None = None,
+        out: Sequence[Any] | None = None,
+    ) -> list[Any]:
         """Run on a flat sequence of arrays.
 
         Parameters
         ----------
-        inputs : sequence of numpy.ndarray
-            One array per tensor, in the order of the input treespec.
+        inputs : sequence of arrays
+            One per tensor, in the order of the input treespec.
+        outputs : str, optional
+            The kind of the outputs of this call: see `load`.
+        out : sequence of arrays or None, optional
+            Where to write the outputs, one per output, None for a new array.
 
         Returns
         -------
-        list of numpy.ndarray
-            One array per tensor, in the order of the output treespec.
+        list of arrays
+            One per tensor, in the order of the output treespec, of the kind that went in.
 
         Raises
         ------
@@ -322,22 +410,24 @@ class AOTIModel:
             As for a call.
         """
         _check_flat(inputs)
-        return self._run(inputs)
+        if outputs is None and out is None:
+            return self._run(inputs)
+        return self._loader.run_to(inputs, outputs, out)
 
-    def boxed_run(self, inputs: list[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
+    def boxed_run(self, inputs: list[Any]) -> list[Any]:
         """Run on a flat list of arrays and empty it, so that the caller holds none of them.
 
-        The list is emptied even if the run fails.
+        The list is emptied even if the run fails. The memory of torch tensors and of other arrays
+        that come by DLPack is given back as soon as the model is done with it, if nobody else
+        holds them; that of numpy arrays when the run has ended.
 
         Parameters and errors are those of `run`.
         """
         if not isinstance(inputs, list):
             raise InputTypeError(f"boxed_run empties a list, and got {type(inputs).__name__}")
-        taken = tuple(inputs)
-        inputs.clear()
-        return self._run(taken)
+        return self._loader.run_boxed(inputs)
 
-    def infer(self, inputs: Sequence[NDArray[np.generic]]) -> InferenceResult:
+    def infer(self, inputs: Sequence[Any]) -> InferenceResult:
         """Run on a flat sequence of arrays and measure it. Parameters and errors as for `run`."""
         _check_flat(inputs)
         start = time.perf_counter_ns()
