@@ -1,10 +1,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from _typeshed import Incomplete
 from typing_extensions import Buffer
 
 
 class Tensor(Buffer):
+    __dlpack_c_exchange_api__: Incomplete = ...
     readonly: Final[bool]
 
     def __init__(self) -> None: ...

@@ -172,6 +172,15 @@ cdef int _raise(const Failure& failure) except -1:
 
 cdef int64_t _LARGE = 1 << 20  # bytes
 
+# Names of capsules, which stay with them: C's own strings.
+cdef const char* _VERSIONED = "dltensor_versioned"
+cdef const char* _VERSIONED_USED = "used_dltensor_versioned"
+cdef const char* _LEGACY = "dltensor"
+cdef const char* _LEGACY_USED = "used_dltensor"
+cdef const char* _EXCHANGE = "dlpack_exchange_api"
+
+cdef DLPackExchangeAPI _api  # filled below
+
 
 cdef void _release_object(void* reference) noexcept nogil:
     """Give back the reference that a tensor holds on the object whose memory it lies in.
@@ -216,6 +225,7 @@ cdef class Tensor:
     cdef _cxx.Tensor tensor
     cdef bint large
     cdef readonly bint readonly
+    __dlpack_c_exchange_api__ = PyCapsule_New(&_api, _EXCHANGE, NULL)
 
     def __init__(self) -> None:
         raise TypeError("models make tensors, and aoti.Tensor.from_dlpack does")
@@ -403,13 +413,6 @@ cdef cnp.ndarray _array_over(Tensor owner):
 
 # -- DLPack ------------------------------------------------------------------------------------
 
-cdef const char* _VERSIONED = "dltensor_versioned"
-cdef const char* _VERSIONED_USED = "used_dltensor_versioned"
-cdef const char* _LEGACY = "dltensor"
-cdef const char* _LEGACY_USED = "used_dltensor"
-cdef const char* _EXCHANGE = "dlpack_exchange_api"
-
-
 cdef class Kind:
     """How the arrays of one type come in and go out. `aoti.kinds` says which kinds there are.
 
@@ -578,6 +581,71 @@ cdef object _legacy_capsule(_cxx.Tensor& tensor):
     except BaseException:
         _cxx.discard(managed)
         raise
+
+
+# The C functions of our own tensors, for libraries that exchange tensors by those.
+
+cdef int _api_allocate(
+    DLTensor* prototype,
+    DLManagedTensorVersioned** out,
+    void* context,
+    void (*set_error)(void*, const char*, const char*) noexcept nogil,
+) noexcept nogil:
+    cdef _cxx.Tensor tensor
+    cdef Failure failure = _cxx.allocate_like(deref(prototype), tensor)
+    if failure.fault == Fault.kNone:
+        failure = _cxx.produce(tensor, 0, out[0])
+    if failure.fault == Fault.kNone:
+        return 0
+    set_error(context, b"RuntimeError", failure.message.c_str())
+    return -1
+
+
+cdef int _api_share(void* value, DLManagedTensorVersioned** out) except -1:
+    cdef Tensor tensor = <Tensor?><object><PyObject*>value
+    cdef _cxx.View view
+    tensor._view(view)
+    cdef Failure failure = _cxx.produce(
+        tensor.tensor, _cxx.DLPACK_FLAG_BITMASK_READ_ONLY if tensor.readonly else 0, out[0])
+    if failure.fault != Fault.kNone:
+        raise BufferError(failure.message.decode())
+    return 0
+
+
+cdef int _api_take(DLManagedTensorVersioned* managed, void** out) except -1:
+    cdef Tensor tensor = _from_versioned(managed)
+    Py_INCREF(tensor)  # the caller's reference
+    out[0] = <void*>tensor
+    return 0
+
+
+cdef int _api_describe(void* value, DLTensor* out) except -1:
+    cdef Tensor tensor = <Tensor?><object><PyObject*>value
+    cdef _cxx.View view
+    tensor._view(view)
+    if tensor.readonly:
+        raise BufferError("the tensor is read-only, which a DLTensor cannot say")
+    cdef Failure failure = _cxx.describe_to(tensor.tensor, deref(out))
+    if failure.fault != Fault.kNone:
+        raise BufferError(failure.message.decode())
+    return 0
+
+
+cdef int _api_stream(
+    _cxx.DLDeviceType device_type, int32_t device_id, void** stream
+) except -1:
+    stream[0] = NULL  # the CPU has none
+    return 0
+
+
+_api.header.version.major = _cxx.DLPACK_MAJOR_VERSION
+_api.header.version.minor = _cxx.DLPACK_MINOR_VERSION
+_api.header.prev_api = NULL
+_api.managed_tensor_allocator = _api_allocate
+_api.managed_tensor_from_py_object_no_sync = _api_share
+_api.managed_tensor_to_py_object_no_sync = _api_take
+_api.dltensor_from_py_object_no_sync = _api_describe
+_api.current_work_stream = _api_stream
 
 
 # -- inputs and outputs ------------------------------------------------------------------------
@@ -857,7 +925,7 @@ cdef class Loader:
     ):
         """Check `inputs`, fill `tensors` and bind `symbols`. Returns what the tensors lie on.
 
-        With `release`, tensors own their memory where they can, and None stands in its place.
+        With `release`, tensors keep writeable inputs alive themselves; None stands in their place.
         """
         cdef Py_ssize_t count = len(inputs)
         cdef int64_t[64] strides
@@ -874,15 +942,18 @@ cdef class Loader:
             leaf = inputs[i]
             if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
                 kind = _kind(type(leaf))
-                if kind is not None and (release or kind.api == NULL):
+                if kind is not None and kind.api == NULL:
                     leaf = _import_or_not(leaf, kind)
             if self._check(i, leaf, borrowed, symbols, strides) != 0:
                 leaf = self._repaired(i, leaf, kept or list(inputs), borrowed, symbols, strides)
-            if release and type(leaf) is Tensor and not (<Tensor>leaf).readonly:
-                failure = _cxx.share((<Tensor>leaf).tensor, strides, tensors)
+            failure = _cxx.borrow(borrowed, strides, tensors)
+            # A read-only one stays, so that an output that lies in it is found to be read-only.
+            if failure.fault == Fault.kNone and release and borrowed.writable:
+                Py_INCREF(leaf)
+                failure = _cxx.anchor(tensors.back(), <void*>leaf, _release_object)
+                if failure.fault != Fault.kNone:
+                    Py_DECREF(leaf)
                 leaf = None
-            else:
-                failure = _cxx.borrow(borrowed, strides, tensors)
             if failure.fault != Fault.kNone:
                 _raise(failure)
             if leaf is not inputs[i]:
@@ -955,10 +1026,11 @@ cdef class Loader:
         return _outputs(outputs, leaves, kind)
 
     def run_boxed(self, list inputs) -> list[Any]:
-        """The same, after emptying the list. Memory that torch tensors, Tensors and other DLPack
-        arrays have is given back as soon as the model is done with it, if nobody else holds it;
-        that of numpy arrays when the run has ended.
+        """The same, after emptying the list. An input that nobody else holds is given back as soon
+        as the model is done with it, in the middle of the run.
         """
+        # That takes the GIL while a permit is held, which cannot block: whoever waits for a permit
+        # does so without the GIL.
         cdef tuple leaves = tuple(inputs)
         inputs.clear()
         cdef Kind kind = _kind_of(leaves) if self.follow else self.kind
@@ -1207,12 +1279,6 @@ cdef class Bound:
         self.targets.clear()
         self.moving.clear()
         self.leaves = loader._borrow(inputs, self.tensors, self.symbols, False)
-        for i, leaf in enumerate(inputs):
-            if self.leaves[i] is not leaf and type(self.leaves[i]) is cnp.ndarray or (
-                    type(self.leaves[i]) is Tensor and not _over(leaf, self.leaves[i])):
-                raise InputError(
-                    f"input {i} would be copied, and later changes of it would not be seen; pass "
-                    "an array that can be shared (plan() says why this one cannot)")
         cdef Borrowed borrowed
         for leaf in self.leaves:
             if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
@@ -1254,17 +1320,6 @@ cdef class Bound:
                     raise InputError("a bound tensor was given other memory; bind again")
                 n += 1
         return 0
-
-
-cdef bint _over(value, Tensor tensor) except -1:
-    """Whether a tensor lies in the memory of what it was made of."""
-    cdef Borrowed borrowed
-    cdef Kind kind
-    if value is tensor:
-        return True
-    kind = _kind(type(value))
-    other = None if kind is None else _import_or_not(value, kind)
-    return type(other) is Tensor and (<Tensor>other).data_ptr == tensor.data_ptr
 
 
 def add_ones(str device, int64_t count) -> float:

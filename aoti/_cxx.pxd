@@ -157,8 +157,6 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         const Tensor& tensor, const vector[int64_t]& strides, Tensor& copy) noexcept
     Failure copy_outputs(
         const vector[Tensor]& outputs, const vector[Tensor]& targets, int64_t& wrong) noexcept
-    Failure share(
-        const Tensor& tensor, const int64_t* strides, vector[Tensor]& tensors) noexcept
     int64_t bytes_of(const Tensor& tensor) noexcept
 
     cdef cppclass View:
@@ -172,7 +170,7 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
     void view(const Tensor& tensor, View& view) noexcept
 
 
-cdef extern from "ATen/dlpack.h" nogil:
+cdef extern from "ATen/dlpack.h":
     const int DLPACK_MAJOR_VERSION
     const int DLPACK_MINOR_VERSION
     const uint64_t DLPACK_FLAG_BITMASK_READ_ONLY
@@ -199,12 +197,12 @@ cdef extern from "ATen/dlpack.h" nogil:
         DLPackVersion version
         DLPackExchangeAPIHeader* prev_api
 
-    # All but the first want the GIL.
+    # All but the first want the GIL, and set a Python exception where they fail.
     ctypedef int (*DLPackManagedTensorAllocator)(
         DLTensor*,
         DLManagedTensorVersioned**,
         void*,
-        void (*)(void*, const char*, const char*) noexcept) noexcept
+        void (*)(void*, const char*, const char*) noexcept nogil) noexcept nogil
     ctypedef int (*DLPackManagedTensorFromPyObjectNoSync)(
         void*, DLManagedTensorVersioned**) except -1
     ctypedef int (*DLPackManagedTensorToPyObjectNoSync)(

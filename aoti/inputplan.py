@@ -50,12 +50,16 @@ def describe(
     path : str
         Its place in the call.
     """
+    import numpy as np
+
     if isinstance(outcome, InputError):
         return InputPlan(path, "refused", str(outcome))
     if _pending(value):
         return InputPlan(path, "copied", "a conjugation or negation of it is still to be computed")
     if outcome is view:
         return InputPlan(path, "shared")
+    if isinstance(value, np.generic):
+        return InputPlan(path, "copied", "a scalar has no memory to share")
     array: Any = as_array(view, spec, path)
     reason = spec.obstacle(array)
     return InputPlan(path, "copied" if reason else "shared", reason or "")

@@ -20,6 +20,7 @@ from aoti.errors import (
     ConfigError,
     DeviceError,
     IncompatiblePackageError,
+    InputError,
     InputTypeError,
     IntegrityError,
     PackageError,
@@ -373,8 +374,15 @@ class AOTIModel:
         """
         chosen = {name: kwargs.pop(name) for name in self._options & kwargs.keys()}
         out = chosen.get("out")
+        leaves = self._flatten(args, kwargs)
+        for plan in self._explain(leaves, self._loader.examine(leaves)):
+            if plan.action == "copied":
+                raise InputError(
+                    f"{plan.path}: a bound input is read at each call, and this one would be "
+                    f"copied once: {plan.reason}; pass an array that can be shared"
+                )
         return self._loader.bind(
-            self._flatten(args, kwargs),
+            leaves,
             None if out is None else self._flatten_result(out),
             self._rebuild,
             chosen.get("outputs"),
@@ -417,9 +425,8 @@ class AOTIModel:
     def boxed_run(self, inputs: list[Any]) -> list[Any]:
         """Run on a flat list of arrays and empty it, so that the caller holds none of them.
 
-        The list is emptied even if the run fails. The memory of torch tensors and of other arrays
-        that come by DLPack is given back as soon as the model is done with it, if nobody else
-        holds them; that of numpy arrays when the run has ended.
+        The list is emptied even if the run fails. An array that nobody else holds is freed as soon
+        as the model is done with it, in the middle of the run; one that is read-only, at its end.
 
         Parameters and errors are those of `run`.
         """

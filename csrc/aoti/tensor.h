@@ -321,23 +321,6 @@ inline Failure copy_outputs(
   });
 }
 
-// A tensor with the memory of another one, which both own from then on, and these strides.
-inline Failure share(
-    const at::Tensor& tensor, const int64_t* strides, std::vector<at::Tensor>& tensors) noexcept {
-  return guarded([&]() -> Failure {
-    at::Tensor shared = at::detail::make_tensor<c10::TensorImpl>(
-        c10::Storage(tensor.storage()),
-        c10::DispatchKeySet(c10::DispatchKey::CPU),
-        tensor.dtype());
-    auto* impl = shared.unsafeGetTensorImpl();
-    impl->set_storage_offset(tensor.storage_offset());
-    impl->set_sizes_and_strides(
-        tensor.sizes(), c10::IntArrayRef(strides, static_cast<std::size_t>(tensor.dim())));
-    tensors.push_back(std::move(shared));
-    return {};
-  });
-}
-
 // Bytes of the elements.
 inline int64_t bytes_of(const at::Tensor& tensor) noexcept {
   return static_cast<int64_t>(tensor.nbytes());
