@@ -739,8 +739,11 @@ cdef object _to_kind(_cxx.Tensor& tensor, tuple leaves, Kind kind):
     cdef void* made = NULL
     cdef bint readonly
     cdef Failure failure
+    cdef Tensor owner
     if kind.api == NULL:
         owner = _owner(tensor, leaves)
+        if kind.immutable:  # never writes, and jax knows no flag that says that one must not
+            owner.readonly = False
         return owner if kind.wrap is None else kind.wrap(owner)
     _settle(tensor, leaves, &readonly)
     if readonly:  # torch has no read-only tensors, and would write there
