@@ -148,6 +148,8 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
     void own_strides(const Borrowed& array, int64_t* strides) noexcept
     Failure borrow(
         const Borrowed& array, const int64_t* strides, vector[Tensor]& tensors) noexcept
+    void* release(Tensor& tensor) noexcept
+    Tensor reclaim(void* released) noexcept
     void describe(const Tensor& tensor, cbool writable, Borrowed& array) noexcept
     cbool contains(const Borrowed& array, const void* pointer) noexcept
     Failure finish(Tensor& tensor, void*& memory) noexcept
@@ -197,18 +199,19 @@ cdef extern from "ATen/dlpack.h":
         DLPackVersion version
         DLPackExchangeAPIHeader* prev_api
 
-    # All but the first want the GIL, and set a Python exception where they fail.
+    # All but the first want the GIL. They return -1 with a Python exception set where they fail;
+    # declared without, because Cython's own handling of exceptions costs more than the calls.
     ctypedef int (*DLPackManagedTensorAllocator)(
         DLTensor*,
         DLManagedTensorVersioned**,
         void*,
         void (*)(void*, const char*, const char*) noexcept nogil) noexcept nogil
     ctypedef int (*DLPackManagedTensorFromPyObjectNoSync)(
-        void*, DLManagedTensorVersioned**) except -1
+        void*, DLManagedTensorVersioned**) noexcept
     ctypedef int (*DLPackManagedTensorToPyObjectNoSync)(
-        DLManagedTensorVersioned*, void**) except -1
-    ctypedef int (*DLPackDLTensorFromPyObjectNoSync)(void*, DLTensor*) except -1
-    ctypedef int (*DLPackCurrentWorkStream)(DLDeviceType, int32_t, void**) except -1
+        DLManagedTensorVersioned*, void**) noexcept
+    ctypedef int (*DLPackDLTensorFromPyObjectNoSync)(void*, DLTensor*) noexcept
+    ctypedef int (*DLPackCurrentWorkStream)(DLDeviceType, int32_t, void**) noexcept
 
     ctypedef struct DLPackExchangeAPI:
         DLPackExchangeAPIHeader header

@@ -321,6 +321,14 @@ inline Failure copy_outputs(
   });
 }
 
+// A tensor as a plain pointer that owns it, and back.
+inline void* release(at::Tensor& tensor) noexcept { return tensor.unsafeReleaseTensorImpl(); }
+
+inline at::Tensor reclaim(void* released) noexcept {
+  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim(
+      static_cast<c10::TensorImpl*>(released)));
+}
+
 // Bytes of the elements.
 inline int64_t bytes_of(const at::Tensor& tensor) noexcept {
   return static_cast<int64_t>(tensor.nbytes());
