@@ -41,6 +41,8 @@ from aoti._cxx cimport (
     ScalarType,
 )
 
+import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -471,6 +473,7 @@ cdef class Kind:
     cdef bint lazy
     cdef object exchange
     cdef const DLPackExchangeAPI* api  # lives as long as the process
+    cdef _cxx.TorchWrap torch_wrap
 
     def __init__(self, str name, wrap, bint immutable, bint lazy, exchange) -> None:
         self.name, self.wrap, self.immutable, self.lazy = name, wrap, immutable, lazy
@@ -482,6 +485,10 @@ cdef class Kind:
                 api = <const DLPackExchangeAPI*>api.header.prev_api
             if api != NULL and api.dltensor_from_py_object_no_sync != NULL:
                 self.api = api
+        if name == "torch" and self.api != NULL:
+            version = json.loads(_cxx.build_info().decode())["torch"].split(".")[:2]
+            if sys.modules["torch"].__version__.split(".")[:2] == version:
+                self.torch_wrap = _cxx.find_torch_wrap()
 
 
 cdef dict _kinds = {}  # by type; False for what is no array by DLPack
@@ -771,6 +778,13 @@ cdef Tensor _owner(_cxx.Tensor& tensor, tuple leaves):
     return owner
 
 
+cdef object _new_reference(void* made):
+    """An object that came with a reference of its own."""
+    made_object = <object><PyObject*>made
+    Py_DECREF(made_object)
+    return made_object
+
+
 cdef object _to_kind(_cxx.Tensor& tensor, tuple leaves, Kind kind):
     """An array of a kind over what a model returned."""
     cdef DLManagedTensorVersioned* managed = NULL
@@ -788,15 +802,20 @@ cdef object _to_kind(_cxx.Tensor& tensor, tuple leaves, Kind kind):
         failure = _cxx.clone(tensor)
         if failure.fault != Fault.kNone:
             _raise(failure)
+    if kind.torch_wrap != NULL:
+        failure = _cxx.wrap_for_torch(kind.torch_wrap, tensor, made)
+        if failure.fault != Fault.kNone:
+            _raise(failure)
+        if made == NULL:
+            _raise_pending()
+        return _new_reference(made)
     failure = _cxx.produce(tensor, 0, managed)
     if failure.fault != Fault.kNone:
         _raise(failure)
     # Takes `managed`, whether it succeeds or not.
     if kind.api.managed_tensor_to_py_object_no_sync(managed, &made) != 0:
         _raise_pending()
-    array = <object><PyObject*>made
-    Py_DECREF(array)  # the reference that it came with
-    return array
+    return _new_reference(made)
 
 
 cdef list _outputs(vector[_cxx.Tensor]& tensors, tuple leaves, Kind kind):

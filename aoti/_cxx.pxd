@@ -234,6 +234,12 @@ cdef extern from "aoti/dlpack.h" namespace "aoti" nogil:
     Failure allocate_like(const DLTensor& prototype, Tensor& tensor) noexcept
 
 
+cdef extern from "aoti/torch_python.h" namespace "aoti":
+    ctypedef void* (*TorchWrap)(const Tensor&)
+    TorchWrap find_torch_wrap() noexcept
+    Failure wrap_for_torch(TorchWrap wrap, const Tensor& tensor, void*& made) noexcept
+
+
 cdef extern from "aoti/values.h" namespace "aoti" nogil:
     Failure find_out_of_range(
         const vector[InputSpec]& specs,
