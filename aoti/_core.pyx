@@ -475,7 +475,14 @@ cdef class Kind:
     cdef const DLPackExchangeAPI* api  # lives as long as the process
     cdef _cxx.TorchWrap torch_wrap
 
-    def __init__(self, str name, wrap, bint immutable, bint lazy, exchange) -> None:
+    def __init__(
+        self,
+        str name,
+        wrap: Callable[[Any], Any] | None,
+        bint immutable,
+        bint lazy,
+        exchange: Any,
+    ) -> None:
         self.name, self.wrap, self.immutable, self.lazy = name, wrap, immutable, lazy
         self.exchange = exchange
         cdef const DLPackExchangeAPI* api
@@ -1331,7 +1338,13 @@ cdef class Bound:
     cdef bint complete
     cdef int64_t[64] symbols
 
-    def __init__(self, Loader loader, tuple inputs, tuple out, rebuild) -> None:
+    def __init__(
+        self,
+        Loader loader,
+        tuple inputs,
+        out: tuple[Any, ...] | None,
+        rebuild: Callable[[list[Any]], Any],
+    ) -> None:
         if not loader.permits:
             raise ModelClosedError("the model was never loaded")
         self.loader, self.inputs, self.rebuild = loader, inputs, rebuild

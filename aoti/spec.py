@@ -12,7 +12,6 @@ from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
 from aoti.expression import affine, fingerprint
 from aoti.kinds import as_array
 
-
 # The dtypes that tensors and arrays share. numpy has the first lot, ml_dtypes the second but for
 # complex32, which torch alone has.
 DTYPES = frozenset(
@@ -330,4 +329,3 @@ def _brief(value: object) -> str:
         repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
     )
     return text if len(text) <= 100 else f"{text[:97]}..."
-

@@ -18,9 +18,7 @@ import aoti
 class Same(nn.Module):
     """Passes on the dtypes that numpy lacks."""
 
-    names = (
-        "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz complex32"
-    ).split()
+    names = ("bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz complex32").split()
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         return dict(inputs)

@@ -471,7 +471,11 @@ def test_classmethod_and_options(packages, rows):
         ({"num_runners": 2.5}, TypeError, "integer"),
         ({"num_runners": 2, "single_threaded": True}, aoti.ConfigError, "one runner"),
         ({"model_name": "other"}, aoti.ModelNotFoundError, "it holds 'model'"),
-        ({"device": "cuda"}, aoti.IncompatiblePackageError, "compiled for cpu, and cuda is asked for"),
+        (
+            {"device": "cuda"},
+            aoti.IncompatiblePackageError,
+            "compiled for cpu, and cuda is asked for",
+        ),
         ({"device": "gpu"}, aoti.DeviceError, "is no device"),
         ({"device_index": 1}, aoti.DeviceError, "no cpu device number 1"),
     ],

@@ -79,7 +79,8 @@ inline Mismatch describe(const DLTensor& tensor, bool writable, Borrowed& array)
   if (tensor.ndim < 0 || tensor.ndim > kMaxRank || (tensor.ndim > 0 && !tensor.strides)) {
     return Mismatch::kLayout;
   }
-  array.data = tensor.data == nullptr ? nullptr : static_cast<char*>(tensor.data) + tensor.byte_offset;
+  array.data =
+      tensor.data == nullptr ? nullptr : static_cast<char*>(tensor.data) + tensor.byte_offset;
   array.rank = tensor.ndim;
   array.itemsize = array.unit = tensor.dtype.bits / 8;
   array.sizes = tensor.shape;
@@ -131,8 +132,7 @@ Failure adopt(Managed* managed, at::Tensor& tensor) noexcept {
       strides[i] = std::max<int64_t>(strides[i], 0);
     }
     void* data = source.data ? static_cast<char*>(source.data) + source.byte_offset : nullptr;
-    tensor = detail::tensor_over(
-        c10::DataPtr(data, c10::Device(c10::kCPU)), dtype, sizes, strides);
+    tensor = detail::tensor_over(c10::DataPtr(data, c10::Device(c10::kCPU)), dtype, sizes, strides);
     // Last, so that nothing that throws comes after it.
     const auto release = [](void* context) {
       auto* owned = static_cast<Managed*>(context);
@@ -170,9 +170,8 @@ inline Failure describe_to(const at::Tensor& tensor, DLTensor& out) noexcept {
       return {};
     }
   }
-  return guarded([&]() -> Failure {
-    return {Fault::kExecution, "DLPack has no dtype for it", {}};
-  });
+  return guarded(
+      [&]() -> Failure { return {Fault::kExecution, "DLPack has no dtype for it", {}}; });
 }
 
 // Hands a tensor out: a managed tensor that shares its memory and keeps it alive.
@@ -194,9 +193,7 @@ Failure produce(const at::Tensor& tensor, uint64_t flags, Managed*& out) noexcep
       shared->managed.flags = flags;
     }
     shared->managed.manager_ctx = shared.get();
-    shared->managed.deleter = [](Managed* self) {
-      delete static_cast<Shared*>(self->manager_ctx);
-    };
+    shared->managed.deleter = [](Managed* self) { delete static_cast<Shared*>(self->manager_ctx); };
     out = &shared.release()->managed;
     return {};
   });

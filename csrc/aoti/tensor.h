@@ -176,8 +176,7 @@ namespace detail {
 // and the deleter that it wraps. Strides are in elements and not negative.
 inline at::Tensor tensor_over(
     c10::DataPtr data, int dtype, c10::IntArrayRef sizes, c10::IntArrayRef strides) {
-  const caffe2::TypeMeta type =
-      c10::scalarTypeToTypeMeta(static_cast<c10::ScalarType>(dtype));
+  const caffe2::TypeMeta type = c10::scalarTypeToTypeMeta(static_cast<c10::ScalarType>(dtype));
   int64_t elements = 1;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     if (sizes[i] == 0) {
@@ -204,11 +203,12 @@ inline Failure borrow(
     const Borrowed& array, const int64_t* strides, std::vector<at::Tensor>& tensors) noexcept {
   return guarded([&]() -> Failure {
     const auto rank = static_cast<std::size_t>(array.rank);
-    tensors.push_back(detail::tensor_over(
-        c10::DataPtr(array.data, c10::Device(c10::kCPU)),
-        array.dtype,
-        c10::IntArrayRef(array.sizes, rank),
-        c10::IntArrayRef(strides, rank)));
+    tensors.push_back(
+        detail::tensor_over(
+            c10::DataPtr(array.data, c10::Device(c10::kCPU)),
+            array.dtype,
+            c10::IntArrayRef(array.sizes, rank),
+            c10::IntArrayRef(strides, rank)));
     return {};
   });
 }
@@ -325,8 +325,9 @@ inline Failure copy_outputs(
 inline void* release(at::Tensor& tensor) noexcept { return tensor.unsafeReleaseTensorImpl(); }
 
 inline at::Tensor reclaim(void* released) noexcept {
-  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim(
-      static_cast<c10::TensorImpl*>(released)));
+  return at::Tensor(
+      c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim(
+          static_cast<c10::TensorImpl*>(released)));
 }
 
 // Bytes of the elements.

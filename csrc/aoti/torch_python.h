@@ -7,8 +7,8 @@
 
 #include <aoti/errors.h>
 
-#include <ATen/core/TensorBase.h>
 #include <ATen/Tensor.h>
+#include <ATen/core/TensorBase.h>
 
 #include <dlfcn.h>
 
