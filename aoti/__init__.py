@@ -37,11 +37,13 @@ if _TYPE_CHECKING:
     from aoti.archive import Limits
     from aoti.device import Device, DeviceInfo, devices
     from aoti.exporting import export as export
+    from aoti.inputplan import InputPlan
     from aoti.loading import load
     from aoti.model import AOTIModel, InferenceResult
     from aoti.package import Package, load_metadata_from_package
     from aoti.signature import Signature
     from aoti.spec import ConstantSpec, Dim, TensorSpec
+    from aoti.tensor import Tensor
 
 __version__ = "0.1.0"
 
@@ -61,6 +63,7 @@ __all__ = [
     "IncompatiblePackageError",
     "InferenceResult",
     "InputError",
+    "InputPlan",
     "InputTypeError",
     "IntegrityError",
     "LibtorchError",
@@ -73,6 +76,7 @@ __all__ = [
     "QueueFullError",
     "RunTimeoutError",
     "Signature",
+    "Tensor",
     "TensorSpec",
     "__version__",
     "build_info",
@@ -88,9 +92,11 @@ _HOMES = {
     "DeviceInfo": "device",
     "Dim": "spec",
     "InferenceResult": "model",
+    "InputPlan": "inputplan",
     "Limits": "archive",
     "Package": "package",
     "Signature": "signature",
+    "Tensor": "tensor",
     "TensorSpec": "spec",
     "build_info": "_libtorch",
     "devices": "device",

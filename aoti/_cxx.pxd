@@ -1,6 +1,6 @@
 """Declarations of the C++ that the core is built on: libtorch, and csrc/aoti. Nothing else."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.memory cimport unique_ptr
 from libcpp.string cimport string
@@ -11,6 +11,7 @@ cdef extern from "ATen/Tensor.h" namespace "at" nogil:
     cdef cppclass Tensor:
         Tensor()
         void reset() noexcept
+        cbool defined() noexcept
 
 
 cdef extern from "c10/core/ScalarType.h" namespace "c10" nogil:
@@ -35,6 +36,7 @@ cdef extern from "c10/core/ScalarType.h" namespace "c10" nogil:
         Float8_e4m3fnuz
         Float8_e5m2
         Float8_e5m2fnuz
+        Float8_e8m0fnu
 
 
 cdef extern from "torch/csrc/inductor/aoti_package/model_package_loader.h" \
@@ -125,17 +127,20 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         int dtype
         int rank
         int64_t itemsize
+        int64_t unit
         const int64_t* sizes
         const int64_t* strides
         cbool writable
 
     cdef enum class Mismatch(int):
         kNone
+        kDevice
         kDtype
         kRank
         kSize
         kRange
         kNull
+        kAligned
         kLayout
         kReadOnly
 
@@ -148,18 +153,96 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
     void own_strides(const Borrowed& array, int64_t* strides) noexcept
     Failure borrow(
         const Borrowed& array, const int64_t* strides, vector[Tensor]& tensors) noexcept
+    void* release(Tensor& tensor) noexcept
+    Tensor reclaim(void* released) noexcept
+    void describe(const Tensor& tensor, cbool writable, Borrowed& array) noexcept
     cbool contains(const Borrowed& array, const void* pointer) noexcept
+    Failure finish(Tensor& tensor, void*& memory) noexcept
+    Failure anchor(Tensor& tensor, void* context, void (*release)(void*) noexcept) noexcept
+    Failure clone(Tensor& tensor) noexcept
+    Failure copy_strided(
+        const Tensor& tensor, const vector[int64_t]& strides, Tensor& copy) noexcept
+    Failure copy_outputs(
+        const vector[Tensor]& outputs, const vector[Tensor]& targets, int64_t& wrong) noexcept
+    int64_t bytes_of(const Tensor& tensor) noexcept
 
     cdef cppclass View:
         void* data
         int dtype
         int rank
-        int64_t itemsize
         int64_t bytes
         int64_t* sizes
         int64_t* strides
 
-    Failure view(Tensor& tensor, View& view) noexcept
+    void view(const Tensor& tensor, View& view) noexcept
+
+
+cdef extern from "ATen/dlpack.h":
+    const int DLPACK_MAJOR_VERSION
+    const int DLPACK_MINOR_VERSION
+    const uint64_t DLPACK_FLAG_BITMASK_READ_ONLY
+    const uint64_t DLPACK_FLAG_BITMASK_IS_COPIED
+    const int kDLCPU
+
+    ctypedef int DLDeviceType
+
+    ctypedef struct DLPackVersion:
+        uint32_t major
+        uint32_t minor
+
+    ctypedef struct DLTensor:
+        pass
+
+    ctypedef struct DLManagedTensor:
+        pass
+
+    ctypedef struct DLManagedTensorVersioned:
+        DLPackVersion version
+        uint64_t flags
+
+    ctypedef struct DLPackExchangeAPIHeader:
+        DLPackVersion version
+        DLPackExchangeAPIHeader* prev_api
+
+    # All but the first want the GIL. They return -1 with a Python exception set where they fail;
+    # declared without, because Cython's own handling of exceptions costs more than the calls.
+    ctypedef int (*DLPackManagedTensorAllocator)(
+        DLTensor*,
+        DLManagedTensorVersioned**,
+        void*,
+        void (*)(void*, const char*, const char*) noexcept nogil) noexcept nogil
+    ctypedef int (*DLPackManagedTensorFromPyObjectNoSync)(
+        void*, DLManagedTensorVersioned**) noexcept
+    ctypedef int (*DLPackManagedTensorToPyObjectNoSync)(
+        DLManagedTensorVersioned*, void**) noexcept
+    ctypedef int (*DLPackDLTensorFromPyObjectNoSync)(void*, DLTensor*) noexcept
+    ctypedef int (*DLPackCurrentWorkStream)(DLDeviceType, int32_t, void**) noexcept
+
+    ctypedef struct DLPackExchangeAPI:
+        DLPackExchangeAPIHeader header
+        DLPackManagedTensorAllocator managed_tensor_allocator
+        DLPackManagedTensorFromPyObjectNoSync managed_tensor_from_py_object_no_sync
+        DLPackManagedTensorToPyObjectNoSync managed_tensor_to_py_object_no_sync
+        DLPackDLTensorFromPyObjectNoSync dltensor_from_py_object_no_sync
+        DLPackCurrentWorkStream current_work_stream
+
+
+cdef extern from "aoti/dlpack.h" namespace "aoti" nogil:
+    cbool on_host(int device_type) noexcept
+    Mismatch describe_foreign "aoti::describe"(
+        const DLTensor& tensor, cbool writable, Borrowed& array) noexcept
+    cbool has_unit_stride(const Borrowed& array) noexcept
+    Failure adopt[Managed](Managed* managed, Tensor& tensor) noexcept
+    void discard[Managed](Managed* managed) noexcept
+    Failure describe_to(const Tensor& tensor, DLTensor& out) noexcept
+    Failure produce[Managed](const Tensor& tensor, uint64_t flags, Managed*& out) noexcept
+    Failure allocate_like(const DLTensor& prototype, Tensor& tensor) noexcept
+
+
+cdef extern from "aoti/torch_python.h" namespace "aoti":
+    ctypedef void* (*TorchWrap)(const Tensor&)
+    TorchWrap find_torch_wrap() noexcept
+    Failure wrap_for_torch(TorchWrap wrap, const Tensor& tensor, void*& made) noexcept
 
 
 cdef extern from "aoti/values.h" namespace "aoti" nogil:

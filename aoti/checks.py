@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aoti.errors import InputError
 from aoti.expression import affine
+from aoti.inputplan import InputPlan, describe
 from aoti.pytree import CallPlan
 from aoti.signature import Signature, scaled
 from aoti.spec import ConstantSpec, Dim, TensorSpec
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 Flatten = Callable[[tuple[object, ...], dict[str, object]], Sequence[object]]
 
@@ -77,7 +74,7 @@ class Checker:
 
         return flatten
 
-    def repair(self, index: int, values: Sequence[object]) -> NDArray[np.generic]:
+    def repair(self, index: int, values: Sequence[object]) -> Any:
         """What to pass for ``values[index]``, which the core could not take as it is.
 
         Called by the core, after all inputs before `index` were found to be right.
@@ -100,9 +97,23 @@ class Checker:
             self._bind(arrays)
         return spec.conform(values[index], path)
 
-    def refuse_values(self, index: int, arrays: Sequence[NDArray[Any]]) -> None:
+    def explain(
+        self, values: Sequence[object], examined: Sequence[tuple[object, object]]
+    ) -> list[InputPlan]:
+        """Say what a run would do with each value, by what the core found: `Loader.examine`."""
+        unknown = TensorSpec("", None, None)
+        return [
+            describe(
+                value, view, outcome, self._inputs[n] if self._known else unknown, self._path(n)
+            )
+            for n, (value, (view, outcome)) in enumerate(zip(values, examined, strict=True))
+        ]
+
+    def refuse_values(self, index: int, arrays: Sequence[Any]) -> None:
         """Raise an InputError for ``arrays[index]``, whose values the core found out of range."""
-        spec, array = self._inputs[index], arrays[index]
+        import numpy as np
+
+        spec, array = self._inputs[index], np.asarray(arrays[index])
         assert spec.values is not None
         bound = self._bind(arrays)
         low, high = (_evaluate(size, bound) for size in spec.values)
@@ -113,7 +124,7 @@ class Checker:
             f"{array[where]} at {list(where)}"
         )
 
-    def _bind(self, arrays: Sequence[NDArray[Any]]) -> dict[str, int]:
+    def _bind(self, arrays: Sequence[Any]) -> dict[str, int]:
         """What each symbol stands for, after checking that all arrays agree in it."""
         bound: dict[str, tuple[int, int, int]] = {}
         for other, (spec, array) in enumerate(zip(self._inputs, arrays, strict=False)):

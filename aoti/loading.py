@@ -34,6 +34,7 @@ def load(
     validate: bool = True,
     cache: bool = True,
     limits: Limits | None = None,
+    outputs: str | None = None,
     intra_op_threads: int | None = None,
     queue_size: int = 1024,
     timeout: float | None = None,
@@ -76,6 +77,10 @@ def load(
         private directory below ``TMPDIR``, which is gone when the model is closed.
     limits : Limits, optional
         How much the package may hold before it is refused.
+    outputs : {'numpy', 'torch', 'jax', 'cupy', 'dlpack'}, optional
+        The kind of arrays that come out; ``"dlpack"`` is `aoti.Tensor`. Default: the kind that
+        went in. numpy gives way to the others; where several others are mixed, the first decides.
+        A library must have been imported before its kind is asked for.
     intra_op_threads : int, optional
         How many OpenMP threads a run may use, the calling one included. By default what OpenMP has
         for the calling thread: ``OMP_NUM_THREADS``, or one per core. Kernels whose number was
@@ -103,7 +108,8 @@ def load(
         The device is not spelled right or contradicts `device_index`.
     ConfigError
         `num_runners` is less than 1, or more than a single-threaded model has; `intra_op_threads`,
-        `queue_size` or `timeout` is too small; or the place for extracted packages cannot be used.
+        `queue_size` or `timeout` is too small; there is no such kind of `outputs`; or the place
+        for extracted packages cannot be used.
     LibtorchError
         There is no libtorch that fits.
     ExecutionError
@@ -150,6 +156,7 @@ def load(
         "validate": validate,
         "cache": cache,
         "limits": limits,
+        "outputs": outputs,
         "intra_op_threads": intra_op_threads,
         "queue_size": queue_size,
     }
@@ -187,6 +194,7 @@ def load(
             num_runners=num_runners,
             single_threaded=single_threaded,
             validate=validate,
+            outputs=outputs,
             intra_op_threads=intra_op_threads,
             queue_size=queue_size,
             timeout=timeout,

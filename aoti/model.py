@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from aoti.checks import Checker, Flatten
 from aoti.concurrency import RunQueue, result_of
 from aoti.device import Device
-from aoti.errors import InputTypeError, ModelClosedError, PackageError
+from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
+from aoti.inputplan import InputPlan
 from aoti.package import Source
 from aoti.signature import Signature
 from aoti.spec import TensorSpec
@@ -19,9 +20,6 @@ from aoti.spec import TensorSpec
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from types import TracebackType
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from aoti import _core
     from aoti.extraction import Extraction
@@ -33,7 +31,7 @@ class InferenceResult:
 
     Attributes
     ----------
-    outputs : list of numpy.ndarray
+    outputs : list of arrays
         The outputs, flat, in the order of the output treespec.
     latency_ms : float
         Wall time of the call in milliseconds, waiting for a runner included.
@@ -41,7 +39,7 @@ class InferenceResult:
         Peak memory of the call on the device; None on the CPU.
     """
 
-    outputs: list[NDArray[np.generic]]
+    outputs: list[Any]
     latency_ms: float
     memory_bytes: int | None
 
@@ -103,6 +101,7 @@ class AOTIModel:
         queue_size: int,
         timeout: float | None,
         origin: tuple[str, dict[str, Any]] | None,
+        outputs: str | None,
     ) -> None:
         self.path = path
         self.model_name = model_name
@@ -130,12 +129,17 @@ class AOTIModel:
             validate=validate,
             repair=checker.repair,
             refuse_values=checker.refuse_values,
+            outputs=outputs,
         )
         self.call_spec = tuple(self._loader.call_spec)
         self.constant_fqns = tuple(self._loader.constant_fqns)
-        self._run: Callable[[Sequence[Any]], list[NDArray[np.generic]]] = self._loader.run
+        self._run: Callable[[Sequence[Any]], list[Any]] = self._loader.run
+        self._explain = checker.explain
         self._flatten: Flatten
         self._rebuild: Callable[[Sequence[object]], object] = list
+        self._flatten_result: Callable[[Any], list[object]] = list
+        # What __call__ keeps for itself, unless the module has an argument of that name.
+        self._options = frozenset(("out", "outputs"))
         try:
             plan = signature.plan((self.call_spec[0], self.call_spec[1]))
         except PackageError as error:
@@ -144,6 +148,8 @@ class AOTIModel:
         else:
             self._flatten = checker.plan_calls(plan)
             self._rebuild = plan.rebuild
+            self._flatten_result = plan.flatten_result
+            self._options -= plan.keywords
         self.signature = checker.signature
         run, rebuild = self._run, self._rebuild
         self._queue = RunQueue(
@@ -166,12 +172,24 @@ class AOTIModel:
         Parameters
         ----------
         *args, **kwargs
-            The arguments of the export, in the same structure, with numpy arrays for tensors.
+            The arguments of the export, in the same structure, with arrays for tensors: of numpy,
+            torch, jax, cupy, or anything with ``__dlpack__``, ``__array_interface__`` or the
+            buffer protocol.
+        out : optional
+            Arrays for the outputs to be written to, in the structure of the result, with None for
+            those that shall be new: numpy arrays, torch tensors or `aoti.Tensor`. What the model
+            computes is copied there; nothing is written unless all fit.
+        outputs : str, optional
+            The kind of the outputs of this call: see `load`.
+
+            Where the module itself has an argument named ``out`` or ``outputs``, that is what the
+            name means; `run` takes the option then.
 
         Returns
         -------
         object
-            What the module returned, in the same structure, with numpy arrays for tensors.
+            What the module returned, in the same structure, with arrays for tensors, of the kind
+            that went in.
 
         Raises
         ------
@@ -184,6 +202,11 @@ class AOTIModel:
         PackageError
             The exported structure holds a type that only the exporting program knows. `run` works.
         """
+        if kwargs and not self._options.isdisjoint(kwargs):
+            options = {name: kwargs.pop(name) for name in self._options & kwargs.keys()}
+            if (out := options.get("out")) is not None:
+                options["out"] = self._flatten_result(out)
+            return self._rebuild(self._loader.run_to(self._flatten(args, kwargs), **options))
         return self._rebuild(self._run(self._flatten(args, kwargs)))
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -238,18 +261,85 @@ class AOTIModel:
         """
         return await result_of(self.submit(*args, **kwargs), self.timeout)
 
-    def run(self, inputs: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
+    def plan(self, *args: Any, **kwargs: Any) -> list[InputPlan]:
+        """What a call with these arguments would do with each input; runs nothing.
+
+        Parameters are those of a call, without `out` and `outputs`.
+
+        Returns
+        -------
+        list of InputPlan
+            Per input, in flat order: whether its memory is shared, or why it is copied or refused.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            The structure or the number of arguments is not that of the export.
+        """
+        leaves = self._flatten(args, kwargs)
+        return self._explain(leaves, self._loader.examine(leaves))
+
+    def bind(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
+        """Fix the inputs, and with `out` the outputs: a callable for the tightest loops.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for a call, `out` and `outputs` among them. Each run reads what the arrays then
+            hold. They must be such that their memory can be shared: see `plan`.
+
+        Returns
+        -------
+        callable
+            Without parameters. Gives what a call gives; with `out`, always the same object. It
+            keeps the model and the arrays. May be called from several threads, which then write
+            to the same `out`.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            As for a call, or an input would have to be copied. When it is called: an index in an
+            input is out of range, or a torch tensor was given other memory.
+        """
+        chosen = {name: kwargs.pop(name) for name in self._options & kwargs.keys()}
+        out = chosen.get("out")
+        leaves = self._flatten(args, kwargs)
+        for plan in self._explain(leaves, self._loader.examine(leaves)):
+            if plan.action == "copied":
+                raise InputError(
+                    f"{plan.path}: a bound input is read at each call, and this one would be "
+                    f"copied once: {plan.reason}; pass an array that can be shared"
+                )
+        return self._loader.bind(
+            leaves,
+            None if out is None else self._flatten_result(out),
+            self._rebuild,
+            chosen.get("outputs"),
+            self,
+        )
+
+    def run(
+        self,
+        inputs: Sequence[Any],
+        *,
+        outputs: str | None = None,
+        out: Sequence[Any] | None = None,
+    ) -> list[Any]:
         """Run on a flat sequence of arrays.
 
         Parameters
         ----------
-        inputs : sequence of numpy.ndarray
-            One array per tensor, in the order of the input treespec.
+        inputs : sequence of arrays
+            One per tensor, in the order of the input treespec.
+        outputs : str, optional
+            The kind of the outputs of this call: see `load`.
+        out : sequence of arrays or None, optional
+            Where to write the outputs, one per output, None for a new array.
 
         Returns
         -------
-        list of numpy.ndarray
-            One array per tensor, in the order of the output treespec.
+        list of arrays
+            One per tensor, in the order of the output treespec, of the kind that went in.
 
         Raises
         ------
@@ -257,22 +347,23 @@ class AOTIModel:
             As for a call.
         """
         _check_flat(inputs)
-        return self._run(inputs)
+        if outputs is None and out is None:
+            return self._run(inputs)
+        return self._loader.run_to(inputs, outputs, out)
 
-    def boxed_run(self, inputs: list[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
+    def boxed_run(self, inputs: list[Any]) -> list[Any]:
         """Run on a flat list of arrays and empty it, so that the caller holds none of them.
 
-        The list is emptied even if the run fails.
+        The list is emptied even if the run fails. An array that nobody else holds is freed as soon
+        as the model is done with it, in the middle of the run; one that is read-only, at its end.
 
         Parameters and errors are those of `run`.
         """
         if not isinstance(inputs, list):
             raise InputTypeError(f"boxed_run empties a list, and got {type(inputs).__name__}")
-        taken = tuple(inputs)
-        inputs.clear()
-        return self._run(taken)
+        return self._loader.run_boxed(inputs)
 
-    def infer(self, inputs: Sequence[NDArray[np.generic]]) -> InferenceResult:
+    def infer(self, inputs: Sequence[Any]) -> InferenceResult:
         """Run on a flat sequence of arrays and measure it. Parameters and errors as for `run`."""
         _check_flat(inputs)
         start = time.perf_counter_ns()

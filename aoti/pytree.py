@@ -60,10 +60,17 @@ class CallPlan:
     rebuild : callable
         ``rebuild(leaves)`` gives what the exported module returned. It wants exactly `num_outputs`
         leaves and does not count them: a compiled model's number of outputs never changes.
+    flatten_result : callable
+        ``flatten_result(value)`` gives the leaves of a value of the result's structure, as a list;
+        it raises what `flatten` does.
+    keywords : frozenset of str
+        The names that arguments can be passed by.
     """
 
     num_inputs: int
     num_outputs: int
+    keywords: frozenset[str]
+    flatten_result: Callable[[object], list[object]]
     input_paths: tuple[str, ...]
     output_paths: tuple[str, ...]
     input_names: tuple[str, ...]
@@ -100,8 +107,12 @@ class CallPlan:
         """
         inputs, outputs = _Reader("input", fields or {}), _Reader("output", fields or {})
         plan = cls()
-        plan.flatten = _flattener(*inputs.read_call(in_spec, parameters), parameters)
-        plan.rebuild = _rebuilder(outputs.read(outputs.load(out_spec), "", ()))
+        args, kwargs = inputs.read_call(in_spec, parameters)
+        result = outputs.read(outputs.load(out_spec), "", ())
+        plan.flatten = _flattener(args, kwargs, parameters)
+        plan.rebuild = _rebuilder(result)
+        plan.flatten_result = partial(_leaves_of, result)
+        plan.keywords = frozenset(parameters) | frozenset(map(str, kwargs.keys))
         plan.input_paths, plan.input_names = inputs.paths_and_names()
         plan.output_paths, plan.output_names = outputs.paths_and_names()
         plan.num_inputs = len(plan.input_paths)
@@ -355,6 +366,12 @@ def _take(nodes: Iterable[_Node], values: Iterable[object], leaves: list[object]
             raise InputTypeError(f"{node.path}: expected one array, got {got}; pass one array here")
         else:
             leaves.append(value)
+
+
+def _leaves_of(node: _Node, value: object) -> list[object]:
+    leaves: list[object] = []
+    _take([node], [value], leaves)
+    return leaves
 
 
 def _wrong_call(

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
 from aoti.expression import affine, fingerprint
+from aoti.kinds import as_array
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-
-# The dtypes that tensors and arrays share. numpy has the first lot, ml_dtypes the second.
+# The dtypes that tensors and arrays share. numpy has the first lot, ml_dtypes the second but for
+# complex32, which torch alone has.
 DTYPES = frozenset(
     "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 "
     "float16 float32 float64 complex64 complex128 "
-    "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz".split()
+    "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu "
+    "complex32".split()
 )
 
 # What the core is told of an input: see aoti._core.Loader.
@@ -201,13 +200,14 @@ class TensorSpec:
                 expected *= max(size, 1)
         return True
 
-    def check(self, value: object, path: str) -> NDArray[np.generic]:
-        """The array that `value` is, without its subclass.
+    def check(self, value: object, path: str) -> Any:
+        """The numpy array or `aoti.Tensor` over the memory of `value`, of the right dtype.
 
         Parameters
         ----------
         value : object
-            What came.
+            What came: an array of numpy, an `aoti.Tensor`, or what has ``__dlpack__``,
+            ``__array_interface__`` or the buffer protocol.
         path : str
             Its place in the call, for messages.
 
@@ -216,47 +216,38 @@ class TensorSpec:
         InputTypeError
             It is no array, or of another dtype.
         InputError
-            Its rank or one of its static sizes differs.
+            Its rank or one of its static sizes differs, or it cannot be read from the CPU.
         """
-        import numpy as np
-
-        # By its type: an object may say anything of its __class__.
-        if issubclass(type(value), np.generic):
-            value = np.asarray(value)
-        if not issubclass(type(value), np.ndarray):
-            raise InputTypeError(
-                f"{path}: expected a numpy array, {self}; got {type(value).__name__}. "
-                f"{_conversion(value, self.dtype)}"
-            )
-        if issubclass(type(value), np.ma.MaskedArray):
-            raise InputTypeError(f"{path}: models know no masks; pass the array's .filled(...)")
-        value = np.asarray(value)  # without a subclass, which may mean something else by its data
-        if not value.ctypes.data and value.size:
-            raise InputError(f"{path}: the array's data pointer is null; it has no memory to read")
-        got = f"{value.dtype.name} {_shape_text(value.shape)}"
-        if value.dtype.name not in DTYPES:
+        array = as_array(value, self, path)
+        dtype: str = getattr(array.dtype, "name", array.dtype)
+        got = f"{dtype} {_shape_text(array.shape)}"
+        if dtype not in DTYPES:
             raise InputTypeError(
                 f"{path}: expected {self}, got {got}, which torch has no dtype for"
             )
-        if value.dtype.name != (self.dtype or value.dtype.name):
+        if dtype != (self.dtype or dtype):
             raise InputTypeError(
-                f"{path}: expected {self}, got {got}. Convert it: .astype({self.dtype!r})"
+                f"{path}: expected {self}, got {got}. Convert it: {_cast(value, self.dtype)}"
             )
+        if not _address(array) and 0 not in array.shape:
+            raise InputError(f"{path}: the array's data pointer is null; it has no memory to read")
         if self.shape is not None:
-            if len(self.shape) != value.ndim:
+            if len(self.shape) != len(array.shape):
                 raise InputError(
                     f"{path}: expected {len(self.shape)} dimensions, {self}; got {got}"
                 )
-            for dim, (wanted, size) in enumerate(zip(self.shape, value.shape, strict=True)):
+            for dim, (wanted, size) in enumerate(zip(self.shape, array.shape, strict=True)):
                 if isinstance(wanted, int) and wanted != size:
                     raise InputError(
                         f"{path}: expected {self}, got {got}: "
                         f"dimension {dim} must be {wanted}, not {size}"
                     )
-        return value
+        return array
 
-    def conform(self, value: object, path: str) -> NDArray[np.generic]:
-        """An array with the value of `value` that the model can read, copied if it has to be.
+    def conform(self, value: object, path: str) -> Any:
+        """A numpy array or `aoti.Tensor` with the value of `value` that the model can read.
+
+        It shares the memory of `value` where it can, and is a copy where that has another layout.
 
         Check the dynamic sizes before this: a view may claim any number of elements over a few
         bytes of memory, and the copy has them all.
@@ -264,7 +255,7 @@ class TensorSpec:
         Parameters
         ----------
         value : object
-            What came.
+            What came: as for `check`.
         path : str
             Its place in the call, for messages.
 
@@ -273,29 +264,52 @@ class TensorSpec:
         InputError, InputTypeError
             As `check`; or the model writes into the input, and would write into the copy.
         """
-        import numpy as np
-
         array = self.check(value, path)
-        laid_out = self._laid_out(array, path)
-        if self.mutated and not (array.flags.writeable and np.shares_memory(array, laid_out)):
+        laid_out = array if self.obstacle(array) is None else self._copy(array, path)
+        if self.mutated and (laid_out is not array or not _writeable(array)):
             raise InputError(
                 f"{path}: the model writes into this input; pass an array that it can write to: "
                 f"{self}, writeable, with strides of {', '.join(self.strides)} elements"
             )
         return laid_out
 
-    def _laid_out(self, value: NDArray[np.generic], path: str) -> NDArray[np.generic]:
-        import numpy as np
+    def obstacle(self, array: Any) -> str | None:
+        """Why an array of the right dtype and shape must be copied; None if it need not be."""
+        itemsize = array.nbytes // max(math.prod(array.shape), 1) or 1
+        strides = array.strides
+        if not isinstance(array.dtype, str):  # numpy's: in bytes, and of any byte order
+            if not array.dtype.isnative:
+                return "its bytes are in the other order"
+            itemsize = array.dtype.itemsize
+        else:
+            strides = tuple(stride * itemsize for stride in strides)
+        if 0 in array.shape:
+            return None
+        if _address(array) % min(itemsize, 8):
+            return f"it is not aligned to {min(itemsize, 8)} bytes"
+        wanted = tuple(step * itemsize for step in self._steps(array.shape))
+        if any(
+            size != 1 and stride != step
+            for size, stride, step in zip(array.shape, strides, wanted, strict=True)
+        ):
+            return f"its strides are {strides} bytes, and the model reads {wanted}"
+        return None
 
-        native = value.astype(value.dtype.newbyteorder("="), copy=False)
-        order = None if self.shape is None else self.order()
-        if self.shape is None or order is not None:
-            outermost_first = tuple(reversed(order)) if order else tuple(range(value.ndim))
-            dense = np.require(native.transpose(outermost_first), requirements=["C", "A"])
-            return dense.transpose(np.argsort(outermost_first))
-        strides = [int(stride) for stride in self.strides]
+    def _steps(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The strides that the kernels take for these sizes, in elements."""
+        order = tuple(reversed(range(len(shape)))) if self.shape is None else self.order()
+        if order is None:
+            return tuple(int(stride) for stride in self.strides)
+        steps, step = [0] * len(shape), 1
+        for dim in order:
+            steps[dim] = step
+            step *= max(shape[dim], 1)
+        return tuple(steps)
+
+    def _copy(self, array: Any, path: str) -> Any:
+        steps = self._steps(array.shape)
         extent = 1
-        for step, size in sorted(zip(strides, value.shape, strict=True)):
+        for step, size in sorted(zip(steps, array.shape, strict=True)):
             if size > 1 and step < extent:
                 raise InputError(
                     f"{path}: the model was exported with an input whose elements share memory "
@@ -303,11 +317,31 @@ class TensorSpec:
                     "array of the same form (np.broadcast_to, np.lib.stride_tricks.as_strided)"
                 )
             extent += max(size - 1, 0) * step
-        memory = np.empty(extent, native.dtype)
-        steps = [step * native.itemsize for step in strides]
-        copy = np.lib.stride_tricks.as_strided(memory, value.shape, steps)
-        copy[...] = native
+        if isinstance(array.dtype, str):
+            return array.copied(steps)
+        import numpy as np
+
+        native = array.dtype.newbyteorder("=")
+        memory = np.empty(0 if 0 in array.shape else extent, native)
+        strides = [step * native.itemsize for step in steps]
+        copy = np.lib.stride_tricks.as_strided(memory, array.shape, strides)
+        copy[...] = array
         return copy
+
+
+def _address(array: Any) -> int:
+    pointer: int = array.data_ptr if isinstance(array.dtype, str) else array.ctypes.data
+    return pointer
+
+
+def _writeable(array: Any) -> bool:
+    return not array.readonly if isinstance(array.dtype, str) else bool(array.flags.writeable)
+
+
+def _cast(value: object, dtype: str | None) -> str:
+    if type(value).__module__.partition(".")[0] in ("aoti", "torch"):
+        return f".to(torch.{dtype})"
+    return f".astype({dtype!r})"
 
 
 def _shape_text(shape: Sequence[int | Dim]) -> str:
@@ -321,10 +355,3 @@ def _brief(value: object) -> str:
     if type(value) in (bool, int, float, str, type(None)):
         text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-def _conversion(value: object, dtype: str | None) -> str:
-    # Of its type: what an instance answers may be an error.
-    if hasattr(type(value), "numpy") and hasattr(type(value), "__dlpack__"):
-        return "Pass its .numpy()"
-    return f"Pass np.asarray(..., {dtype or 'dtype'!r})"

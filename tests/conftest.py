@@ -43,6 +43,13 @@ def packages() -> Path:
 
 
 @pytest.fixture(scope="session")
+def interop() -> Path:
+    """The directory of the packages that tests/interop_packages.py exports."""
+    script = ROOT / "tests/interop_packages.py"
+    return _export(script, ROOT / "build/packages", [script, *EXPORTER])
+
+
+@pytest.fixture(scope="session")
 def minilm() -> Path:
     """The package of MiniLM-L6, the one that tools/demo exports too."""
     path = ROOT / "build/models/minilm.pt2"

@@ -20,11 +20,13 @@ PURE = {
     "errors": set(),
     "expression": set(),
     "findings": {"errors"},
+    "inputplan": {"errors", "kinds", "spec"},
+    "kinds": {"errors", "spec"},
     "package": {"archive", "elf", "errors", "placement", "signature", "wrapper"},
     "placement": {"elf", "errors", "findings"},
     "pytree": {"errors"},
     "signature": {"errors", "expression", "pytree", "spec"},
-    "spec": {"errors", "expression"},
+    "spec": {"errors", "expression", "kinds"},
     "wrapper": {"expression", "spec"},
 }
 

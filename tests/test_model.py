@@ -218,12 +218,6 @@ def test_run_wants_a_list_and_boxed_run_a_list_to_empty(mlp, rows):
         mlp.boxed_run((rows,))
 
 
-def test_a_torch_tensor_is_told_what_to_do(mlp):
-    torch = pytest.importorskip("torch")
-    with pytest.raises(aoti.InputTypeError, match=r"\.numpy\(\)"):
-        mlp(torch.ones(3, 10))
-
-
 def test_sizes_that_inputs_share_must_agree(packages):
     x, y = np.ones((3, 3), np.float32), np.ones((4, 5), np.float32)
     with aoti.load(packages / "shared.pt2") as model:

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -54,13 +55,25 @@ struct Borrowed {
   int dtype = kAny;
   int rank = 0;
   int64_t itemsize = 1;
+  int64_t unit = 1;  // bytes that a stride of one means: numpy counts bytes, DLPack elements
   const int64_t* sizes = nullptr;
-  const int64_t* strides = nullptr;  // in bytes
+  const int64_t* strides = nullptr;
   bool writable = true;
 };
 
 // The first thing that is wrong with an input, in the order in which it is looked at.
-enum class Mismatch : int { kNone = 0, kDtype, kRank, kSize, kRange, kNull, kLayout, kReadOnly };
+enum class Mismatch : int {
+  kNone = 0,
+  kDevice,
+  kDtype,
+  kRank,
+  kSize,
+  kRange,
+  kNull,
+  kAligned,
+  kLayout,
+  kReadOnly,
+};
 
 namespace detail {
 
@@ -135,10 +148,15 @@ inline Mismatch check(
   if (array.data == nullptr && !empty) {
     return Mismatch::kNull;
   }
+  // What the C++ compiler aligns its types to; a complex number is two reals.
+  const int64_t alignment = std::min<int64_t>(array.itemsize, 8);
+  if (!empty && reinterpret_cast<std::uintptr_t>(array.data) % alignment != 0) {
+    return Mismatch::kAligned;
+  }
   detail::wanted_strides(spec, array, strides);
   for (int i = 0; i < array.rank && !empty; ++i) {
     // A dimension of one element has no step: numpy may say anything there.
-    if (array.sizes[i] != 1 && array.strides[i] != strides[i] * array.itemsize) {
+    if (array.sizes[i] != 1 && array.strides[i] * array.unit != strides[i] * array.itemsize) {
       return Mismatch::kLayout;
     }
   }
@@ -148,35 +166,62 @@ inline Mismatch check(
 // Fills `strides` with those that `array` has, for a caller who vouches for them.
 inline void own_strides(const Borrowed& array, int64_t* strides) noexcept {
   for (int i = 0; i < array.rank; ++i) {
-    strides[i] = array.strides[i] / array.itemsize;
+    strides[i] = array.strides[i] * array.unit / array.itemsize;
   }
 }
 
-// A tensor over memory that somebody else keeps alive: what at::from_blob makes, without the thread
-// state that it sets aside and the deleter that it wraps.
+namespace detail {
+
+// A CPU tensor over `data`. What at::from_blob makes, without the thread state that it sets aside
+// and the deleter that it wraps. Strides are in elements and not negative.
+inline at::Tensor tensor_over(
+    c10::DataPtr data, int dtype, c10::IntArrayRef sizes, c10::IntArrayRef strides) {
+  const caffe2::TypeMeta type = c10::scalarTypeToTypeMeta(static_cast<c10::ScalarType>(dtype));
+  int64_t elements = 1;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == 0) {
+      elements = 0;
+      break;
+    }
+    elements += (sizes[i] - 1) * strides[i];
+  }
+  at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
+      c10::Storage(
+          c10::Storage::use_byte_size_t(),
+          static_cast<std::size_t>(elements) * type.itemsize(),
+          std::move(data)),
+      c10::DispatchKeySet(c10::DispatchKey::CPU),
+      type);
+  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides);
+  return tensor;
+}
+
+}  // namespace detail
+
+// A tensor over memory that somebody else keeps alive.
 inline Failure borrow(
     const Borrowed& array, const int64_t* strides, std::vector<at::Tensor>& tensors) noexcept {
   return guarded([&]() -> Failure {
-    int64_t elements = 1;
-    for (int i = 0; i < array.rank; ++i) {
-      elements = array.sizes[i] == 0 ? 0 : elements + (array.sizes[i] - 1) * strides[i];
-      if (elements == 0) {
-        break;
-      }
-    }
     const auto rank = static_cast<std::size_t>(array.rank);
-    at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
-        c10::Storage(
-            c10::Storage::use_byte_size_t(),
-            static_cast<std::size_t>(elements * array.itemsize),
-            c10::DataPtr(array.data, c10::Device(c10::kCPU))),
-        c10::DispatchKeySet(c10::DispatchKey::CPU),
-        c10::scalarTypeToTypeMeta(static_cast<c10::ScalarType>(array.dtype)));
-    tensor.unsafeGetTensorImpl()->set_sizes_and_strides(
-        c10::IntArrayRef(array.sizes, rank), c10::IntArrayRef(strides, rank));
-    tensors.push_back(std::move(tensor));
+    tensors.push_back(
+        detail::tensor_over(
+            c10::DataPtr(array.data, c10::Device(c10::kCPU)),
+            array.dtype,
+            c10::IntArrayRef(array.sizes, rank),
+            c10::IntArrayRef(strides, rank)));
     return {};
   });
+}
+
+// Describes a tensor that lies on the CPU.
+inline void describe(const at::Tensor& tensor, bool writable, Borrowed& array) noexcept {
+  array.data = const_cast<void*>(tensor.const_data_ptr());
+  array.dtype = static_cast<int>(tensor.scalar_type());
+  array.rank = static_cast<int>(tensor.dim());
+  array.itemsize = array.unit = static_cast<int64_t>(tensor.itemsize());
+  array.sizes = tensor.sizes().data();
+  array.strides = tensor.strides().data();
+  array.writable = writable;
 }
 
 // Whether `pointer` lies in the memory of `array`.
@@ -187,10 +232,107 @@ inline bool contains(const Borrowed& array, const void* pointer) noexcept {
     if (array.sizes[i] == 0) {
       return false;
     }
-    const int64_t extent = (array.sizes[i] - 1) * array.strides[i];
+    const int64_t extent = (array.sizes[i] - 1) * array.strides[i] * array.unit;
     (extent < 0 ? begin : end) += extent;
   }
   return begin <= pointer && pointer < end;
+}
+
+// Prepares what a model returned for being handed out: a strided CPU tensor without anything left
+// to be computed lazily. `memory` becomes its address if it lies in memory that it does not own,
+// which is that of an input or of a weight.
+inline Failure finish(at::Tensor& tensor, void*& memory) noexcept {
+  return guarded([&]() -> Failure {
+    memory = nullptr;
+    if (tensor.layout() != c10::kStrided || !tensor.device().is_cpu() || tensor.dim() > kMaxRank) {
+      return {Fault::kExecution, "the model returned a tensor that is no strided CPU tensor", {}};
+    }
+    if (tensor.is_conj() || tensor.is_neg()) {
+      tensor = tensor.resolve_conj().resolve_neg();
+    }
+    if (tensor.storage().data_ptr().get_context() == nullptr) {
+      memory = tensor.data_ptr();
+    }
+    return {};
+  });
+}
+
+// Makes a tensor in somebody else's memory the owner of `context`, which keeps that alive.
+// `release` is called from any thread, without the GIL. On failure it is not called.
+inline Failure anchor(at::Tensor& tensor, void* context, void (*release)(void*)) noexcept {
+  return guarded([&]() -> Failure {
+    tensor = detail::tensor_over(
+        c10::DataPtr(tensor.data_ptr(), context, release, c10::Device(c10::kCPU)),
+        static_cast<int>(tensor.scalar_type()),
+        tensor.sizes(),
+        tensor.strides());
+    return {};
+  });
+}
+
+// Replaces a tensor by a copy of itself in memory of its own, in C order.
+inline Failure clone(at::Tensor& tensor) noexcept {
+  return guarded([&]() -> Failure {
+    tensor = tensor.clone(at::MemoryFormat::Contiguous);
+    return {};
+  });
+}
+
+// A copy of a tensor with these strides, in elements.
+inline Failure copy_strided(
+    const at::Tensor& tensor, const std::vector<int64_t>& strides, at::Tensor& copy) noexcept {
+  return guarded([&]() -> Failure {
+    copy = tensor.new_empty_strided(tensor.sizes(), strides);
+    copy.copy_(tensor);
+    return {};
+  });
+}
+
+// Writes outputs into the tensors that the caller gave for them; an undefined one is left out.
+// `wrong` becomes the first whose dtype or shape is not that of its output, before any is written.
+inline Failure copy_outputs(
+    const std::vector<at::Tensor>& outputs,
+    const std::vector<at::Tensor>& targets,
+    int64_t& wrong) noexcept {
+  wrong = -1;
+  return guarded([&]() -> Failure {
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+      const at::Tensor& target = targets[i];
+      if (target.defined() && (i >= outputs.size() || target.sizes() != outputs[i].sizes() ||
+                               target.scalar_type() != outputs[i].scalar_type())) {
+        wrong = static_cast<int64_t>(i);
+        return {};
+      }
+    }
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+      const at::Tensor &from = outputs[i], &into = targets[i];
+      if (!into.defined()) {
+        continue;
+      }
+      if (from.strides() == into.strides() && from.is_contiguous() && from.device().is_cpu() &&
+          !from.is_conj() && !from.is_neg()) {
+        // Much faster than copy_ where it is small. An output may be the input that it goes into.
+        std::memmove(into.data_ptr(), from.const_data_ptr(), from.nbytes());
+      } else {
+        into.copy_(from);
+      }
+    }
+    return {};
+  });
+}
+
+// A tensor as a plain pointer that owns it, and back.
+inline void* release(at::Tensor& tensor) noexcept { return tensor.unsafeReleaseTensorImpl(); }
+
+inline at::Tensor reclaim(void* released) noexcept {
+  return at::Tensor(
+      c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim(
+          static_cast<c10::TensorImpl*>(released)));
+}
+
+// Bytes of the elements.
+inline int64_t bytes_of(const at::Tensor& tensor) noexcept {
+  return static_cast<int64_t>(tensor.nbytes());
 }
 
 // What an array over a tensor's memory needs to know.
@@ -198,32 +340,22 @@ struct View {
   void* data = nullptr;
   int dtype = kAny;
   int rank = 0;
-  int64_t itemsize = 1;
   int64_t bytes = 0;
   int64_t sizes[kMaxRank];
   int64_t strides[kMaxRank];  // in bytes
 };
 
-// Views a tensor that lies on the CPU, after computing what it left to be computed lazily.
-inline Failure view(at::Tensor& tensor, View& view) noexcept {
-  return guarded([&]() -> Failure {
-    if (tensor.layout() != c10::kStrided || !tensor.device().is_cpu() || tensor.dim() > kMaxRank) {
-      return {Fault::kExecution, "the model returned a tensor that is no strided CPU tensor", {}};
-    }
-    if (tensor.is_conj() || tensor.is_neg()) {
-      tensor = tensor.resolve_conj().resolve_neg();
-    }
-    view.data = tensor.data_ptr();
-    view.dtype = static_cast<int>(tensor.scalar_type());
-    view.rank = static_cast<int>(tensor.dim());
-    view.itemsize = static_cast<int64_t>(tensor.itemsize());
-    view.bytes = static_cast<int64_t>(tensor.nbytes());
-    for (int i = 0; i < view.rank; ++i) {
-      view.sizes[i] = tensor.size(i);
-      view.strides[i] = tensor.stride(i) * view.itemsize;
-    }
-    return {};
-  });
+inline void view(const at::Tensor& tensor, View& view) noexcept {
+  view.data = const_cast<void*>(tensor.const_data_ptr());
+  view.dtype = static_cast<int>(tensor.scalar_type());
+  view.rank = static_cast<int>(tensor.dim());
+  view.bytes = static_cast<int64_t>(tensor.nbytes());
+  const c10::IntArrayRef sizes = tensor.sizes(), strides = tensor.strides();
+  const auto itemsize = static_cast<int64_t>(tensor.itemsize());
+  for (int i = 0; i < view.rank; ++i) {
+    view.sizes[i] = sizes[i];
+    view.strides[i] = strides[i] * itemsize;
+  }
 }
 
 }  // namespace aoti

@@ -42,12 +42,11 @@ class NotAnArray:
 
 
 class Interface:
-    """An `__array_interface__` that is not true."""
+    """An `__array_interface__`, true but for the changes."""
 
-    def __init__(self, **changes: Any) -> None:
-        keep = np.ones((3, 10), np.float32)
-        self.kept = keep
-        self.__array_interface__ = {**keep.__array_interface__, **changes}
+    def __init__(self, kept: Any, **changes: Any) -> None:
+        self.kept = kept
+        self.__array_interface__ = {**kept.__array_interface__, **changes}
 
 
 class Sub(np.ndarray):
@@ -109,7 +108,7 @@ def generator(x: Any) -> Any:
     yield from x
 
 
-WANTED = "args[0] (x): expected a numpy array, float32 (batch, 10)"
+WANTED = "args[0] (x): expected an array, float32 (batch, 10)"
 
 PLAIN = (
     bad("None", "mlp", passing(lambda x: None), InputTypeError, WANTED, "got NoneType"),
@@ -119,8 +118,8 @@ PLAIN = (
     bad("a complex", "mlp", passing(lambda x: 1j), InputTypeError, WANTED, "got complex"),
     bad("a huge int", "mlp", passing(lambda x: 1 << 10_000), InputTypeError, WANTED, "got int"),
     bad("text", "mlp", passing(lambda x: "rows"), InputTypeError, WANTED, "got str"),
-    bad("bytes", "mlp", passing(lambda x: x.tobytes()), InputTypeError, WANTED, "got bytes"),
-    bad("a bytearray", "mlp", passing(lambda x: bytearray(120)), InputTypeError, "got bytearray"),
+    bad("bytes", "mlp", passing(lambda x: x.tobytes()), InputTypeError, "got uint8 (120,)"),
+    bad("a bytearray", "mlp", passing(lambda x: bytearray(120)), InputTypeError, "got uint8"),
     bad("nested lists", "mlp", passing(lambda x: x.tolist()), InputTypeError,
         "args[0]: expected one array, got a list of 3"),
     bad("a list of arrays", "mlp", passing(lambda x: [x]), InputTypeError, "got a list of 1"),
@@ -137,13 +136,12 @@ PLAIN = (
     bad("a path", "mlp", passing(lambda x: pathlib.Path("x.npy")), InputTypeError, "PosixPath"),
     bad("a function", "mlp", passing(lambda x: print), InputTypeError, WANTED, "got builtin"),
     bad("the type of arrays", "mlp", passing(lambda x: np.ndarray), InputTypeError, "got type"),
-    bad("the model itself", "mlp", lambda m, g: m(m), InputTypeError, WANTED, "got AOTIModel"),
-    bad("a dtype", "mlp", passing(lambda x: x.dtype), InputTypeError, WANTED, "got Float32DType"),
+    bad("the model itself", "mlp", lambda m, g: m(m), InputTypeError, WANTED, "AOTIModel"),
+    bad("a dtype", "mlp", passing(lambda x: x.dtype), InputTypeError, WANTED, "Float32DType"),
     bad("numpy's flat iterator", "mlp", passing(lambda x: x.flat), InputTypeError, "flatiter"),
-    bad("a memoryview", "mlp", passing(lambda x: memoryview(x.copy())), InputTypeError,
-        WANTED, "got memoryview", "np.asarray(..., 'float32')"),
-    bad("an array.array", "mlp", passing(lambda x: array.array("f", x.ravel())), InputTypeError,
-        WANTED, "got array", "np.asarray(..., 'float32')"),
+    right("a memoryview", "mlp", passing(lambda x: memoryview(x.copy()))),
+    bad("an array.array", "mlp", passing(lambda x: array.array("f", x.ravel())), InputError,
+        "expected 2 dimensions", "got float32 (30,)"),
     bad("a numpy scalar", "mlp", passing(lambda x: x[0, 0]), InputError, "expected 2 dimensions"),
     bad("a numpy void", "mlp", passing(lambda x: np.void(b"abcd")), InputTypeError, "no dtype for"),
     bad("masked", "mlp", passing(lambda x: np.ma.masked_array(x, x > 0)), InputTypeError,
@@ -154,22 +152,21 @@ PLAIN = (
 
 LIARS = (
     bad("raises for every question", "mlp", passing(lambda x: Raising()), InputTypeError,
-        "got Raising"),
+        "Raising"),
     bad("raises KeyError", "mlp", passing(lambda x: Raising(KeyError)), InputTypeError, "Raising"),
     bad("raises MemoryError", "mlp", passing(lambda x: Raising(MemoryError)), InputTypeError,
-        "got Raising"),
+        "Raising"),
     bad("raises for its class", "mlp", passing(lambda x: RaisingClass()), InputTypeError,
-        "got RaisingClass"),
+        "RaisingClass"),
     bad("says it is an array", "mlp", passing(lambda x: NotAnArray()), InputTypeError,
-        "got NotAnArray"),
-    bad("a true interface", "mlp", passing(lambda x: Interface()), InputTypeError,
-        "got Interface", "np.asarray(..., "),
-    bad("an interface to nowhere", "mlp", passing(lambda x: Interface(data=(64, False))),
-        InputTypeError, "got Interface"),
-    bad("an interface without end", "mlp", passing(lambda x: Interface(shape=(1 << 40, 10))),
-        InputTypeError, "got Interface"),
-    bad("an interface that is none", "mlp", passing(lambda x: Interface(typestr=None)),
-        InputTypeError, "got Interface"),
+        "NotAnArray"),
+    right("a true interface", "mlp", passing(lambda x: Interface(x))),
+    bad("an interface to nowhere", "mlp", passing(lambda x: Interface(x, data=(0, False))),
+        InputTypeError, "cannot be read"),
+    bad("an interface without end", "mlp", passing(lambda x: Interface(x, shape=(1 << 40, 10))),
+        InputError, "must be in 1..1024"),
+    bad("an interface that is none", "mlp", passing(lambda x: Interface(x, typestr=None)),
+        InputTypeError, "Interface"),
     bad("a subclass that lies about shape and dtype", "mlp",
         passing(lambda x: np.zeros(7, "i8").view(Sub)), InputTypeError, "got int64 (7,)"),
     bad("a subclass that raises", "mlp", passing(lambda x: np.zeros(7, "i8").view(RaisingSub)),
@@ -184,12 +181,11 @@ LIARS = (
 
 # Importing torch takes two seconds of each of these processes.
 TORCH = (
-    bad("a torch tensor", "mlp", tensor(lambda t, x: x), InputTypeError,
-        WANTED, "got Tensor", "Pass its .numpy()"),
-    bad("a meta tensor", "mlp", tensor(lambda t, x: x.to("meta")), InputTypeError, "got Tensor"),
-    bad("a tensor whose storage was freed", "mlp", tensor(freed), InputTypeError, "got Tensor"),
-    bad("a parameter", "mlp", tensor(lambda t, x: t.nn.Parameter(x)), InputTypeError,
-        "got Parameter"),
+    right("a torch tensor", "mlp", tensor(lambda t, x: x)),
+    bad("a meta tensor", "mlp", tensor(lambda t, x: x.to("meta")), InputTypeError,
+        "torch.Tensor on meta cannot be shared"),
+    bad("a tensor whose storage was freed", "mlp", tensor(freed), InputError, "null"),
+    right("a parameter", "mlp", tensor(lambda t, x: t.nn.Parameter(x))),
     bad("a sparse tensor", "mlp", tensor(lambda t, x: x.to_sparse()), InputTypeError, "Tensor"),
     bad("a conjugated tensor's numpy", "mlp",
         tensor(lambda t, x: t.complex(x, x).conj().resolve_conj().numpy()), InputTypeError,

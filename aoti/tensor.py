@@ -1,0 +1,12 @@
+"""`aoti.Tensor`: the tensor class of whichever compiled core fits this machine's libtorch."""
+
+from typing import TYPE_CHECKING
+
+from aoti import _libtorch
+
+if TYPE_CHECKING:
+    from aoti._core import Tensor
+else:
+    Tensor = _libtorch.core().Tensor
+
+__all__ = ["Tensor"]
