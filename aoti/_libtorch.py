@@ -283,8 +283,12 @@ def _preload(libtorch: Libtorch, core: Core, cores: list[Core]) -> tuple[Libtorc
     """
 
     def load(path: Path) -> ctypes.CDLL:
+        mode = os.RTLD_NOW | os.RTLD_LOCAL
+        # As a foreign function, dlopen runs without the GIL, which CDLL keeps: other threads would
+        # stand still for as long as libtorch takes. CDLL then finds it loaded, or says why not.
+        ctypes.CDLL(None).dlopen(os.fsencode(path), mode)
         try:
-            return ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+            return ctypes.CDLL(str(path), mode=mode)
         except OSError as error:
             raise LibtorchError(f"{libtorch} cannot be loaded: {error}") from error
 
