@@ -224,9 +224,11 @@ def test_sizes_ranges_and_values_of_torch_tensors_are_checked(packages, mlp, tor
         (plan,) = model.plan(torch.tensor([0, 7]))
         assert (plan.action, "got 7 at [1]" in plan.reason) == ("refused", True)
         assert model(torch.tensor([1]))[0].tolist() == [4, 5, 6, 7]
+    x, y = torch.ones(3, 3), torch.ones(4, 5)
     with aoti.load(packages / "shared.pt2") as model:
         with pytest.raises(aoti.InputError, match="dimension 0 is 4, but must be 3"):
-            model(torch.ones(3, 3), torch.ones(4, 5))
+            model(x, y)
+        assert model(x, y[:3]).shape == (3, 3)
 
 
 def test_what_a_model_writes_into_a_tensor_is_seen_or_refused(packages, torch):

@@ -214,6 +214,8 @@ def _dtype(name: object) -> np.dtype[Any]:
             import ml_dtypes
         except ImportError:
             raise ValueError(f"{name} needs the package ml_dtypes") from None
+        if not hasattr(ml_dtypes, name):  # complex32 is torch's alone in older ones
+            raise ValueError(f"{name} is no dtype of the installed ml_dtypes") from None
         dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
         return dtype
 

@@ -58,6 +58,10 @@ def measure(path: str, inputs: list[np.ndarray], repeats: int) -> dict[str, floa
     def torchs() -> object:
         return stock(*(torch.from_numpy(array) for array in arrays)).numpy()
 
+    tensors = [torch.from_numpy(array) for array in arrays]
+    targets = model.run(arrays)
+    bound = model.bind(*arrays, out=model._rebuild(targets))
+
     rounds: dict[str, list[float]] = {}
 
     def note(name: str, value: float) -> None:
@@ -67,12 +71,16 @@ def measure(path: str, inputs: list[np.ndarray], repeats: int) -> dict[str, floa
         note("C++ loop, us", model._loader.time_runs(arrays, CALLS) / CALLS * 1e6)
         note("aoti call, us", per_call(ours))
         note("torch call, us", per_call(torchs, CALLS // 4))
+        note("aoti bound, us", per_call(bound))
+        note("aoti run of tensors, us", per_call(lambda: model.run(tensors)))
+        note("stock run of tensors, us", per_call(lambda: stock.loader.run(tensors)))
         for name, call in (("aoti", ours), ("torch", torchs)):
             one = calls_a_second(call, 1)
             two = calls_a_second(call, 2)
             note(f"{name}, 2 threads over 1", two / one)
     figures = {name: statistics.median(values) for name, values in rounds.items()}
     figures["aoti over C++ loop, us"] = figures["aoti call, us"] - figures["C++ loop, us"]
+    figures["aoti bound over C++ loop, us"] = figures["aoti bound, us"] - figures["C++ loop, us"]
     figures["torch call over aoti call"] = figures["torch call, us"] / figures["aoti call, us"]
     return figures
 
