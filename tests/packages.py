@@ -134,21 +134,19 @@ class Scalars(nn.Module):
         return x * n if flag else x
 
 
-@torch.library.custom_op("aoti_tests::halve", mutates_args=())
-def halve(x: Tensor) -> Tensor:
-    return x / 2
-
-
-@halve.register_fake
-def _(x: Tensor) -> Tensor:
-    return torch.empty_like(x)
-
-
 class Custom(nn.Module):
-    """Calls an operator that only this program registers."""
+    """Calls an operator that only the exporting program registers."""
 
     def forward(self, x):
-        return halve(x + 1)
+        return torch.ops.aoti_tests.halve(x + 1)
+
+
+def register_operator() -> None:
+    """Register what `Custom` calls. Not at import: tests import this module for its classes."""
+    halve = torch.library.custom_op(
+        "aoti_tests::halve", lambda x: x / 2, mutates_args=(), schema="(Tensor x) -> Tensor"
+    )
+    halve.register_fake(torch.empty_like)
 
 
 @dataclass
@@ -229,6 +227,7 @@ def main(directory: Path) -> None:
     index, length = (torch.zeros(4096, dtype=torch.long),), {"index": {0: Dim("length")}}
     stock(Lookup(), index, directory / "stock_lookup.pt2", length, cpp__threads=1)
     stock(Lookup(), index, directory / "stock_abort.pt2", length, cpp__threads=2)
+    register_operator()
     stock(Custom(), (x,), directory / "custom.pt2")
     stock(mlp, (rows,), directory / "unlinked.pt2", aot_inductor__link_libtorch=False)
     # Every place for weights but the usual one, which is the code.

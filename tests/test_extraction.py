@@ -47,12 +47,14 @@ def test_as_zip_gives_an_archive_that_the_loader_takes(packages, mlp, rows, extr
         single_threaded=False,
         num_runners=1,
         device_index=-1,
+        threads=0,
         inputs=None,
         ranges=(),
         ranges_hold=True,
         validate=True,
         repair=lambda index, inputs: pytest.fail("these rows need no repair"),
         refuse_values=lambda index, inputs: pytest.fail("nothing indexes"),
+        outputs=None,
     )
     assert loader.run([rows])[0].tolist() == mlp(rows).tolist()
     loader.close()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, assert_type
 
 import numpy as np
-from numpy.typing import NDArray
 
 import aoti
 
@@ -15,8 +16,13 @@ x = np.ones((3, 10), np.float32)
 with aoti.load(Path("m.pt2"), num_runners=2, sha256="00" * 32, validate=False) as model:
     assert_type(model, aoti.AOTIModel)
     assert_type(model(x, mask=None), Any)
-    assert_type(model.run([x]), list[NDArray[np.generic]])
-    assert_type(model.boxed_run([x]), list[NDArray[np.generic]])
+    assert_type(model.run([x]), list[Any])
+    assert_type(model.boxed_run([x]), list[Any])
+    assert_type(model.submit(x), Future[Any])
+    assert_type(model.plan(x), list[aoti.InputPlan])
+    assert_type(model.plan(x)[0].reason, str)
+    assert_type(model.bind(x, out=x), Callable[[], Any])
+    assert_type(aoti.Tensor.from_dlpack(x).shape, tuple[int, ...])
     result = model.infer([x])
     assert_type(result, aoti.InferenceResult)
     assert_type(result.latency_ms, float)
@@ -53,3 +59,9 @@ except aoti.PackageNotFoundError as error:
     assert_type(error.filename, Any)
 except (aoti.PackageError, aoti.IncompatiblePackageError) as error:
     assert_type(str(error), str)
+
+
+async def call(model: aoti.AOTIModel) -> Any:
+    """Calls without blocking an event loop."""
+    model.timeout = 1.5
+    return await model.run_async(x)
