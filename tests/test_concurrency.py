@@ -50,6 +50,14 @@ def alarm():
 
 
 @pytest.fixture
+def ctrl_c():
+    """Python's own handler of SIGINT, which whoever starts the tests in the background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def gate():
     """A queue with one worker and room for two; `call` waits until the gate is opened."""
 
@@ -409,7 +417,7 @@ def test_ctrl_c_while_waiting_for_a_future_is_immediate(slow, large, alarm):
     assert not futures[-1].done()  # they take two seconds
 
 
-def test_ctrl_c_in_run_async_is_immediate(slow, large):
+def test_ctrl_c_in_run_async_is_immediate(slow, large, ctrl_c):
     async def main():
         futures = [slow.submit(large) for _ in range(10)]
         try:
