@@ -249,10 +249,6 @@ class Package:
         found = map(read_threads, self._kernels(self.select(model_name)))
         return max(filter(None, found), default=None)
 
-    def open_file(self, name: str) -> IO[bytes]:
-        """Open one of `files` for reading, at its start. Its checksum is verified at its end."""
-        return self._archive.open_file(name)
-
     def extract(self, model_name: str, destination: Path) -> None:
         """Write what a model needs to be loaded under `destination`, which must not exist.
 
