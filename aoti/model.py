@@ -147,8 +147,7 @@ class AOTIModel:
             self._flatten = _refusal(str(error))
         else:
             self._flatten = checker.plan_calls(plan)
-            self._rebuild = plan.rebuild
-            self._flatten_result = plan.flatten_result
+            self._rebuild, self._flatten_result = checker.plan_results(plan)
             self._options -= plan.keywords
         self.signature = checker.signature
         run, rebuild = self._run, self._rebuild
@@ -390,7 +389,7 @@ class AOTIModel:
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...] | None:
-        """What the model gives, in flat order; None if the package does not tell.
+        """The arrays that the model gives, in flat order; None if the package does not tell.
 
         Dtypes and shapes are None where the package does not record them: `aoti.export` does.
         """
