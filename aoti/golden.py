@@ -110,7 +110,8 @@ def compare(
             finite = np.isfinite(expected)
             largest = float(np.abs(expected[finite]).max(initial=0))
             error = np.where(alike, 0, np.abs(got - expected))
-            different = ~(error <= rtol * np.abs(expected) + atol * largest) & ~alike
+            close = finite & (error <= rtol * np.abs(expected) + atol * largest)
+            different = ~(alike | close)
             error = error[np.isfinite(error)]
     worst = float(error.max(initial=0))
     reason: str | None = None

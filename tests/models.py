@@ -6,13 +6,20 @@ kind of code, of arguments and of results.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.export import register_dataclass
 from torch.nn import functional as F
+
+import aoti
+import aoti.cli
 
 BATCH = "batch=1..16"
 
@@ -88,9 +95,8 @@ class UNet(nn.Module):
 
 
 def unet():
-    sizes = {0: BATCH, 2: "2*half"}
     half = torch.export.Dim("half", min=4, max=16)
-    sizes[2] = 2 * half
+    sizes = {0: BATCH, 2: 2 * half, 3: None}
     return UNet().eval(), torch.randn(2, 1, 16, 16), None, {"x": sizes}
 
 
@@ -173,3 +179,55 @@ class Structured(nn.Module):
 
 def structured():
     return Structured().eval(), torch.tensor([[1.0, 0.0, -1.0]]).repeat(2, 1), None, None
+
+
+class Pair(nn.Module):
+    """A weight of many elements, and two of few, which Inductor likes to write into the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.scale = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * self.scale
+
+
+def pair():
+    return Pair().eval(), torch.randn(3, 4), None, {"x": {0: "rows"}}
+
+
+NAMES = ("dummy", "lstm", "vit", "unet", "nested", "selected", "structured")
+
+
+def main(directory: Path) -> None:
+    """Export them all, each verified against eager, and write down what was compared."""
+    torch.manual_seed(0)
+    reports = {}
+    for name in NAMES:
+        exported = aoti.export(
+            f"{__file__}:{name}", path=directory / f"{name}.pt2", golden=True, verify=True,
+            in_process=True,
+        )  # fmt: skip
+        (model,) = exported.models.values()
+        reports[name] = [[case.sizes, case.skipped] for case in model.cases]
+    (directory / "reports.json").write_text(json.dumps(reports))
+    aoti.export(
+        {"first": f"{__file__}:pair", "second": pair()},
+        path=directory / "several.pt2",
+        preset="updatable",
+        dims={"rows": "0..8"},
+        in_process=True,
+    )
+    # In a process of its own, from the command line.
+    with (directory / "mixed.json").open("w") as file, contextlib.redirect_stdout(file):
+        code = aoti.cli.run(
+            ["export", f"{__file__}:mixed", "-o", str(directory / "mixed.pt2"), "--verify",
+             "--golden", "--json", "--metadata", "author=tests", "--dim", "batch=1..4",
+             "--set", "cpp.enable_kernel_profile=false"]
+        )  # fmt: skip
+    assert code == 0
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -197,7 +197,7 @@ def test_static_sizes_are_a_last_resort_that_is_warned_of(tmp_path, monkeypatch)
     def stop(*_, **__):
         raise aoti.ExportError("compiling")
 
-    monkeypatch.setattr("aoti.exporting.export.compile_program", stop)
+    monkeypatch.setattr(sys.modules["aoti.exporting.export"], "compile_program", stop)
     with (
         pytest.warns(UserWarning, match="all sizes are fixed.*the module fixes it at 3"),
         pytest.raises(aoti.ExportError, match="compiling"),
