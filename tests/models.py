@@ -223,7 +223,7 @@ def main(directory: Path) -> None:
     with (directory / "mixed.json").open("w") as file, contextlib.redirect_stdout(file):
         code = aoti.cli.run(
             ["export", f"{__file__}:mixed", "-o", str(directory / "mixed.pt2"), "--verify",
-             "--golden", "--json", "--metadata", "author=tests", "--dim", "batch=1..4",
+             "--golden", "--measure", "--json", "--metadata", "author=tests", "--dim", "batch=1..4",
              "--set", "cpp.enable_kernel_profile=false"]
         )  # fmt: skip
     assert code == 0

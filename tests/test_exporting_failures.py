@@ -260,6 +260,4 @@ def test_an_interrupted_export_leaves_nothing(start_export, tmp_path, how):
     while time.monotonic() < deadline and (leftovers(tmp_path) or Path(f"/proc/{child}").exists()):
         time.sleep(0.1)
     assert not Path(f"/proc/{child}").exists()
-    # Killed, it had no time to remove anything; the child removed its own place.
-    assert leftovers(tmp_path) == ([] if how == signal.SIGINT else leftovers(tmp_path))
-    assert not list((tmp_path / "tmp").glob("aoti-export-*"))
+    assert leftovers(tmp_path) == []  # killed, it could not; the child did it

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,7 @@ from aoti.cli.show import printable
 
 if TYPE_CHECKING:
     from aoti.exporting import Exported, ExportedModel
+    from aoti.exporting.measuring import Speed
 
 
 @click.command()
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 @click.option("--or-static", is_flag=True, help="Fix all sizes if they cannot be dynamic.")
 @click.option("--golden", is_flag=True, help="Keep example values, for aoti verify.")
 @click.option("--verify", is_flag=True, help="Compare with eager over the whole ranges.")
+@click.option("--measure", is_flag=True, help="Time it against eager and the stock export.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(
     sources: Sequence[str],
@@ -63,6 +66,7 @@ def export(
     or_static: bool,
     golden: bool,
     verify: bool,
+    measure: bool,
     as_json: bool,
 ) -> None:
     """Compile a PyTorch model into a package.
@@ -79,16 +83,17 @@ def export(
         raise click.UsageError(f"--output {output}: the name must end in .pt2")
     named = _models(sources)
     sys.path.insert(0, "")  # modules of the current directory, as with python -m
-    try:
-        from aoti.exporting import export as export_package
-        from aoti.exporting.presets import parse_option
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise click.ClickException(
-            "exporting needs torch: pip install 'aoti-runtime[export]'"
-        ) from error
     with _progress() as progress, _warnings():
+        progress("importing torch")
+        try:
+            from aoti.exporting import export as export_package
+            from aoti.exporting.presets import parse_option
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise click.ClickException(
+                "exporting needs torch: pip install 'aoti-runtime[export]'"
+            ) from error
         exported = export_package(
             named,
             path=output,
@@ -103,6 +108,7 @@ def export(
             or_static=or_static,
             golden=golden,
             verify=verify,
+            measure=measure,
             progress=progress,
         )
     if as_json:
@@ -174,6 +180,7 @@ def _describe(name: str, model: ExportedModel) -> dict[str, Any]:
         "attempts": [{"how": a.how, "error": a.error} for a in model.attempts],
         "rewrites": list(model.rewrites),
         "notes": list(model.signature.notes),
+        "milliseconds": model.speed and asdict(model.speed),
         "verified": [
             {
                 "sizes": case.sizes,
@@ -185,19 +192,26 @@ def _describe(name: str, model: ExportedModel) -> dict[str, Any]:
     }
 
 
+def _speed(speed: Speed) -> str:
+    others = ("eager", speed.eager), ("the stock export", speed.stock)
+    shown = (f"{time / speed.package:.2f} times as fast as {name}" for name, time in others)
+    return f"{speed.package:.3f} ms a call: {', '.join(shown)}"
+
+
 def _show(exported: Exported) -> None:
     from aoti.cli.show import show_table
 
     show_table(str(exported.path), ("", ""), [("size", f"{exported.bytes / 1e6:.1f} MB")])
     for name, model in exported.models.items():
-        options = (f"{key}={value}" for key, value in model.preset.options.items())
         rows = [
             ("compiled in", f"{model.seconds:.1f} s"),
             ("preset", model.preset.name),
-            ("options", "\n".join(options)),
         ]
+        rows += [("option", f"{key}={value}") for key, value in model.preset.options.items()]
         rows += [("traced", f"{a.how}: {a.error or 'done'}") for a in model.attempts]
         rows += [("note", note) for note in model.signature.notes]
+        if model.speed is not None:
+            rows.append(("speed", _speed(model.speed)))
         if model.cases:
             compared = [case for case in model.cases if case.skipped is None]
             worst = max((o.max_error for case in compared for o in case.outputs), default=0.0)

@@ -85,8 +85,8 @@ def _show(document: dict[str, Any]) -> None:
         keys = ("device", "platform", "isa", "compute_capability", "exporter", "weights")
         rows = [(key.replace("_", " "), model[key]) for key in keys if model[key]]
         if model["preset"]:
-            changed = (f"{key}={value}" for key, value in model["options"].items())
-            rows += [("preset", model["preset"]), ("options", "\n".join(changed))]
+            rows.append(("preset", model["preset"]))
+            rows += [("option", f"{key}={value}") for key, value in model["options"].items()]
             rows += [("note", note) for note in model["notes"]]
         if model["golden"]:
             rows.append(("golden values", "aoti verify runs them"))

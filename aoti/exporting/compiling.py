@@ -25,7 +25,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from aoti.errors import ExportError
-from aoti.exporting.failures import explain_text
+from aoti.exporting.failures import cause, explain, explain_text
 from aoti.signature import Signature
 from aoti.spec import Dim
 from aoti.wrapper import read_wrapper
@@ -54,9 +54,18 @@ class Job:
 
 @contextlib.contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """A directory for what is made on the way, gone at the end."""
-    with tempfile.TemporaryDirectory(prefix="aoti-export-") as name:
-        yield Path(name)
+    """A directory for what is made on the way, gone at the end.
+
+    Raises
+    ------
+    ExportError
+        The disk is full, or there is no place for it.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="aoti-export-") as name:
+            yield Path(name)
+    except OSError as error:
+        raise explain(error, f"write to {tempfile.gettempdir()}") from cause(error)
 
 
 def compile_program(

@@ -18,7 +18,9 @@ from aoti.errors import ConfigError, ExportError
 from aoti.exporting.checkpoints import load_checkpoint
 from aoti.exporting.compiling import Job, compile_program, fixed_sizes, scratch_directory
 from aoti.exporting.describe import describe_program
-from aoti.exporting.packing import replacing, write_package
+from aoti.exporting.measuring import Speed
+from aoti.exporting.measuring import measure as time_calls
+from aoti.exporting.packing import missing_parents, replacing, write_package
 from aoti.exporting.passes import check_names, rewrite
 from aoti.exporting.presets import Preset, find_preset
 from aoti.exporting.report import Exported, ExportedModel
@@ -52,6 +54,7 @@ def export(
     or_static: bool = False,
     golden: bool = False,
     verify: bool = False,
+    measure: bool = False,
     in_process: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Exported:
@@ -102,6 +105,10 @@ def export(
     verify : bool, default False
         Compare the package with the module before it takes its place: over random inputs, at both
         ends of every range, at 0 and 1 where ranges have them, and in between.
+    measure : bool, default False
+        Time calls with the example arguments: the package's, the module's, and those of a package
+        that PyTorch's own exporter makes with its default options, which takes a second
+        compilation.
     in_process : bool, default False
         Compile in this process, which saves some seconds a model, and does not give the memory
         back.
@@ -153,7 +160,8 @@ def export(
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", key):
             raise ConfigError(f"a model's name is of letters, digits, _ - and dots, not {key!r}")
     say = progress or (lambda _: None)
-    with replacing(target) as partial, scratch_directory() as scratch:
+    missing_parents(target)  # to fail early
+    with scratch_directory() as scratch:
         exports = {}
         for key, spec in models.items():
             source = Source.find(spec)
@@ -179,11 +187,14 @@ def export(
                 say(f"golden values of {key}")
                 extra[f"aoti/golden/{key}.json"] = golden_values(model.eager())
         say("writing the package")
-        write_package(partial, {key: model.files for key, model in exports.items()}, extra)
-        if verify:
-            for model in exports.values():
-                model.verify(partial)
-        size = partial.stat().st_size
+        with replacing(target) as partial:
+            write_package(partial, {key: model.files for key, model in exports.items()}, extra)
+            for key, model in exports.items():
+                if verify:
+                    model.verify(partial)
+                if measure:
+                    model.measure(partial, scratch / f"{key}-stock", in_process=in_process)
+            size = partial.stat().st_size
     return Exported(target, size, {key: model.report() for key, model in exports.items()})
 
 
@@ -200,6 +211,7 @@ class _Export:
         self._start = time.monotonic()
         self._seconds = 0.0
         self._cases: list[Case] = []
+        self._speed: Speed | None = None
         self._traced: Traced
         self.files: list[str] = []
 
@@ -226,7 +238,12 @@ class _Export:
         structure = simplify(traced.program)
         _check_buffers(structure.functional, buffers)
         signature = describe_program(structure, traced.names)
-        self._program, self._rewrites = rewrite(structure.program, self._preset.passes)
+        self._stock = structure.program
+        if self._preset.passes:
+            self._say(f"rewriting {self._name}")
+        self._program, self._rewrites = rewrite(
+            structure.program, self._preset.passes, self._preset.options
+        )
         self._notes = list(self._rewrites)
         if traced.static:
             self._notes.append(
@@ -293,6 +310,23 @@ class _Export:
             self.eager(), self.signature, package, self._name, self._say
         )
 
+    def measure(self, package: Path, directory: Path, *, in_process: bool) -> None:
+        """Time a package against eager and against a stock one."""
+        directory.mkdir()
+        namedtuples = {key: list(fields) for key, fields in self.signature.fields.items()}
+        files = compile_program(
+            self._stock,
+            Job({}, namedtuples),
+            directory,
+            name=f"{self._name} as PyTorch does",
+            in_process=in_process,
+            say=self._say,
+        )
+        stock = directory / "stock.pt2"
+        write_package(stock, {"model": files}, {})
+        self._say(f"measuring {self._name}")
+        self._speed = time_calls(self.eager(), self.signature, self._name, package, stock)
+
     def report(self) -> ExportedModel:
         """What was done."""
         return ExportedModel(
@@ -301,6 +335,7 @@ class _Export:
             self._traced.attempts,
             tuple(self._rewrites),
             tuple(self._cases),
+            self._speed,
             self._seconds,
         )
 

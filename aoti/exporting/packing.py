@@ -11,7 +11,23 @@ from typing import Any
 
 from torch.export.pt2_archive._package import package_pt2
 
+from aoti.errors import ConfigError
 from aoti.exporting.failures import cause, explain
+
+
+def missing_parents(target: Path) -> list[Path]:
+    """The directories above a file that are not there, the innermost first.
+
+    Raises
+    ------
+    ConfigError
+        They cannot be made, or nothing can be written to the innermost that is there.
+    """
+    missing = [parent for parent in target.parents if not parent.exists()]
+    place = target.parents[len(missing)]
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK) or target.is_dir():
+        raise ConfigError(f"cannot write {target}: no file can be made there")
+    return missing
 
 
 @contextmanager
@@ -26,7 +42,7 @@ def replacing(target: Path) -> Iterator[Path]:
     ExportError
         The disk is full, or the place cannot be written to.
     """
-    made = [parent for parent in target.parents if not parent.exists()]
+    made = missing_parents(target)
     scratch = target.parent / f".aoti-export-{secrets.token_hex(4)}"
     done = False
     try:

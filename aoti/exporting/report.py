@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from aoti.exporting.measuring import Speed
 from aoti.exporting.presets import Preset
 from aoti.exporting.tracing import Attempt
 from aoti.exporting.verifying import Case
@@ -29,8 +30,10 @@ class ExportedModel:
         What was rewritten in its graph.
     cases : tuple of Case
         The comparisons with eager, if they were asked for.
+    speed : Speed or None
+        How long calls take, if that was asked for.
     seconds : float
-        How long it took.
+        How long it took to compile.
     """
 
     signature: Signature
@@ -38,6 +41,7 @@ class ExportedModel:
     attempts: tuple[Attempt, ...]
     rewrites: tuple[str, ...]
     cases: tuple[Case, ...]
+    speed: Speed | None
     seconds: float
 
 

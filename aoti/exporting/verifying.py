@@ -66,10 +66,15 @@ class Eager:
     def __call__(self, leaves: Sequence[Any]) -> list[Any]:
         """All leaves of the result; what the module changes in itself is undone."""
         copies = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        args, kwargs = pytree.tree_unflatten(copies, self._structure)
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"), _unchanged(self._module):
-            result: list[Any] = pytree.tree_leaves(plain(self._module(*args, **kwargs)))
+        with _unchanged(self._module):
+            result: list[Any] = pytree.tree_leaves(plain(self.call(copies)))
         return [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in result]
+
+    def call(self, leaves: Sequence[Any]) -> Any:
+        """What the module returns, and nothing else."""
+        args, kwargs = pytree.tree_unflatten(list(leaves), self._structure)
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            return self._module(*args, **kwargs)
 
 
 def golden_values(eager: Eager) -> str:
@@ -113,7 +118,7 @@ def verify(
     if is_computable(signature):
         tries = sizes_to_try(signature, example, generator)
     cases = []
-    with _runner(signature, package, name) as run:
+    with runner(signature, package, name) as run:
         for number, sizes in enumerate(tries):
             shown = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
             say(f"verifying {name}, {number + 1} of {len(tries)}{shown and ': '}{shown}")
@@ -163,7 +168,7 @@ def _compare(
 
 
 @contextlib.contextmanager
-def _runner(signature: Signature, package: Path, name: str) -> Iterator[Run]:
+def runner(signature: Signature, package: Path, name: str) -> Iterator[Run]:
     """What runs the package on flat tensors."""
     devices = {spec.device for spec in (*(signature.inputs or ()), *(signature.outputs or ()))}
     if devices <= {"cpu"}:
