@@ -26,6 +26,7 @@ from torch.utils import _pytree as pytree
 
 from aoti.errors import ExportError
 from aoti.exporting.failures import cause, explain, explain_text
+from aoti.exporting.packing import check_space
 from aoti.signature import Signature
 from aoti.spec import Dim
 from aoti.wrapper import read_wrapper
@@ -179,6 +180,9 @@ def _is_foreign(constant: Any) -> bool:
 
 
 def _saved(program: torch.export.ExportedProgram, path: Path) -> bool:
+    weights = (*program.state_dict.values(), *program.constants.values())
+    held = (value.nbytes for value in weights if isinstance(value, torch.Tensor))
+    check_space(path.parent, sum(held))
     try:
         torch.export.save(program, path)
     except OSError:

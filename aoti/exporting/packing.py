@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,22 @@ from torch.export.pt2_archive._package import package_pt2
 
 from aoti.errors import ConfigError
 from aoti.exporting.failures import cause, explain
+
+_SPARE = 1 << 20  # bytes, for names and gaps in the archive
+
+
+def check_space(directory: Path, needed: int) -> None:
+    """Refuse to write an archive of so many bytes where there is no room for it.
+
+    libtorch's writer ends the process when the disk is full.
+
+    Raises
+    ------
+    OSError
+        The disk is full.
+    """
+    if shutil.disk_usage(directory).free < needed + _SPARE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
 def missing_parents(target: Path) -> list[Path]:
@@ -68,11 +86,16 @@ def write_package(
     Parameters
     ----------
     path : Path
-        Where to.
+        Where to, by the name that it shall have: that is the prefix of all names in it.
     models : mapping of str to sequence of str
         The compiled files of each model.
     extra : mapping of str to str
         Further files, by their names below ``extra/``.
+
+    Raises
+    ------
+    OSError
+        The disk is full.
     """
     # A file of no bytes cannot be mapped, and without one there is nothing to map.
     files: dict[str, list[Any]] = {
@@ -81,9 +104,6 @@ def write_package(
         ]
         for name, compiled in models.items()
     }
-    try:
-        package_pt2(str(path), aoti_files=files, extra_files=dict(extra))
-    except RuntimeError as error:  # libtorch's writer, which has one kind of error for everything
-        if os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize < 1 << 20:
-            raise OSError(28, os.strerror(28), str(path)) from error
-        raise explain(error, f"write {path}") from cause(error)
+    sizes = (Path(file).stat().st_size for listed in files.values() for file in listed)
+    check_space(path.parent, sum(sizes) + sum(map(len, extra.values())))
+    package_pt2(str(path), aoti_files=files, extra_files=dict(extra))
