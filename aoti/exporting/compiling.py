@@ -87,7 +87,7 @@ def compile_program(
     job : Job
         How.
     directory : Path
-        An empty directory for the files.
+        An empty directory for the files, in a `scratch_directory`.
     name : str
         What messages call the model.
     in_process : bool
@@ -266,7 +266,7 @@ def _end_with_parent(directory: Path) -> None:
     import shutil
 
     os.read(0, 1)  # nothing ever comes but the end
-    shutil.rmtree(directory, ignore_errors=True)
+    shutil.rmtree(directory.parent, ignore_errors=True)  # the whole scratch directory
     os.killpg(0, signal.SIGKILL)
 
 
