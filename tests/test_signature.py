@@ -126,7 +126,7 @@ def test_a_damaged_record_is_refused(path, value):
         read(record)
 
 
-@pytest.mark.parametrize("key", sorted(RECORD))
+@pytest.mark.parametrize("key", sorted(RECORD.keys() - {"export"}))
 def test_a_record_that_lacks_something_is_refused(key):
     with pytest.raises(PackageError, match="signature is damaged"):
         read({k: v for k, v in RECORD.items() if k != key})

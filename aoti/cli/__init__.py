@@ -21,6 +21,7 @@ from aoti.cli.verify import verify
 from aoti.errors import (
     AotiError,
     ConfigError,
+    ExportError,
     InputError,
     ModelNotFoundError,
     PackageNotFoundError,
@@ -58,7 +59,8 @@ def run(arguments: list[str] | None = None) -> int:
     except SystemExit as error:  # click's way to end where whoever read our output has gone
         return error.code if isinstance(error.code, int) else 0
     except AotiError as error:
-        _say(*str(error).splitlines())
+        # Of an export, what is wrong and what to do are a line each.
+        _say(*(str(error).splitlines() if isinstance(error, ExportError) else [str(error)]))
         if os.environ.get("AOTI_DEBUG"):
             for note in getattr(error, "__notes__", ()):
                 _say(*note.splitlines())
