@@ -16,6 +16,9 @@ _ORIGIN = ("nn_module_stack", "stack_trace", "torch_fn")  # where in people's co
 def copied(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """A program with a graph of its own, and the same weights."""
     module = copy.deepcopy(program.graph_module)
+    # A copied graph avoids the names of builtins, such as "input"; the signature goes by them.
+    for node, original in zip(module.graph.nodes, program.graph_module.graph.nodes, strict=True):
+        node.name = original.name
     return torch.export.ExportedProgram(
         root=module,
         graph=module.graph,
@@ -77,3 +80,4 @@ def replace(node: Node, function: Callable[..., torch.Tensor], inputs: Sequence[
     assert isinstance(output, Node)
     node.replace_all_uses_with(output)
     graph.erase_node(node)
+    output.name = node.name  # the signature calls outputs of the program by it

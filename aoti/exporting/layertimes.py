@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -45,7 +44,7 @@ def measure(layers: Sequence[Layer], options: Mapping[str, Any]) -> list[tuple[f
     Returns
     -------
     list of (float, float)
-        Medians. A form that does not compile or run takes infinitely long.
+        The least of some rounds. A form that does not compile or run takes infinitely long.
 
     Raises
     ------
@@ -105,8 +104,9 @@ def _time(layer: Layer, options: Mapping[str, Any], directory: Path) -> tuple[fl
     if before is None or after is None:
         return (0.0, math.inf)  # nothing to choose from
     rounds = [(_slice(before, x), _slice(after, x)) for _ in range(_ROUNDS)]
+    # The least: other work on the machine only ever adds to it.
     first, second = zip(*rounds, strict=True)
-    return median(first), median(second)
+    return min(first), min(second)
 
 
 def _compiled(
