@@ -8,19 +8,29 @@ and what it rewrote, in lines for people. Presets name the passes that they want
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from aoti.errors import ConfigError
+from aoti.exporting.convolutions import fold_batch_norms, rewrite_convolutions
 from aoti.exporting.failures import cause, explain
+from aoti.exporting.layertimes import measure
+from aoti.exporting.linears import transpose_linears
 
 Pass = Callable[
     [torch.export.ExportedProgram, Mapping[str, Any]],
     tuple[torch.export.ExportedProgram, Sequence[str]],
 ]
 
-PASSES: Mapping[str, Pass] = {}
+PASSES: Mapping[str, Pass] = {
+    "batch-norms": lambda program, _: fold_batch_norms(program),
+    "convolutions": lambda program, options: rewrite_convolutions(
+        program, partial(measure, options=options)
+    ),
+    "linears": lambda program, _: transpose_linears(program),
+}
 
 
 def check_names(names: Sequence[str]) -> None:
