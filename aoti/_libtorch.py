@@ -135,6 +135,12 @@ class Core:
         return str(self.build["backend"])
 
 
+def build_of(content: bytes) -> dict[str, Any] | None:
+    """What a core was built from, by the content of its file; None if it is no core."""
+    match = _MARKER.search(content)
+    return json.loads(match[1]) if match else None
+
+
 def cores() -> list[Core]:
     """The compiled cores of this installation, found beside this file; newest torch first."""
     found = []
@@ -142,8 +148,8 @@ def cores() -> list[Core]:
         # A source tree may hold builds for other Pythons too: take the one that Python would.
         names = [directory / f"_core{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
         path = next(filter(Path.exists, names), None)
-        if path and (match := _MARKER.search(path.read_bytes())):
-            found.append(Core(path, json.loads(match[1])))
+        if path and (build := build_of(path.read_bytes())):
+            found.append(Core(path, build))
     return sorted(found, key=lambda core: [int(n) for n in core.minor.split(".")], reverse=True)
 
 

@@ -6,6 +6,7 @@
 // if it is of the minor version that this core was built for.
 
 #include <aoti/errors.h>
+#include <aoti/compat.h>
 
 #include <ATen/Tensor.h>
 #include <ATen/core/TensorBase.h>
