@@ -5,8 +5,8 @@
 // of a call. The library is looked up, never linked or loaded, and only used
 // if it is of the minor version that this core was built for.
 
-#include <aoti/errors.h>
 #include <aoti/compat.h>
+#include <aoti/errors.h>
 
 #include <ATen/Tensor.h>
 #include <ATen/core/TensorBase.h>
