@@ -103,7 +103,7 @@ def answers(models):
 
 
 @pytest.fixture(scope="session")
-def debian() -> Path:
+def debian(runtime, provider) -> Path:
     """The root of a minimal Debian with Python, made once by debootstrap."""
     for tool in ("debootstrap", "bwrap"):
         if shutil.which(tool) is None:
