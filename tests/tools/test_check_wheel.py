@@ -80,6 +80,15 @@ def test_a_wheel_too_large_is_named(tool, runtime, tmp_path):
     assert "size: 2,1" in tool("check_wheel", runtime(), check=False)
 
 
+def test_files_that_do_not_belong_there_are_named(tool, runtime, tmp_path):
+    for name in ("aoti/_core.pyx", "tests/test_it.py"):
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).touch()
+    said = tool("check_wheel", runtime(), check=False)
+    assert "belonging: aoti/_core.pyx is no use there" in said
+    assert "belonging: tests/test_it.py does not belong there" in said
+
+
 def test_a_missing_licence_and_a_wrong_record_are_named(tool, runtime):
     path = runtime()
     subprocess.run(["zip", "-qd", path, "*/LICENSE"], check=True)

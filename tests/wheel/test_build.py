@@ -16,7 +16,7 @@ SPEC = importlib.util.find_spec("torch")
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """Build the thin wheel in a clone of this repository, with a core for the torch of the tests."""
+    """Build the thin wheel in a clone of this repository, for the torch of the tests."""
     if SPEC is None or SPEC.origin is None:
         pytest.skip("needs an installed torch")
     torch = Path(SPEC.origin).parent
