@@ -28,6 +28,7 @@ from libcpp.string cimport string
 from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
+cimport cython
 cimport numpy as cnp
 from aoti cimport _cxx
 from aoti._cxx cimport (

@@ -84,6 +84,14 @@ cdef extern from "aoti/loader.h" namespace "aoti" nogil:
         int threads,
         vector[Tensor]& inputs,
         vector[Tensor]& outputs) noexcept
+    Failure run_into(
+        const unique_ptr[AOTIModelPackageLoader]& loader,
+        Permits& permits,
+        int threads,
+        vector[Tensor]& inputs,
+        const vector[Tensor]& targets,
+        vector[Tensor]& outputs,
+        int64_t& wrong) noexcept
     Failure time_runs(
         const unique_ptr[AOTIModelPackageLoader]& loader,
         Permits& permits,
@@ -162,8 +170,6 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
     Failure clone(Tensor& tensor) noexcept
     Failure copy_strided(
         const Tensor& tensor, const vector[int64_t]& strides, Tensor& copy) noexcept
-    Failure copy_outputs(
-        const vector[Tensor]& outputs, const vector[Tensor]& targets, int64_t& wrong) noexcept
     int64_t bytes_of(const Tensor& tensor) noexcept
 
     cdef cppclass View:

@@ -14,7 +14,7 @@ from aoti.cache import extract
 from aoti.device import Device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.findings import require
-from aoti.model import AOTIModel
+from aoti.model import AOTIModel, class_over
 from aoti.package import Package, Source
 from aoti.wrapper import read_num_constants
 
@@ -183,7 +183,7 @@ def load(
             extraction.release()
             raise
     try:
-        return AOTIModel(
+        return class_over(core)(
             core,
             extraction,
             path=package.name,

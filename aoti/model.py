@@ -145,15 +145,22 @@ class AOTIModel:
         except PackageError as error:
             # The structure is unknown; flat runs need none.
             self._flatten = _refusal(str(error))
+            self._loader.plan_calls(self._flatten, list, num_args=None, single=False)
         else:
             self._flatten = checker.plan_calls(plan)
             self._rebuild = plan.rebuild
             self._flatten_result = plan.flatten_result
             self._options -= plan.keywords
+            is_flat = self._flatten is plan.flatten
+            self._loader.plan_calls(
+                self._flatten,
+                plan.rebuild,
+                num_args=plan.flat_args if is_flat else None,
+                single=plan.is_single,
+            )
         self.signature = checker.signature
-        run, rebuild = self._run, self._rebuild
         self._queue = RunQueue(
-            lambda leaves: rebuild(run(leaves)),
+            self._loader.call_flat,
             workers=num_runners,
             size=queue_size,
             name=f"model {model_name!r} of {path}",
@@ -207,7 +214,7 @@ class AOTIModel:
             if (out := options.get("out")) is not None:
                 options["out"] = self._flatten_result(out)
             return self._rebuild(self._loader.run_to(self._flatten(args, kwargs), **options))
-        return self._rebuild(self._run(self._flatten(args, kwargs)))
+        return self._loader.call_flat(self._flatten(args, kwargs))
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call the model in the background.
@@ -313,7 +320,6 @@ class AOTIModel:
         return self._loader.bind(
             leaves,
             None if out is None else self._flatten_result(out),
-            self._rebuild,
             chosen.get("outputs"),
             self,
         )
@@ -459,6 +465,13 @@ class AOTIModel:
         if self.inputs is not None:
             takes = ", ".join(f"{spec.name}: {spec}" for spec in self.inputs) or "no inputs"
         return f"<aoti.AOTIModel {self.model_name!r} of {self.path} on {self.device}: {takes}>"
+
+
+@functools.cache
+def class_over(core: Any) -> type[AOTIModel]:
+    """AOTIModel, with calls that go straight into the core."""
+    namespace = {"__module__": AOTIModel.__module__, "__doc__": AOTIModel.__doc__}
+    return type("AOTIModel", (core.Caller, AOTIModel), namespace)
 
 
 def _check_flat(inputs: object) -> None:

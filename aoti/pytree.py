@@ -16,18 +16,17 @@ from operator import itemgetter
 from types import ModuleType
 from typing import Any
 
-from aoti.errors import InputError, InputTypeError, PackageError
+from aoti.errors import InputTypeError, PackageError
+from aoti.misfits import Key, described, misfit, plain, short, wrong_call
 
-_Key = str | int | float | bool | None
 _Make = Callable[[Iterable[object]], object]
-_MakeDict = Callable[[Iterable[tuple[_Key, object]]], object]
+_MakeDict = Callable[[Iterable[tuple[Key, object]]], object]
 _Flatten = Callable[[tuple[object, ...], dict[str, object]], Sequence[object]]
 
 _MAX_DEPTH = 100
 # Every leaf's path repeats the keys above it: without a bound, one long key over many leaves turns
 # a small file into gigabytes of paths.
 _MAX_PATH_CHARS = 10_000_000
-_MAX_SHOWN = 12
 
 # What cannot be a leaf. Exact types: a subclass may well be an array to whoever converts leaves.
 _CONTAINERS = frozenset({tuple, list, dict, OrderedDict, defaultdict, deque})
@@ -65,11 +64,17 @@ class CallPlan:
         it raises what `flatten` does.
     keywords : frozenset of str
         The names that arguments can be passed by.
+    flat_args : int or None
+        How many positional arguments there are, if all of them are leaves and no others exist.
+    is_single : bool
+        Whether the result is one array.
     """
 
     num_inputs: int
     num_outputs: int
     keywords: frozenset[str]
+    flat_args: int | None
+    is_single: bool
     flatten_result: Callable[[object], list[object]]
     input_paths: tuple[str, ...]
     output_paths: tuple[str, ...]
@@ -113,6 +118,8 @@ class CallPlan:
         plan.rebuild = _rebuilder(result)
         plan.flatten_result = partial(_leaves_of, result)
         plan.keywords = frozenset(parameters) | frozenset(map(str, kwargs.keys))
+        plan.flat_args = len(args.keys) if args.is_flat and not kwargs.keys else None
+        plan.is_single = result.is_leaf
         plan.input_paths, plan.input_names = inputs.paths_and_names()
         plan.output_paths, plan.output_names = outputs.paths_and_names()
         plan.num_inputs = len(plan.input_paths)
@@ -124,7 +131,7 @@ class _Node:
     """A leaf, or a container: `base` and `kind` say which, `keys` what its children stand under."""
 
     def __init__(
-        self, path: str, base: type[Any] = object, keys: Sequence[_Key] = (), make: _Make = tuple
+        self, path: str, base: type[Any] = object, keys: Sequence[Key] = (), make: _Make = tuple
     ) -> None:
         self.path = path
         self.base = base  # dict for every kind of dict, tuple also for namedtuples
@@ -144,7 +151,7 @@ class _Node:
         if issubclass(type(value), self.base):
             if self.kind == "dict":
                 # A subclass may invent or even insert what it lacks: defaultdict does.
-                pairs = value if type(value) is dict else _plain(value)
+                pairs = value if type(value) is dict else plain(value)
                 if len(pairs) == len(self.keys):
                     with suppress(KeyError):
                         return self.pick(pairs)
@@ -156,7 +163,7 @@ class _Node:
                     return items
             elif type(value) is self.base and len(value) == len(self.keys):
                 return value  # type: ignore[no-any-return]
-        raise _misfit(self, value)
+        raise misfit(self.path, self.kind, self.keys, value)
 
 
 class _Reader:
@@ -165,9 +172,9 @@ class _Reader:
     def __init__(self, which: str, fields: Mapping[str, Sequence[str]]) -> None:
         self.which = which  # "input" or "output"
         self.fields = fields
-        self.leaves: list[tuple[str, tuple[_Key, ...]]] = []  # path, and the keys of the name
+        self.leaves: list[tuple[str, tuple[Key, ...]]] = []  # path, and the keys of the name
         self.path_chars = 0
-        self.namedtuples: dict[tuple[str, int], tuple[Sequence[_Key], _Make]] = {}
+        self.namedtuples: dict[tuple[str, int], tuple[Sequence[Key], _Make]] = {}
 
     def unreadable(self, reason: str) -> PackageError:
         return PackageError(
@@ -203,7 +210,7 @@ class _Reader:
                     return args, kwargs
         raise self.unreadable("not a tuple of arguments and a dict of keyword arguments")
 
-    def read(self, spec: object, path: str, keys: tuple[_Key, ...]) -> _Node:
+    def read(self, spec: object, path: str, keys: tuple[Key, ...]) -> _Node:
         self.path_chars += len(path)
         if len(keys) > _MAX_DEPTH or self.path_chars > _MAX_PATH_CHARS:
             raise self.unreadable("nested too deeply, or its keys are too long")
@@ -253,7 +260,7 @@ class _Reader:
             case "collections.defaultdict" | "collections.namedtuple":
                 raise self.unreadable("a defaultdict or namedtuple without what makes it")
         raise PackageError(
-            f"the model's {self.which} holds a {_short(type_name)}, a pytree type that only the "
+            f"the model's {self.which} holds a {short(type_name)}, a pytree type that only the "
             "program that exported it knows: the model cannot be called, but run() with a flat "
             "list works; to call it, export it again with plain dicts, lists or tuples instead"
         )
@@ -262,7 +269,7 @@ class _Reader:
         if not isinstance(keys, list) or len(keys) != count:
             raise self.unreadable("a dict whose keys and values differ in number")
         # A key that differs from itself, NaN, could never be found again.
-        if any(not isinstance(key, _Key) or key != key for key in keys):  # noqa: PLR0124
+        if any(not isinstance(key, Key) or key != key for key in keys):  # noqa: PLR0124
             raise self.unreadable("a dict key that is neither text nor a number")
         if len(set(keys)) != count:
             raise self.unreadable("a dict with a repeated key")
@@ -282,7 +289,7 @@ class _Reader:
         return paths, tuple(names) if len(set(names)) == len(names) else paths
 
 
-def _namedtuple(name: str, count: int, recorded: Sequence[str]) -> tuple[Sequence[_Key], _Make]:
+def _namedtuple(name: str, count: int, recorded: Sequence[str]) -> tuple[Sequence[Key], _Make]:
     """Give the field names and the maker of a namedtuple class that was registered as `name`.
 
     torch writes only that name, by convention ``module.Class``. So the class is used where the
@@ -333,11 +340,11 @@ def _flattener(args_node: _Node, kwargs_node: _Node, parameters: Sequence[str]) 
                 args += tuple(kwargs[name] for name in missing)
                 kwargs = {key: value for key, value in kwargs.items() if key not in missing}
         if len(args) != num_args or len(kwargs) != num_kwargs:
-            raise _wrong_call(num_args, names, kwargs_node.keys, args, kwargs)
+            raise wrong_call(num_args, names, kwargs_node.keys, args, kwargs)
         try:
             values = args + pick(kwargs) if num_kwargs else args
         except KeyError:
-            raise _wrong_call(num_args, names, kwargs_node.keys, args, kwargs) from None
+            raise wrong_call(num_args, names, kwargs_node.keys, args, kwargs) from None
         if is_flat and _CONTAINERS.isdisjoint(map(type, values)):
             return values
         leaves: list[object] = []
@@ -362,7 +369,7 @@ def _take(nodes: Iterable[_Node], values: Iterable[object], leaves: list[object]
             else:
                 _take(node.children, items, leaves)
         elif type(value) in _CONTAINERS:
-            got = _described(value)
+            got = described(value)
             raise InputTypeError(f"{node.path}: expected one array, got {got}; pass one array here")
         else:
             leaves.append(value)
@@ -372,93 +379,3 @@ def _leaves_of(node: _Node, value: object) -> list[object]:
     leaves: list[object] = []
     _take([node], [value], leaves)
     return leaves
-
-
-def _wrong_call(
-    wanted: int,
-    positional: Sequence[str],
-    names: Sequence[_Key],
-    args: tuple[object, ...],
-    kwargs: dict[str, object],
-) -> InputError:
-    """Word what is wrong with the number or the names of the arguments."""
-    by_keyword = positional[len(args) :]  # positional arguments that may also come by keyword
-    names = [*by_keyword, *names]
-    missing, unexpected, suggestion = _compare(names, kwargs)
-    spread = len(args) == 1 and isinstance(args[0], tuple | list) and len(args[0]) == wanted
-    if len(args) > wanted or (len(args) < wanted and (spread or not by_keyword)):
-        hint = ""
-        if spread:
-            hint = f"; spread the {type(args[0]).__name__}: model(*values)"
-        elif len(args) < wanted and unexpected:
-            hint = "; the package has no names for positional arguments: pass "
-            hint += f"{_listed(unexpected)} by position"
-        elif len(args) > wanted and missing:
-            hint = f"; pass {_listed(missing)} by keyword"
-        arguments = "argument" if wanted == 1 else "arguments"
-        return InputError(f"the model takes {wanted} positional {arguments}, got {len(args)}{hint}")
-    problem, keys = ("unexpected", unexpected) if unexpected else ("missing", missing)
-    arguments = "argument" if len(keys) == 1 else "arguments"
-    arguments = arguments if by_keyword else f"keyword {arguments}"
-    takes = f"the model takes {_listed(names)}{suggestion}"
-    return InputError(f"{problem} {arguments} {_listed(keys)}; {takes}")
-
-
-def _misfit(node: _Node, value: object) -> InputError:
-    """Word why a value is not the container that was exported."""
-    expected = f"{node.path}: expected {_container(node.kind, node.keys)}"
-    if node.kind == "dict" and issubclass(type(value), dict):
-        missing, unexpected, suggestion = _compare(node.keys, _plain(value))
-        reasons = [f"{_short(key)} is missing" for key in missing]
-        reasons += [f"{_short(key)} is unexpected" for key in unexpected]
-        return InputError(f"{expected}; {', '.join(reasons[:_MAX_SHOWN])}{suggestion}")
-    expected += f", got {_described(value)}; pass"
-    if type(value).__name__ == node.kind:
-        return InputError(f"{expected} {len(node.keys)} items, as the model was exported")
-    return InputTypeError(f"{expected} a {node.kind}, as the model was exported")
-
-
-def _compare(wanted: Sequence[_Key], given: dict[Any, Any]) -> tuple[list[Any], list[Any], str]:
-    """Give the missing keys, the unexpected keys, and what was perhaps meant."""
-    known = set(wanted)
-    missing = [key for key in wanted if key not in given]
-    unexpected = [key for key in given if key not in known]
-    close: list[str] = []
-    if missing and unexpected:
-        from difflib import get_close_matches  # only needed on the way to an error
-
-        close = get_close_matches(str(unexpected[0]), map(str, missing), n=1)
-    return missing, unexpected, f" (did you mean {_short(close[0])}?)" if close else ""
-
-
-def _listed(keys: Sequence[object]) -> str:
-    shown = ", ".join(map(_short, keys[:_MAX_SHOWN])) or "(none)"
-    return shown if len(keys) <= _MAX_SHOWN else f"{shown}, ... ({len(keys)} in all)"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-def _container(kind: str, keys: Sequence[object]) -> str:
-    if isinstance(keys, range):
-        return f"a {kind} of {len(keys)}"
-    return f"a {kind} with {'keys' if kind == 'dict' else 'fields'} {_listed(keys)}"
-
-
-def _plain(value: Any) -> dict[Any, object]:
-    """What a dict holds, whatever its subclass says that it does."""
-    return dict(dict.items(value))
-
-
-def _described(value: Any) -> str:
-    name, kind = type(value).__name__, type(value)
-    if issubclass(kind, tuple) and isinstance(fields := getattr(kind, "_fields", None), tuple):
-        return _container(f"namedtuple {name}", fields)
-    for base in (tuple, list, deque):
-        if issubclass(kind, base):
-            return _container(name, range(base.__len__(value)))
-    if issubclass(kind, dict):
-        return _container("dict", tuple(_plain(value)))
-    return "None" if value is None else f"an object of type {name}"

@@ -10,7 +10,6 @@ cdef class Bound:
     cdef tuple leaves  # what the tensors lie on
     cdef tuple out
     cdef object result  # what a call gives if all outputs are fixed
-    cdef object rebuild
     cdef object owner
     cdef Kind kind
     cdef vector[_cxx.Tensor] tensors
@@ -19,21 +18,15 @@ cdef class Bound:
     cdef bint complete
     cdef int64_t[64] symbols
 
-    def __init__(
-        self,
-        Loader loader,
-        tuple inputs,
-        out: tuple[Any, ...] | None,
-        rebuild: Callable[[list[Any]], Any],
-    ) -> None:
+    def __init__(self, Loader loader, tuple inputs, out: tuple[Any, ...] | None) -> None:
         if not loader.permits:
             raise ModelClosedError("the model was never loaded")
-        self.loader, self.inputs, self.rebuild = loader, inputs, rebuild
+        self.loader, self.inputs = loader, inputs
         self.kind = _kind_of(inputs) if loader.follow else loader.kind
         self.tensors.clear()
         self.targets.clear()
         self.moving.clear()
-        self.leaves = loader._borrow(inputs, self.tensors, self.symbols, False)
+        self.leaves = loader.wanted.borrow(inputs, self.tensors, self.symbols, False)
         cdef Borrowed borrowed
         for leaf in self.leaves:
             if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
@@ -43,7 +36,7 @@ cdef class Bound:
         if out is not None:
             _targets(out, self.targets)
             self.complete = all(array is not None for array in out)
-            self.result = rebuild(list(out)) if self.complete else None
+            self.result = loader.rebuild(list(out)) if self.complete else None
 
     def __call__(self) -> Any:
         """Run; give new outputs, or the arrays that the outputs were written into."""
@@ -53,16 +46,16 @@ cdef class Bound:
         if not self.moving.empty():
             self._check_places()
         tensors = self.tensors
-        if loader.bounded and loader.validate:
-            loader._check_values(tensors, self.symbols, self.inputs)
-        loader._execute(tensors, outputs)
+        if loader.wanted.bounded:
+            loader.wanted.check_values(tensors, self.symbols, self.inputs)
         if self.out is None:
-            return self.rebuild(_outputs(outputs, self.leaves, self.kind))
-        _write(outputs, self.targets, self.out)
+            loader._execute(tensors, outputs)
+            return loader._result(outputs, self.leaves, self.kind)
+        loader._execute_into(tensors, self.targets, outputs, self.out)
         if self.complete:
             return self.result
-        return self.rebuild([
-            _to_kind_or_numpy(outputs[i], self.leaves, self.kind) if array is None else array
+        return loader.rebuild([
+            _output(outputs[i], self.leaves, self.kind) if array is None else array
             for i, array in enumerate(self.out)])
 
     cdef int _check_places(self) except -1:
@@ -75,3 +68,19 @@ cdef class Bound:
                     raise InputError("a bound tensor was given other memory; bind again")
                 n += 1
         return 0
+
+
+@cython.auto_pickle(False)  # that is the class's own business
+cdef class Caller:
+    """A base of models' classes that has Python enter a call without a frame: a third of a
+    microsecond less.
+
+    It takes the calls without keywords; the others go to the class that is next in order.
+    """
+
+    cdef public Loader _loader
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs or self._loader is None:
+            return super().__call__(*args, **kwargs)
+        return self._loader.call(args)

@@ -44,6 +44,15 @@ cdef int _look(leaf, Borrowed& out) except -1:
     return mismatch
 
 
+cdef bint _all_arrays(tuple values) except *:
+    """Whether all are of types whose values are arrays."""
+    for value in values:
+        if type(value) is not cnp.ndarray and type(value) is not Tensor and (
+                _kind(type(value)) is None):
+            return False
+    return True
+
+
 cdef object _import_or_not(leaf, Kind kind):
     """A Tensor over the leaf's memory, or the leaf itself: the repair then says what is wrong."""
     if type(leaf) is Tensor:
@@ -52,3 +61,233 @@ cdef object _import_or_not(leaf, Kind kind):
         return _import(leaf, kind)
     except Exception:
         return leaf
+
+
+@cython.final
+cdef class Inputs:
+    """What the inputs of a model must be, and the tensors over them. Parameters as of `Loader`."""
+
+    cdef vector[InputSpec] specs
+    cdef InputSpec unknown  # of inputs that nothing is known of
+    cdef vector[Range] ranges
+    cdef bint known
+    cdef bint ranges_hold
+    cdef bint validate
+    cdef bint bounded  # some values are checked
+    cdef object repair
+    cdef object refuse_values
+
+    def __init__(
+        self,
+        inputs: Sequence[tuple[Any, Any, Any, Any, bool, Any]] | None,
+        ranges: Sequence[tuple[int | None, int | None]],
+        *,
+        bint ranges_hold,
+        bint validate,
+        repair: Callable[[int, Sequence[Any]], Any],
+        refuse_values: Callable[[int, Sequence[Any]], None],
+    ) -> None:
+        self.repair, self.refuse_values = repair, refuse_values
+        self.validate, self.ranges_hold = validate, ranges_hold
+        self.known = inputs is not None
+        self.unknown.writable = True  # the model may write into it
+        if len(ranges) > _cxx.kMaxSymbols:
+            raise IncompatiblePackageError(
+                f"the model takes more than {_cxx.kMaxSymbols} independent sizes")
+        for least, most in ranges:
+            self._add_range(least, most)
+        for dtype, sizes, order, strides, mutated, values in inputs or ():
+            self._add_spec(dtype, sizes, order, strides, mutated, values)
+
+    cdef int _add_range(self, least, most) except -1:
+        cdef Range range
+        if least is not None:
+            range.least = least
+        if most is not None:
+            range.most = most
+        self.ranges.push_back(range)
+        return 0
+
+    cdef _cxx.Size _size(self, size) except *:
+        cdef _cxx.Size wanted
+        if isinstance(size, int):
+            wanted.scale, wanted.offset = 0, size
+        else:
+            wanted.symbol, wanted.scale, wanted.offset = size
+            if not 0 <= wanted.symbol < <int64_t>self.ranges.size():
+                raise ValueError(f"no range for symbol {wanted.symbol}")
+        return wanted
+
+    cdef int _add_spec(self, dtype, sizes, order, strides, bint mutated, values) except -1:
+        cdef InputSpec spec
+        spec.writable = mutated
+        if dtype is not None:
+            if dtype not in _DTYPES:
+                raise IncompatiblePackageError(f"the model takes {dtype}, which aoti cannot pass")
+            spec.dtype = _DTYPES[dtype]
+        if sizes is not None:
+            spec.rank = len(sizes)
+            for size in sizes:
+                spec.sizes.push_back(self._size(size))
+            spec.order = order or ()
+            spec.strides = strides or ()
+        if values is not None and self.validate:
+            spec.bounded = self.bounded = True
+            spec.low, spec.high = self._size(values[0]), self._size(values[1])
+        self.specs.push_back(spec)
+        return 0
+
+    cdef tuple borrow(
+        self, tuple inputs, vector[_cxx.Tensor]& tensors, int64_t* symbols, bint release
+    ):
+        """Check `inputs`, fill `tensors` and bind `symbols`. Returns what the tensors lie on.
+
+        With `release`, tensors keep writeable inputs alive themselves; None stands in their place.
+        """
+        cdef Py_ssize_t count = len(inputs)
+        cdef int64_t[64] strides
+        cdef Borrowed borrowed
+        cdef Failure failure
+        cdef Kind kind
+        cdef Py_ssize_t i
+        cdef list kept = None
+        self._check_count(count)
+        for i in range(<Py_ssize_t>self.ranges.size()):
+            symbols[i] = _cxx.kAny
+        tensors.reserve(count)
+        for i in range(count):
+            leaf = inputs[i]
+            if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
+                kind = _kind(type(leaf))
+                if kind is not None and kind.api == NULL:
+                    leaf = _import_or_not(leaf, kind)
+            if self._check(i, leaf, borrowed, symbols, strides) != 0:
+                leaf = self._repaired(i, leaf, kept or list(inputs), borrowed, symbols, strides)
+            failure = _cxx.borrow(borrowed, strides, tensors)
+            # A read-only one stays, so that an output that lies in it is found to be read-only.
+            if failure.fault == Fault.kNone and release and borrowed.writable:
+                Py_INCREF(leaf)
+                failure = _cxx.anchor(tensors.back(), <void*>leaf, _release_object)
+                if failure.fault != Fault.kNone:
+                    Py_DECREF(leaf)
+                leaf = None
+            if failure.fault != Fault.kNone:
+                _raise(failure)
+            if leaf is not inputs[i]:
+                if kept is None:
+                    kept = list(inputs)
+                kept[i] = leaf
+        return inputs if kept is None else tuple(kept)
+
+    cdef int _check_count(self, Py_ssize_t count) except -1:
+        if self.known and count != <Py_ssize_t>self.specs.size():
+            raise InputError(
+                f"the model takes {self.specs.size()} input{'s' if self.specs.size() != 1 else ''}"
+                f", got {count}")
+        return 0
+
+    cdef int _check(
+        self, Py_ssize_t i, leaf, Borrowed& borrowed, int64_t* symbols, int64_t* strides
+    ) except -1:
+        """The first thing wrong with an input, a Mismatch; zero is nothing."""
+        cdef int mismatch = _look(leaf, borrowed)
+        if mismatch != 0:
+            return mismatch
+        if not self.validate:
+            _cxx.own_strides(borrowed, strides)
+            return 0
+        if type(leaf) is cnp.ndarray and not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>leaf):
+            return <int>Mismatch.kLayout
+        # By address: an expression of both would copy them.
+        cdef const InputSpec* spec = &self.specs[i] if self.known else &self.unknown
+        return <int>_cxx.check(deref(spec), borrowed, self.ranges.data(), symbols, strides)
+
+    cdef object _repaired(
+        self,
+        Py_ssize_t i,
+        leaf,
+        list inputs,
+        Borrowed& borrowed,
+        int64_t* symbols,
+        int64_t* strides,
+    ):
+        """An array or Tensor to pass in place of an input that does not pass the checks."""
+        cdef Kind kind
+        cdef int mismatch
+        if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
+            kind = _kind(type(leaf))
+            if kind is not None:
+                leaf = _import_or_not(leaf, kind)
+        inputs[i] = leaf
+        array = self.repair(i, inputs)
+        mismatch = self._check(i, array, borrowed, symbols, strides)
+        if mismatch == <int>Mismatch.kRange and not self.ranges_hold:
+            self.ranges.assign(self.ranges.size(), Range())
+            mismatch = self._check(i, array, borrowed, symbols, strides)
+        if mismatch != 0:
+            raise InputError(f"input {i} cannot be passed to the model")
+        return array
+
+    cdef tuple prepare(self, tuple inputs, vector[_cxx.Tensor]& tensors, bint release):
+        """Check everything and fill `tensors`. Returns the arrays that they lie on."""
+        cdef int64_t[64] symbols
+        cdef tuple leaves = self.borrow(inputs, tensors, symbols, release)
+        if self.bounded:
+            self.check_values(tensors, symbols, inputs)
+        return leaves
+
+    cdef int check_values(
+        self, vector[_cxx.Tensor]& tensors, int64_t* symbols, tuple inputs
+    ) except -1:
+        cdef int64_t wrong = -1
+        cdef Failure failure
+        with nogil:
+            failure = _cxx.find_out_of_range(self.specs, tensors, symbols, wrong)
+        if failure.fault != Fault.kNone:
+            _raise(failure)
+        if wrong >= 0:
+            self.refuse_values(wrong, inputs)
+            raise InputError(f"input {wrong} has values that the model does not take")
+        return 0
+
+    cdef list examine(self, list leaves):
+        """See `Loader.examine`."""
+        cdef vector[_cxx.Tensor] tensors
+        cdef int64_t[64] symbols
+        cdef int64_t[64] strides
+        cdef Borrowed borrowed
+        cdef Failure failure
+        cdef Kind kind
+        cdef Py_ssize_t i
+        cdef int64_t wrong = -1
+        cdef list found = []
+        self._check_count(len(leaves))
+        for i in range(<Py_ssize_t>self.ranges.size()):
+            symbols[i] = _cxx.kAny
+        for i in range(len(leaves)):
+            leaf = leaves[i]
+            if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
+                kind = _kind(type(leaf))
+                if kind is not None:
+                    leaf = _import_or_not(leaf, kind)
+            view = leaf
+            try:
+                if self._check(i, leaf, borrowed, symbols, strides) != 0:
+                    leaf = self._repaired(i, leaf, list(leaves), borrowed, symbols, strides)
+                failure = _cxx.borrow(borrowed, strides, tensors)
+                if failure.fault != Fault.kNone:
+                    _raise(failure)
+                found.append((view, leaf))
+                leaves[i] = leaf
+            except InputError as error:
+                found.append((view, error))
+        if tensors.size() == self.specs.size() and self.bounded:
+            failure = _cxx.find_out_of_range(self.specs, tensors, symbols, wrong)
+            if failure.fault != Fault.kNone:
+                _raise(failure)
+            if wrong >= 0:
+                try:
+                    self.refuse_values(wrong, leaves)
+                except InputError as error:
+                    found[wrong] = (found[wrong][0], error)
+        return found

@@ -51,16 +51,12 @@ cdef class Loader:
 
     cdef unique_ptr[_cxx.AOTIModelPackageLoader] loader
     cdef unique_ptr[_cxx.Permits] permits
-    cdef vector[InputSpec] specs
-    cdef InputSpec unknown  # of inputs that nothing is known of
-    cdef vector[Range] ranges
-    cdef bint known
-    cdef bint ranges_hold
-    cdef bint validate
-    cdef bint bounded
+    cdef Inputs wanted
     cdef int threads
-    cdef object repair
-    cdef object refuse_values
+    cdef object flatten
+    cdef object rebuild
+    cdef Py_ssize_t num_args  # of a call that is flat already, else -1
+    cdef bint single  # the result is one array
     cdef bint follow  # outputs are of the inputs' kind
     cdef Kind kind    # else of this one
     cdef readonly list call_spec
@@ -88,19 +84,14 @@ cdef class Loader:
         cdef string path_ = path.encode()
         cdef string name_ = model_name.encode()
         cdef Failure failure
-        self.repair, self.refuse_values = repair, refuse_values
-        self.validate, self.ranges_hold, self.threads = validate, ranges_hold, threads
-        self.known = inputs is not None
+        self.wanted = Inputs(
+            inputs, ranges, ranges_hold=ranges_hold, validate=validate, repair=repair,
+            refuse_values=refuse_values)
+        self.threads = threads
+        self.flatten, self.rebuild = None, list
+        self.num_args, self.single = -1, False
         self.follow = outputs is None
         self.kind = None if outputs is None else kind_named(outputs)
-        self.unknown.writable = True  # the model may write into it
-        if len(ranges) > _cxx.kMaxSymbols:
-            raise IncompatiblePackageError(
-                f"the model takes more than {_cxx.kMaxSymbols} independent sizes")
-        for least, most in ranges:
-            self._add_range(least, most)
-        for dtype, sizes, order, strides, mutated, values in inputs or ():
-            self._add_spec(dtype, sizes, order, strides, mutated, values)
         self.permits = make_unique[_cxx.Permits](num_runners)
         cdef vector[string] call_spec
         cdef vector[string] fqns
@@ -119,135 +110,57 @@ cdef class Loader:
                 _cxx.close(self.loader, deref(self.permits))
                 _cxx.abandon(self.loader)  # still there only after a fork in the middle of a run
 
-    cdef int _add_range(self, least, most) except -1:
-        cdef Range range
-        if least is not None:
-            range.least = least
-        if most is not None:
-            range.most = most
-        self.ranges.push_back(range)
-        return 0
-
-    cdef _cxx.Size _size(self, size) except *:
-        cdef _cxx.Size wanted
-        if isinstance(size, int):
-            wanted.scale, wanted.offset = 0, size
-        else:
-            wanted.symbol, wanted.scale, wanted.offset = size
-            if not 0 <= wanted.symbol < <int64_t>self.ranges.size():
-                raise ValueError(f"no range for symbol {wanted.symbol}")
-        return wanted
-
-    cdef int _add_spec(self, dtype, sizes, order, strides, bint mutated, values) except -1:
-        cdef InputSpec spec
-        spec.writable = mutated
-        if dtype is not None:
-            if dtype not in _DTYPES:
-                raise IncompatiblePackageError(f"the model takes {dtype}, which aoti cannot pass")
-            spec.dtype = _DTYPES[dtype]
-        if sizes is not None:
-            spec.rank = len(sizes)
-            for size in sizes:
-                spec.sizes.push_back(self._size(size))
-            spec.order = order or ()
-            spec.strides = strides or ()
-        if values is not None:
-            spec.bounded = self.bounded = True
-            spec.low, spec.high = self._size(values[0]), self._size(values[1])
-        self.specs.push_back(spec)
-        return 0
-
-    cdef tuple _borrow(
-        self, tuple inputs, vector[_cxx.Tensor]& tensors, int64_t* symbols, bint release
-    ):
-        """Check `inputs`, fill `tensors` and bind `symbols`. Returns what the tensors lie on.
-
-        With `release`, tensors keep writeable inputs alive themselves; None stands in their place.
-        """
-        cdef Py_ssize_t count = len(inputs)
-        cdef int64_t[64] strides
-        cdef Borrowed borrowed
-        cdef Failure failure
-        cdef Kind kind
-        cdef Py_ssize_t i
-        cdef list kept = None
-        self._check_count(count)
-        for i in range(<Py_ssize_t>self.ranges.size()):
-            symbols[i] = _cxx.kAny
-        tensors.reserve(count)
-        for i in range(count):
-            leaf = inputs[i]
-            if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
-                kind = _kind(type(leaf))
-                if kind is not None and kind.api == NULL:
-                    leaf = _import_or_not(leaf, kind)
-            if self._check(i, leaf, borrowed, symbols, strides) != 0:
-                leaf = self._repaired(i, leaf, kept or list(inputs), borrowed, symbols, strides)
-            failure = _cxx.borrow(borrowed, strides, tensors)
-            # A read-only one stays, so that an output that lies in it is found to be read-only.
-            if failure.fault == Fault.kNone and release and borrowed.writable:
-                Py_INCREF(leaf)
-                failure = _cxx.anchor(tensors.back(), <void*>leaf, _release_object)
-                if failure.fault != Fault.kNone:
-                    Py_DECREF(leaf)
-                leaf = None
-            if failure.fault != Fault.kNone:
-                _raise(failure)
-            if leaf is not inputs[i]:
-                if kept is None:
-                    kept = list(inputs)
-                kept[i] = leaf
-        return inputs if kept is None else tuple(kept)
-
-    cdef int _check_count(self, Py_ssize_t count) except -1:
-        if self.known and count != <Py_ssize_t>self.specs.size():
-            raise InputError(
-                f"the model takes {self.specs.size()} input{'s' if self.specs.size() != 1 else ''}"
-                f", got {count}")
-        return 0
-
-    cdef int _check(
-        self, Py_ssize_t i, leaf, Borrowed& borrowed, int64_t* symbols, int64_t* strides
-    ) except -1:
-        """The first thing wrong with an input, a Mismatch; zero is nothing."""
-        cdef int mismatch = _look(leaf, borrowed)
-        if mismatch != 0:
-            return mismatch
-        if not self.validate:
-            _cxx.own_strides(borrowed, strides)
-            return 0
-        if type(leaf) is cnp.ndarray and not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>leaf):
-            return <int>Mismatch.kLayout
-        return <int>_cxx.check(
-            self.specs[i] if self.known else self.unknown,
-            borrowed, self.ranges.data(), symbols, strides)
-
-    cdef object _repaired(
+    def plan_calls(
         self,
-        Py_ssize_t i,
-        leaf,
-        list inputs,
-        Borrowed& borrowed,
-        int64_t* symbols,
-        int64_t* strides,
-    ):
-        """An array or Tensor to pass in place of an input that does not pass the checks."""
-        cdef Kind kind
-        cdef int mismatch
-        if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
-            kind = _kind(type(leaf))
-            if kind is not None:
-                leaf = _import_or_not(leaf, kind)
-        inputs[i] = leaf
-        array = self.repair(i, inputs)
-        mismatch = self._check(i, array, borrowed, symbols, strides)
-        if mismatch == <int>Mismatch.kRange and not self.ranges_hold:
-            self.ranges.assign(self.ranges.size(), Range())
-            mismatch = self._check(i, array, borrowed, symbols, strides)
-        if mismatch != 0:
-            raise InputError(f"input {i} cannot be passed to the model")
-        return array
+        flatten: Callable[[tuple[Any, ...], dict[str, Any]], Sequence[Any]],
+        rebuild: Callable[[list[Any]], Any],
+        *,
+        num_args: int | None,
+        bint single,
+    ) -> None:
+        """Say how calls are structured.
 
+        Parameters
+        ----------
+        flatten : callable
+            From the arguments of a call to the inputs.
+        rebuild : callable
+            From the list of outputs to the result.
+        num_args : int or None
+            How many positional arguments a call has, if these are the inputs and it has no others.
+        single : bool
+            Whether the result is the first output.
+        """
+        self.flatten, self.rebuild = flatten, rebuild
+        self.num_args, self.single = -1 if num_args is None else num_args, single
+
+    cdef object call(self, tuple args):
+        """Run the model on the positional arguments of a call that has no others."""
+        if self.num_args == len(args) and _all_arrays(args):
+            return self._call(args)
+        return self._call(tuple(self.flatten(args, {})))
+
+    # Without Cython's own function type, which has no vectorcall under the limited API, Python
+    # calls what has one parameter directly: a fifth of a microsecond less.
+
+    @cython.binding(False)
+    def call_flat(self, inputs: Sequence[Any]) -> Any:
+        """Run the model on flat inputs, and give what a call gives."""
+        return self._call(tuple(inputs))
+
+    cdef object _call(self, tuple inputs):
+        cdef vector[_cxx.Tensor] outputs
+        cdef Kind kind = _kind_of(inputs) if self.follow else self.kind
+        cdef tuple leaves = self._run(inputs, outputs)
+        return self._result(outputs, leaves, kind)
+
+    cdef object _result(self, vector[_cxx.Tensor]& outputs, tuple leaves, Kind kind):
+        """What a call gives, of the outputs."""
+        if self.single:
+            return _output(outputs[0], leaves, kind)
+        return self.rebuild(_outputs(outputs, leaves, kind))
+
+    @cython.binding(False)
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Run the model on a flat sequence of arrays and return its outputs as a flat list.
 
@@ -256,11 +169,16 @@ cdef class Loader:
         """
         cdef tuple leaves = tuple(inputs)
         cdef Kind kind = _kind_of(leaves) if self.follow else self.kind
-        cdef vector[_cxx.Tensor] tensors
         cdef vector[_cxx.Tensor] outputs
-        leaves = self._prepare(leaves, tensors, False)
-        self._execute(tensors, outputs)
+        leaves = self._run(leaves, outputs)
         return _outputs(outputs, leaves, kind)
+
+    cdef tuple _run(self, tuple inputs, vector[_cxx.Tensor]& outputs):
+        """Fill `outputs`. Returns what the inputs lay on."""
+        cdef vector[_cxx.Tensor] tensors
+        cdef tuple leaves = self._prepare(inputs, tensors, False)
+        self._execute(tensors, outputs)
+        return leaves
 
     def run_boxed(self, list inputs) -> list[Any]:
         """The same, after emptying the list. An input that nobody else holds is given back as soon
@@ -293,12 +211,12 @@ cdef class Loader:
         if out is not None:
             _targets(out, targets)
         leaves = self._prepare(leaves, tensors, False)
-        self._execute(tensors, made)
         if out is None:
+            self._execute(tensors, made)
             return _outputs(made, leaves, kind)
-        _write(made, targets, out)
+        self._execute_into(tensors, targets, made, out)
         return [
-            _to_kind_or_numpy(made[i], leaves, kind) if array is None else array
+            _output(made[i], leaves, kind) if array is None else array
             for i, array in enumerate(out)]
 
     cdef int _execute(self, vector[_cxx.Tensor]& tensors, vector[_cxx.Tensor]& outputs) except -1:
@@ -312,6 +230,30 @@ cdef class Loader:
                 PyErr_CheckSignals()
         if failure.fault != Fault.kNone:
             _raise(failure)
+        return 0
+
+    cdef int _execute_into(
+        self,
+        vector[_cxx.Tensor]& tensors,
+        vector[_cxx.Tensor]& targets,
+        vector[_cxx.Tensor]& outputs,
+        out,
+    ) except -1:
+        """The same, and copy the outputs into the targets, which lie on the arrays of `out`."""
+        cdef int64_t wrong = -1
+        cdef Failure failure
+        failure.fault = Fault.kBusy
+        while failure.fault == Fault.kBusy:
+            with nogil:
+                failure = _cxx.run_into(
+                    self.loader, deref(self.permits), self.threads, tensors, targets, outputs,
+                    wrong)
+            if failure.fault == Fault.kBusy:
+                PyErr_CheckSignals()
+        if failure.fault != Fault.kNone:
+            _raise(failure)
+        if wrong >= 0:
+            _refuse_targets(outputs, targets, out, wrong)
         return 0
 
     def time_runs(self, inputs: Sequence[Any], size_t repeats) -> float:
@@ -332,6 +274,12 @@ cdef class Loader:
         del leaves
         return seconds
 
+    cdef tuple _prepare(self, tuple inputs, vector[_cxx.Tensor]& tensors, bint release):
+        """Check everything and fill `tensors`. Returns the arrays that they lie on."""
+        if not self.permits:
+            raise ModelClosedError("the model was never loaded")
+        return self.wanted.prepare(inputs, tensors, release)
+
     def examine(self, inputs: Sequence[Any]) -> list[Any]:
         """What a run would do with each input, without running.
 
@@ -341,75 +289,14 @@ cdef class Loader:
             Per input the core's view of it, itself or a Tensor over its memory; and what would be
             passed on: the same, something else, or the InputError that refuses it.
         """
-        cdef vector[_cxx.Tensor] tensors
-        cdef int64_t[64] symbols
-        cdef int64_t[64] strides
-        cdef Borrowed borrowed
-        cdef Failure failure
-        cdef Kind kind
-        cdef Py_ssize_t i
-        cdef int64_t wrong = -1
-        cdef list leaves = list(inputs), found = []
-        self._check_count(len(leaves))
-        for i in range(<Py_ssize_t>self.ranges.size()):
-            symbols[i] = _cxx.kAny
-        for i in range(len(leaves)):
-            leaf = leaves[i]
-            if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
-                kind = _kind(type(leaf))
-                if kind is not None:
-                    leaf = _import_or_not(leaf, kind)
-            view = leaf
-            try:
-                if self._check(i, leaf, borrowed, symbols, strides) != 0:
-                    leaf = self._repaired(i, leaf, list(leaves), borrowed, symbols, strides)
-                failure = _cxx.borrow(borrowed, strides, tensors)
-                if failure.fault != Fault.kNone:
-                    _raise(failure)
-                found.append((view, leaf))
-                leaves[i] = leaf
-            except InputError as error:
-                found.append((view, error))
-        if tensors.size() == self.specs.size() and self.bounded and self.validate:
-            failure = _cxx.find_out_of_range(self.specs, tensors, symbols, wrong)
-            if failure.fault != Fault.kNone:
-                _raise(failure)
-            if wrong >= 0:
-                try:
-                    self.refuse_values(wrong, leaves)
-                except InputError as error:
-                    found[wrong] = (found[wrong][0], error)
-        return found
-
-    cdef tuple _prepare(self, tuple inputs, vector[_cxx.Tensor]& tensors, bint release):
-        """Check everything and fill `tensors`. Returns the arrays that they lie on."""
-        cdef int64_t[64] symbols
         if not self.permits:
             raise ModelClosedError("the model was never loaded")
-        cdef tuple leaves = self._borrow(inputs, tensors, symbols, release)
-        if self.bounded and self.validate:
-            self._check_values(tensors, symbols, inputs)
-        return leaves
-
-    cdef int _check_values(
-        self, vector[_cxx.Tensor]& tensors, int64_t* symbols, tuple inputs
-    ) except -1:
-        cdef int64_t wrong = -1
-        cdef Failure failure
-        with nogil:
-            failure = _cxx.find_out_of_range(self.specs, tensors, symbols, wrong)
-        if failure.fault != Fault.kNone:
-            _raise(failure)
-        if wrong >= 0:
-            self.refuse_values(wrong, inputs)
-            raise InputError(f"input {wrong} has values that the model does not take")
-        return 0
+        return self.wanted.examine(list(inputs))
 
     def bind(
         self,
         inputs: Sequence[Any],
         out: Sequence[Any] | None,
-        rebuild: Callable[[list[Any]], Any],
         outputs: str | None = None,
         owner: object = None,
     ) -> Bound:
@@ -417,7 +304,7 @@ cdef class Loader:
 
         It keeps `owner` alive.
         """
-        cdef Bound bound = Bound(self, tuple(inputs), None if out is None else tuple(out), rebuild)
+        cdef Bound bound = Bound(self, tuple(inputs), None if out is None else tuple(out))
         bound.owner = owner
         if outputs is not None:
             bound.kind = kind_named(outputs)

@@ -9,7 +9,8 @@ cdef void _free(object capsule) noexcept:
 
 cdef cnp.ndarray _to_numpy(_cxx.Tensor& tensor, tuple leaves):
     """An array over what a model returned, and its owner: a capsule, which takes half the time
-    that a Tensor takes to make and to free.
+    that a Tensor takes to make and to free. To copy what is small would not be faster: numpy's own
+    memory costs as much as the capsule.
     """
     cdef _cxx.View view
     cdef bint readonly
@@ -100,17 +101,14 @@ cdef object _to_kind(_cxx.Tensor& tensor, tuple leaves, Kind kind):
     return _new_reference(made)
 
 
+cdef object _output(_cxx.Tensor& tensor, tuple leaves, Kind kind):
+    """An array of a kind, None being numpy, over what a model returned."""
+    return _to_numpy(tensor, leaves) if kind is None else _to_kind(tensor, leaves, kind)
+
+
 cdef list _outputs(vector[_cxx.Tensor]& tensors, tuple leaves, Kind kind):
     cdef size_t i
-    if kind is None:
-        return [_to_numpy(tensors[i], leaves) for i in range(tensors.size())]
-    return [_to_kind(tensors[i], leaves, kind) for i in range(tensors.size())]
-
-
-cdef object _to_kind_or_numpy(_cxx.Tensor& tensor, tuple leaves, Kind kind):
-    if kind is None:
-        return _to_numpy(tensor, leaves)
-    return _to_kind(tensor, leaves, kind)
+    return [_output(tensors[i], leaves, kind) for i in range(tensors.size())]
 
 
 cdef int _targets(out, vector[_cxx.Tensor]& targets) except -1:
@@ -142,19 +140,13 @@ cdef int _targets(out, vector[_cxx.Tensor]& targets) except -1:
     return 0
 
 
-cdef int _write(vector[_cxx.Tensor]& outputs, vector[_cxx.Tensor]& targets, out) except -1:
-    """Copy outputs into the targets, which lie on the arrays of `out`."""
-    cdef int64_t wrong = -1
-    cdef Failure failure
+cdef int _refuse_targets(
+    vector[_cxx.Tensor]& outputs, vector[_cxx.Tensor]& targets, out, int64_t wrong
+) except -1:
+    """Say why the outputs do not fit into the arrays of `out`."""
     if targets.size() != outputs.size():
         raise InputError(f"the model gives {outputs.size()} outputs, and out has {targets.size()}")
-    with nogil:
-        failure = _cxx.copy_outputs(outputs, targets, wrong)
-    if failure.fault != Fault.kNone:
-        _raise(failure)
-    if wrong >= 0:
-        made, given = _owner(outputs[wrong], ()), _owner(targets[wrong], tuple(out))
-        raise InputError(
-            f"out[{wrong}]: the model gives {made.dtype} {made.shape}, and the array is "
-            f"{given.dtype} {given.shape}; nothing was written")
-    return 0
+    made, given = _owner(outputs[wrong], ()), _owner(targets[wrong], tuple(out))
+    raise InputError(
+        f"out[{wrong}]: the model gives {made.dtype} {made.shape}, and the array is "
+        f"{given.dtype} {given.shape}; nothing was written")

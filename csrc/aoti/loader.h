@@ -7,11 +7,13 @@
 #include <aoti/fork.h>
 #include <aoti/openmp.h>
 #include <aoti/permits.h>
+#include <aoti/tensor.h>
 
 #include <ATen/Tensor.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -77,6 +79,22 @@ inline Failure run(
     std::vector<at::Tensor>& inputs,
     std::vector<at::Tensor>& outputs) noexcept {
   return permitted(permits, threads, [&] { outputs = loader->boxed_run(std::move(inputs)); });
+}
+
+// Runs once, and copies the outputs into `targets`: see copy_outputs.
+inline Failure run_into(
+    const std::unique_ptr<Loader>& loader,
+    Permits& permits,
+    int threads,
+    std::vector<at::Tensor>& inputs,
+    const std::vector<at::Tensor>& targets,
+    std::vector<at::Tensor>& outputs,
+    int64_t& wrong) noexcept {
+  Failure failure = run(loader, permits, threads, inputs, outputs);
+  if (failure.fault == Fault::kNone) {
+    failure = copy_outputs(outputs, targets, wrong);
+  }
+  return failure;
 }
 
 // The same run `repeats` times on the same inputs: what a call costs without Python.

@@ -289,16 +289,21 @@ inline Failure copy_strided(
 }
 
 // Writes outputs into the tensors that the caller gave for them; an undefined one is left out.
-// `wrong` becomes the first whose dtype or shape is not that of its output, before any is written.
+// `wrong` becomes the first whose dtype or shape is not that of its output, before any is written,
+// and 0 if there are more or fewer of them than outputs.
 inline Failure copy_outputs(
     const std::vector<at::Tensor>& outputs,
     const std::vector<at::Tensor>& targets,
     int64_t& wrong) noexcept {
   wrong = -1;
   return guarded([&]() -> Failure {
+    if (targets.size() != outputs.size()) {
+      wrong = 0;
+      return {};
+    }
     for (std::size_t i = 0; i < targets.size(); ++i) {
       const at::Tensor& target = targets[i];
-      if (target.defined() && (i >= outputs.size() || target.sizes() != outputs[i].sizes() ||
+      if (target.defined() && (target.sizes() != outputs[i].sizes() ||
                                target.scalar_type() != outputs[i].scalar_type())) {
         wrong = static_cast<int64_t>(i);
         return {};
