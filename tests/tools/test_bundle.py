@@ -16,7 +16,6 @@ import pytest
 import aoti
 from aoti._libtorch import cores, find
 
-pytest.importorskip("packaging")
 if not cores():
     pytest.skip("needs a compiled core", allow_module_level=True)
 ROOT = Path(__file__).parents[2]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.wheel
 
+ROOT = Path(__file__).parents[2]
 PYTHON = "/opt/env/bin/python"
 SITE = "/opt/env/lib/python3.11/site-packages"
 
@@ -62,3 +64,20 @@ def test_uninstalling_leaves_nothing(machine, standalone, tmp_path, answers):
     answers(machine.run, PYTHON, at="/srv")  # writes bytecode, as any first run does
     machine.run(PYTHON, "-m", "pip", "uninstall", "-y", "aoti-runtime", "aoti-libtorch-cpu")
     assert not list((tmp_path / "opt").rglob("*aoti*"))
+
+
+def test_a_bundle_made_with_the_wheels_runs_where_nothing_is_installed(
+    debian, machine, standalone, models, answers, tmp_path
+):
+    machine.mount(standalone, "/opt")
+    machine.mount(ROOT / "tools", "/home")
+    machine.mount(tmp_path, "/var/tmp", writable=True)
+    machine.run(PYTHON, "/home/bundle", "/var/tmp/made", "/srv/mlp.pt2")
+    (tmp_path / "made").rename(tmp_path / "moved")
+    other = type(machine)(debian)
+    other.mount(models, "/srv")
+    other.mount(tmp_path / "moved", "/media/a b/\u00fc")
+    other.run("python3", "/media/a b/\u00fc", "check", "/media/a b/\u00fc/models/mlp.pt2")
+    prelude = "import sys; sys.path.insert(0, '/media/a b/\u00fc')\n"
+    used = answers(other.run, "python3", at="/srv", prelude=prelude)
+    assert used["path"] == "/media/a b/\u00fc/libtorch/lib"
