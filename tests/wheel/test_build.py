@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,33 +13,47 @@ pytestmark = pytest.mark.wheel
 
 ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.find_spec("torch")
+if SPEC is None or SPEC.origin is None:
+    pytest.skip("needs an installed torch", allow_module_level=True)
+TORCH = Path(SPEC.origin).parent
 
 
-@pytest.fixture(scope="module")
-def build(tmp_path_factory):
-    """Build the thin wheel in a clone of this repository, for the torch of the tests."""
-    if SPEC is None or SPEC.origin is None:
-        pytest.skip("needs an installed torch")
-    torch = Path(SPEC.origin).parent
-
-    def build(*command: object) -> Path:
-        clone = tmp_path_factory.mktemp("clone") / "a clone"
-        subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-        words = [clone / "tools/build_wheel", *command, torch]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert not list((clone / "build").glob("wheel.*"))
-        status = ["git", "-C", clone, "status", "--porcelain"]
-        assert subprocess.run(status, capture_output=True, check=True).stdout == b""
-        return clone / "dist"
-
-    return build
+def run(*command: object, cwd: Path, **env: str) -> str:
+    words = [str(word) for word in command]
+    env = {**os.environ, **env}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=cwd, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
 
 
-def test_two_clones_give_the_same_wheel(build):
-    one, other = build("runtime"), build("runtime")
-    names = {path.name for path in one.iterdir()}
-    assert {path.name for path in other.iterdir()} == names
-    (wheel,) = (name for name in names if name.endswith(".whl"))
-    assert (one / wheel).read_bytes() == (other / wheel).read_bytes()
-    assert (one / wheel).stat().st_size < 1 << 20  # with a single core
+@pytest.fixture
+def clone(tmp_path):
+    """Clone this repository."""
+
+    def clone(name: str) -> Path:
+        run("git", "clone", "--quiet", ROOT, tmp_path / name, cwd=tmp_path)
+        return tmp_path / name
+
+    return clone
+
+
+def test_one_command_builds_what_the_sources_themselves_give(clone):
+    """By way of the sdist, and from the source tree at another place: the same bytes."""
+    one = clone("a clone")
+    run("tools/build_wheel", "runtime", TORCH, cwd=one)
+    (wheel,) = one.glob("dist/*.whl")
+    assert len(list(one.glob("dist/*.tar.gz"))) == 1
+    assert not list(one.glob("build/wheel.*"))
+    assert run("git", "status", "--porcelain", cwd=one) == ""
+
+    other = clone("elsewhere")
+    python = one / ".venv/wheels/bin/python"
+    env = {
+        "PATH": f"{python.parent}:{os.environ['PATH']}",
+        "SOURCE_DATE_EPOCH": run("git", "log", "-1", "--format=%ct", cwd=one),
+        "AOTI_TORCH_ROOTS": run(python, "tools/torch_roots", TORCH, cwd=other),
+    }
+    run(python, "-m", "build", "--no-isolation", "--wheel", cwd=other, **env)
+    (built,) = other.glob("dist/*.whl")
+    run(python, "tools/repair_wheel", "-w", other / "repaired", built, cwd=other, **env)
+    assert (other / "repaired" / wheel.name).read_bytes() == wheel.read_bytes()
