@@ -16,14 +16,16 @@ module = torch.nn.Sequential(torch.nn.Linear(10, 16), torch.nn.ReLU(), torch.nn.
 x = torch.randn(3, 10)
 aoti.export(module.eval(), (x,), path=sys.argv[1] + "/mlp.pt2")
 import numpy as np
-np.savez(sys.argv[1] + "/mlp.npz", x=x.numpy(), out=module(x).detach().numpy())
+np.save(sys.argv[1] + "/in.npy", x.numpy())
+np.save(sys.argv[1] + "/out.npy", module(x).detach().numpy())
 """
 RUN = """
 import sys
 import numpy as np
 import aoti
-with np.load(sys.argv[1] + "/mlp.npz") as file, aoti.load(sys.argv[1] + "/mlp.pt2") as model:
-    np.testing.assert_allclose(model(file["x"]), file["out"], rtol=0, atol=1e-6)
+x, out = (np.load(sys.argv[1] + name) for name in ("/in.npy", "/out.npy"))
+with aoti.load(sys.argv[1] + "/mlp.pt2") as model:
+    np.testing.assert_allclose(model(x), out, rtol=0, atol=1e-6)
 assert "torch" not in sys.modules
 import torch  # after it, in the same process
 assert torch.ones(2).sum() == 2
@@ -52,4 +54,4 @@ def test_an_exported_model_runs(models):
 
 def test_the_command_line_is_installed(models):
     tool = sys.executable.rpartition("/")[0] + "/aoti"
-    run(tool, "check", models / "mlp.pt2", "-i", models / "mlp.npz")
+    run(tool, "check", models / "mlp.pt2", "-i", models / "in.npy")
