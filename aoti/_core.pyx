@@ -10,6 +10,7 @@ build on each other.
 """
 
 from cpython.buffer cimport PyObject_GetBuffer
+from cpython.dict cimport PyDict_GetItemWithError
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
 from cpython.pycapsule cimport (
     PyCapsule_GetPointer,
@@ -47,6 +48,7 @@ from aoti._cxx cimport (
 
 import json
 import sys
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,6 +84,7 @@ include "_cython/tensor.pxi"
 include "_cython/kinds.pxi"
 include "_cython/dlpack.pxi"
 include "_cython/inputs.pxi"
+include "_cython/structure.pxi"
 include "_cython/outputs.pxi"
 include "_cython/loader.pxi"
 include "_cython/bound.pxi"

@@ -145,19 +145,12 @@ class AOTIModel:
         except PackageError as error:
             # The structure is unknown; flat runs need none.
             self._flatten = _refusal(str(error))
-            self._loader.plan_calls(self._flatten, list, num_args=None, single=False)
         else:
             self._flatten = checker.plan_calls(plan)
             self._rebuild = plan.rebuild
             self._flatten_result = plan.flatten_result
             self._options -= plan.keywords
-            is_flat = self._flatten is plan.flatten
-            self._loader.plan_calls(
-                self._flatten,
-                plan.rebuild,
-                num_args=plan.flat_args if is_flat else None,
-                single=plan.is_single,
-            )
+            self._loader.plan_calls(plan.structure, arrays_only=self._flatten is plan.flatten)
         self.signature = checker.signature
         self._queue = RunQueue(
             self._loader.call_flat,
@@ -352,7 +345,8 @@ class AOTIModel:
         InputError, InputTypeError, ExecutionError, ModelClosedError
             As for a call.
         """
-        _check_flat(inputs)
+        if not isinstance(inputs, (list, tuple)):
+            raise _not_flat(inputs)
         if outputs is None and out is None:
             return self._run(inputs)
         return self._loader.run_to(inputs, outputs, out)
@@ -371,7 +365,8 @@ class AOTIModel:
 
     def infer(self, inputs: Sequence[Any]) -> InferenceResult:
         """Run on a flat sequence of arrays and measure it. Parameters and errors as for `run`."""
-        _check_flat(inputs)
+        if not isinstance(inputs, (list, tuple)):
+            raise _not_flat(inputs)
         start = time.perf_counter_ns()
         outputs = self._run(inputs)
         latency_ms = (time.perf_counter_ns() - start) / 1e6
@@ -474,12 +469,11 @@ def class_over(core: Any) -> type[AOTIModel]:
     return type("AOTIModel", (core.Caller, AOTIModel), namespace)
 
 
-def _check_flat(inputs: object) -> None:
-    if not isinstance(inputs, (list, tuple)):
-        raise InputTypeError(
-            f"run takes a list of arrays, one per input, and got {type(inputs).__name__}; "
-            "call the model itself to pass arguments as at the export"
-        )
+def _not_flat(inputs: object) -> InputTypeError:
+    return InputTypeError(
+        f"run takes a list of arrays, one per input, and got {type(inputs).__name__}; "
+        "call the model itself to pass arguments as at the export"
+    )
 
 
 def _refusal(reason: str) -> Flatten:

@@ -64,17 +64,16 @@ class CallPlan:
         it raises what `flatten` does.
     keywords : frozenset of str
         The names that arguments can be passed by.
-    flat_args : int or None
-        How many positional arguments there are, if all of them are leaves and no others exist.
-    is_single : bool
-        Whether the result is one array.
+    structure : tuple
+        The same for the compiled core, which passes what is exactly as exported without coming
+        here: of the positional arguments, the keyword arguments and the result ``(kind, keys,
+        make, children)``, and so on for the children. `make` is None for a plain dict.
     """
 
     num_inputs: int
     num_outputs: int
     keywords: frozenset[str]
-    flat_args: int | None
-    is_single: bool
+    structure: tuple[Any, Any, Any]
     flatten_result: Callable[[object], list[object]]
     input_paths: tuple[str, ...]
     output_paths: tuple[str, ...]
@@ -118,8 +117,7 @@ class CallPlan:
         plan.rebuild = _rebuilder(result)
         plan.flatten_result = partial(_leaves_of, result)
         plan.keywords = frozenset(parameters) | frozenset(map(str, kwargs.keys))
-        plan.flat_args = len(args.keys) if args.is_flat and not kwargs.keys else None
-        plan.is_single = result.is_leaf
+        plan.structure = args.described(), kwargs.described(), result.described()
         plan.input_paths, plan.input_names = inputs.paths_and_names()
         plan.output_paths, plan.output_names = outputs.paths_and_names()
         plan.num_inputs = len(plan.input_paths)
@@ -139,12 +137,18 @@ class _Node:
         self.is_leaf = base is object
         self.keys = keys  # of a dict; field names, where they are known; indices
         self.make = make
+        self.make_dict: _MakeDict | None = None
         # A dict's values in this order, as a tuple. itemgetter takes a quarter of a loop's time.
         self.pick: Callable[[dict[Any, object]], tuple[object, ...]] = (
             itemgetter(*keys) if len(keys) > 1 else lambda it: (it[keys[0]],) if keys else ()
         )
         self.children: list[_Node] = []
         self.is_flat = False  # all children are leaves
+
+    def described(self) -> tuple[str, Sequence[Key], _Make | None, list[Any]]:
+        """See `CallPlan.structure`."""
+        make = None if self.make_dict is dict else self.make
+        return self.kind, self.keys, make, [child.described() for child in self.children]
 
     def open(self, value: Any) -> Iterable[object]:
         """Give the children of `value` in the exported order, or refuse it."""
@@ -274,7 +278,9 @@ class _Reader:
         if len(set(keys)) != count:
             raise self.unreadable("a dict with a repeated key")
         names = tuple(keys)
-        return _Node(path, dict, names, lambda values: make(zip(names, values)))  # noqa: B905
+        node = _Node(path, dict, names, lambda values: make(zip(names, values)))  # noqa: B905
+        node.make_dict = make
+        return node
 
     def paths_and_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         paths = tuple(path for path, _ in self.leaves)

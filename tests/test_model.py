@@ -7,7 +7,8 @@ import gc
 import sys
 import threading
 import weakref
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, defaultdict, namedtuple
+from functools import partial
 
 import numpy as np
 import pytest
@@ -62,6 +63,63 @@ def test_a_tree_of_arguments_comes_back_as_the_exported_tree(packages):
     assert (first[0, 0], second[0, 0]) == (1, 4)
     assert isinstance(out["mask"], OrderedDict)
     assert out["mask"]["inverse"].all()
+
+
+class Odd(dict):
+    """A dict that says that it holds what it does not."""
+
+    def __getitem__(self, key):
+        return super().get(key, None)
+
+    def __contains__(self, key):
+        return True
+
+
+def unusual_arguments():
+    x = np.full((3, 4), 3, np.float32)
+    usual = [{"x": x, "y": {"z": x}}, [x, x], Pair(x, x)]
+    options = {"options": {"scale": x}, "mask": x > 0}
+    swap = {
+        "as exported": {},
+        "an OrderedDict": {0: OrderedDict(y=OrderedDict(z=x), x=x)},
+        "a defaultdict": {0: defaultdict(lambda: x, x=x, y={"z": x})},
+        "a defaultdict that would invent": {0: defaultdict(lambda: x, x=x, w=x)},
+        "a dict that lies": {0: Odd(x=x, w=x)},
+        "a key too many": {0: {"x": x, "y": {"z": x}, "w": x}},
+        "a key too few": {0: {"x": x}},
+        "another key": {0: {"x": x, "z": {"z": x}}},
+        "an array for a dict": {0: x},
+        "a tuple for a list": {1: (x, x)},
+        "a longer list": {1: [x, x, x]},
+        "a list for an array": {1: [x, [x]]},
+        "None for an array": {1: [x, None]},
+        "a tuple for a namedtuple": {2: (x, x)},
+        "another namedtuple": {2: namedtuple("Pair", "first third")(x, x)},
+        "a namedtuple's child": {
+            2: type("Child", (Pair,), {"__iter__": lambda self: iter("ab")})(x, x)
+        },
+    }
+    for name, changes in swap.items():
+        yield pytest.param([changes.get(n, it) for n, it in enumerate(usual)], options, id=name)
+    yield pytest.param(usual[:2], options, id="an argument too few")
+    yield pytest.param([*usual, x], options, id="an argument too many")
+    yield pytest.param(usual, {"mask": x > 0}, id="a keyword too few")
+    yield pytest.param(usual, {**options, "more": x}, id="a keyword too many")
+    yield pytest.param(usual, {**options, "outputs": "dlpack"}, id="an option")
+
+
+@pytest.mark.parametrize(("args", "kwargs"), list(unusual_arguments()))
+def test_the_short_way_into_the_core_gives_what_the_long_way_gives(packages, args, kwargs):
+    def outcome(call):
+        try:
+            out = call(*args, **kwargs)
+        except aoti.InputError as error:
+            return type(error), str(error)
+        leaves = [out["sum"], *out["list"][:1], *out["list"][1], *out["pair"]]
+        return [type(leaf) for leaf in leaves], [np.asarray(leaf).tolist() for leaf in leaves]
+
+    with aoti.load(packages / "tree.pt2") as model:
+        assert outcome(model) == outcome(partial(aoti.AOTIModel.__call__, model))
 
 
 def test_names_and_specs_are_those_of_the_call(packages):

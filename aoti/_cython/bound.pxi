@@ -36,7 +36,7 @@ cdef class Bound:
         if out is not None:
             _targets(out, self.targets)
             self.complete = all(array is not None for array in out)
-            self.result = loader.rebuild(list(out)) if self.complete else None
+            self.result = loader._rebuild(list(out)) if self.complete else None
 
     def __call__(self) -> Any:
         """Run; give new outputs, or the arrays that the outputs were written into."""
@@ -54,7 +54,7 @@ cdef class Bound:
         loader._execute_into(tensors, self.targets, outputs, self.out)
         if self.complete:
             return self.result
-        return loader.rebuild([
+        return loader._rebuild([
             _output(outputs[i], self.leaves, self.kind) if array is None else array
             for i, array in enumerate(self.out)])
 
@@ -75,12 +75,16 @@ cdef class Caller:
     """A base of models' classes that has Python enter a call without a frame: a third of a
     microsecond less.
 
-    It takes the calls without keywords; the others go to the class that is next in order.
+    It takes the calls whose arguments are exactly as exported; the others go to the class that is
+    next in order.
     """
 
     cdef public Loader _loader
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs or self._loader is None:
+        cdef tuple leaves = None
+        if self._loader is not None and self._loader.structure is not None:
+            leaves = self._loader.structure.take(args, kwargs)
+        if leaves is None:
             return super().__call__(*args, **kwargs)
-        return self._loader.call(args)
+        return self._loader._call(leaves)

@@ -53,10 +53,7 @@ cdef class Loader:
     cdef unique_ptr[_cxx.Permits] permits
     cdef Inputs wanted
     cdef int threads
-    cdef object flatten
-    cdef object rebuild
-    cdef Py_ssize_t num_args  # of a call that is flat already, else -1
-    cdef bint single  # the result is one array
+    cdef Structure structure  # of calls, if it is known
     cdef bint follow  # outputs are of the inputs' kind
     cdef Kind kind    # else of this one
     cdef readonly list call_spec
@@ -88,8 +85,6 @@ cdef class Loader:
             inputs, ranges, ranges_hold=ranges_hold, validate=validate, repair=repair,
             refuse_values=refuse_values)
         self.threads = threads
-        self.flatten, self.rebuild = None, list
-        self.num_args, self.single = -1, False
         self.follow = outputs is None
         self.kind = None if outputs is None else kind_named(outputs)
         self.permits = make_unique[_cxx.Permits](num_runners)
@@ -110,35 +105,9 @@ cdef class Loader:
                 _cxx.close(self.loader, deref(self.permits))
                 _cxx.abandon(self.loader)  # still there only after a fork in the middle of a run
 
-    def plan_calls(
-        self,
-        flatten: Callable[[tuple[Any, ...], dict[str, Any]], Sequence[Any]],
-        rebuild: Callable[[list[Any]], Any],
-        *,
-        num_args: int | None,
-        bint single,
-    ) -> None:
-        """Say how calls are structured.
-
-        Parameters
-        ----------
-        flatten : callable
-            From the arguments of a call to the inputs.
-        rebuild : callable
-            From the list of outputs to the result.
-        num_args : int or None
-            How many positional arguments a call has, if these are the inputs and it has no others.
-        single : bool
-            Whether the result is the first output.
-        """
-        self.flatten, self.rebuild = flatten, rebuild
-        self.num_args, self.single = -1 if num_args is None else num_args, single
-
-    cdef object call(self, tuple args):
-        """Run the model on the positional arguments of a call that has no others."""
-        if self.num_args == len(args) and _all_arrays(args):
-            return self._call(args)
-        return self._call(tuple(self.flatten(args, {})))
+    def plan_calls(self, structure: tuple[Any, Any, Any], *, bint arrays_only) -> None:
+        """Take over `CallPlan.structure`, and whether all arguments are inputs of the model."""
+        self.structure = Structure(*structure, arrays_only=arrays_only)
 
     # Without Cython's own function type, which has no vectorcall under the limited API, Python
     # calls what has one parameter directly: a fifth of a microsecond less.
@@ -156,9 +125,14 @@ cdef class Loader:
 
     cdef object _result(self, vector[_cxx.Tensor]& outputs, tuple leaves, Kind kind):
         """What a call gives, of the outputs."""
-        if self.single:
+        if self.structure is None:
+            return _outputs(outputs, leaves, kind)
+        if self.structure.result.kind == _LEAF:
             return _output(outputs[0], leaves, kind)
-        return self.rebuild(_outputs(outputs, leaves, kind))
+        return self.structure.build(_outputs(outputs, leaves, kind))
+
+    cdef object _rebuild(self, list outputs):
+        return outputs if self.structure is None else self.structure.build(outputs)
 
     @cython.binding(False)
     def run(self, inputs: Sequence[Any]) -> list[Any]:

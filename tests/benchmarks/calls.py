@@ -1,9 +1,11 @@
 """What a call costs, and what threads bring, beside a C++ loop and the stock loader.
 
-usage: OMP_NUM_THREADS=1 python calls.py MODEL.pt2 INPUTS.npz [--rounds 15] [--json]
+usage: OMP_NUM_THREADS=1 python calls.py PACKAGES [--rounds 300] [--json]
 
-INPUTS.npz holds the flat inputs in order; the model takes them as positional arguments. Everything
-runs in one process and in turns. Figures are medians of the rounds.
+PACKAGES is the directory that tests/packages.py filled. Everything runs in one process and in
+turns, so that what else the machine does hits all alike. Of each figure's rounds the tenth
+percentile counts: what the code costs where nobody else was on the core. Figures of threads are
+medians.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ import sys
 import threading
 import time
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import aoti
 
-CALLS = 20_000
+CALLS = 300  # a turn of some 3 ms: mostly shorter than what the scheduler gives
 
 
 def per_call(call: Callable[[], object], calls: int = CALLS) -> float:
@@ -32,76 +37,140 @@ def per_call(call: Callable[[], object], calls: int = CALLS) -> float:
     return (time.perf_counter() - start) / calls * 1e6
 
 
-def calls_a_second(call: Callable[[], object], threads: int) -> float:
+def calls_a_second(call: Callable[[], object], threads: int, calls: int) -> float:
     """Calls a second, of all threads together."""
-    workers = [threading.Thread(target=per_call, args=(call,)) for _ in range(threads)]
+    workers = [threading.Thread(target=per_call, args=(call, calls)) for _ in range(threads)]
     start = time.perf_counter()
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    return threads * CALLS / (time.perf_counter() - start)
+    return threads * calls / (time.perf_counter() - start)
 
 
-def measure(path: str, inputs: list[np.ndarray], repeats: int) -> dict[str, float]:
-    """All figures for one model."""
+def in_turns(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """What each measured, undisturbed."""
+    figures: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, measure in contestants.items():
+            figures[name].append(measure())
+    return {name: sorted(values)[len(values) // 10] for name, values in figures.items()}
+
+
+def loop(model: aoti.AOTIModel, arrays: list[np.ndarray]) -> Callable[[], float]:
+    """Measure the same run in C++."""
+    return lambda: model._loader.time_runs(arrays, CALLS) / CALLS * 1e6
+
+
+def turn(call: Callable[[], object]) -> Callable[[], float]:
+    """Measure a call."""
+    return lambda: per_call(call)
+
+
+def small_net(path: Path, rounds: int) -> dict[str, float]:
+    """One array in, one out."""
     model = aoti.load(path, num_runners=2)
     import torch  # after aoti's own loading, to show that both live in one process
     from torch._inductor.package import load_package
 
-    stock = load_package(path, num_runners=2)
-    arrays = tuple(inputs)
+    stock = load_package(str(path), num_runners=2)
+    rows = np.random.default_rng(0).standard_normal((4, 10), np.float32)
+    tensor = torch.from_numpy(rows)
+    bound, bound_new = model.bind(rows, out=model(rows)), model.bind(rows)
 
-    def ours() -> object:
-        return model(*arrays)
+    def from_numpy() -> object:
+        return stock(torch.from_numpy(rows)).numpy()
 
-    def torchs() -> object:
-        return stock(*(torch.from_numpy(array) for array in arrays)).numpy()
-
-    tensors = [torch.from_numpy(array) for array in arrays]
-    targets = model.run(arrays)
-    bound = model.bind(*arrays, out=model._rebuild(targets))
-
-    rounds: dict[str, list[float]] = {}
-
-    def note(name: str, value: float) -> None:
-        rounds.setdefault(name, []).append(value)
-
-    for _ in range(repeats):
-        note("C++ loop, us", model._loader.time_runs(arrays, CALLS) / CALLS * 1e6)
-        note("aoti call, us", per_call(ours))
-        note("torch call, us", per_call(torchs, CALLS // 4))
-        note("aoti bound, us", per_call(bound))
-        note("aoti run of tensors, us", per_call(lambda: model.run(tensors)))
-        note("stock run of tensors, us", per_call(lambda: stock.loader.run(tensors)))
-        for name, call in (("aoti", ours), ("torch", torchs)):
-            one = calls_a_second(call, 1)
-            two = calls_a_second(call, 2)
-            note(f"{name}, 2 threads over 1", two / one)
-    figures = {name: statistics.median(values) for name, values in rounds.items()}
-    figures["aoti over C++ loop, us"] = figures["aoti call, us"] - figures["C++ loop, us"]
-    figures["aoti bound over C++ loop, us"] = figures["aoti bound, us"] - figures["C++ loop, us"]
-    figures["torch call over aoti call"] = figures["torch call, us"] / figures["aoti call, us"]
+    figures = in_turns(
+        {
+            "C++ loop, us": loop(model, [rows]),
+            "aoti call, us": turn(lambda: model(rows)),
+            "aoti bound, us": turn(bound),
+            "aoti bound to inputs only, us": turn(bound_new),
+            "aoti call with a torch tensor, us": turn(lambda: model(tensor)),
+            "aoti run of a torch tensor, us": turn(lambda: model.run([tensor])),
+            "stock run of a torch tensor, us": turn(lambda: stock.loader.run([tensor])),
+            "stock call from numpy, us": turn(from_numpy),
+        },
+        rounds,
+    )
+    for name, call in (("aoti", lambda: model(rows)), ("stock", from_numpy)):
+        gains = []
+        for _ in range(min(rounds, 9)):
+            one, two = (calls_a_second(call, threads, CALLS * 30) for threads in (1, 2))
+            gains.append(two / one)
+        figures[f"{name}, 2 threads over 1"] = statistics.median(gains)
+    base = figures["C++ loop, us"]
+    figures["aoti call over the loop, us"] = figures["aoti call, us"] - base
+    figures["aoti bound over the loop, us"] = figures["aoti bound, us"] - base
+    figures["stock call over aoti call"] = (
+        figures["stock call from numpy, us"] / figures["aoti call, us"]
+    )
+    figures["aoti run over stock run, of a torch tensor"] = (
+        figures["aoti run of a torch tensor, us"] / figures["stock run of a torch tensor, us"]
+    )
     return figures
+
+
+def nested(path: Path, rounds: int, first: float) -> dict[str, float]:
+    """Dicts of dicts and lists, eight arrays in and six out; `first` is what one and one cost."""
+    model = aoti.load(path)
+    import torch
+    from torch._inductor.package import load_package
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from packages import Pair  # gives torch a name for it
+
+    stock = load_package(str(path))
+
+    def arguments(x: Any, mask: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args = {"x": x, "y": {"z": x}}, [x, x], Pair(x, x)
+        return args, {"options": OrderedDict(scale=x), "mask": mask}
+
+    x = np.random.default_rng(0).standard_normal((3, 4), np.float32)
+    args, kwargs = arguments(x, x > 0)
+    torch_args, torch_kwargs = arguments(torch.from_numpy(x), torch.from_numpy(x > 0))
+    flat = model._flatten(args, kwargs)
+    figures = in_turns(
+        {
+            "nested, C++ loop, us": loop(model, list(flat)),
+            "nested, aoti run, us": turn(lambda: model.run(flat)),
+            "nested, aoti call, us": turn(lambda: model(*args, **kwargs)),
+            "nested, stock call, us": turn(lambda: stock(*torch_args, **torch_kwargs)),
+        },
+        rounds,
+    )
+    base = figures["nested, C++ loop, us"]
+    further = len(flat) + len(model.run(flat)) - 2
+    figures["each further array, us"] = (figures["nested, aoti run, us"] - base - first) / further
+    figures["nested, aoti's overhead over stock's"] = (figures["nested, aoti call, us"] - base) / (
+        figures["nested, stock call, us"] - base
+    )
+    return figures
+
+
+def measure(packages: Path, rounds: int) -> dict[str, float]:
+    """All figures."""
+    figures = small_net(packages / "mlp.pt2", rounds)
+    first = figures["aoti call over the loop, us"]
+    return figures | nested(packages / "tree.pt2", rounds, first)
 
 
 def main() -> None:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("inputs")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("packages", type=Path)
+    parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
-    with np.load(arguments.inputs) as file:
-        figures = measure(arguments.model, [file[name] for name in file], arguments.rounds)
-    if arguments.json:
+    figures = measure(options.packages, options.rounds)
+    if options.json:
         json.dump(figures, sys.stdout, indent=2)
         print()
-    else:
-        for name, value in figures.items():
-            print(f"  {name:<28} {value:8.2f}")
+        return
+    for name, value in figures.items():
+        print(f"  {name:<44} {value:8.2f}")
 
 
 if __name__ == "__main__":
