@@ -26,27 +26,17 @@ def run(*command: object, cwd: Path, **env: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture
-def clone(tmp_path):
-    """Clone this repository."""
-
-    def clone(name: str) -> Path:
-        run("git", "clone", "--quiet", ROOT, tmp_path / name, cwd=tmp_path)
-        return tmp_path / name
-
-    return clone
-
-
-def test_one_command_builds_what_the_sources_themselves_give(clone):
+def test_one_command_builds_what_the_sources_themselves_give(tmp_path):
     """By way of the sdist, and from the source tree at another place: the same bytes."""
-    one = clone("a clone")
+    one, other = tmp_path / "a clone", tmp_path / "elsewhere"
+    for clone in (one, other):
+        run("git", "clone", "--quiet", ROOT, clone, cwd=tmp_path)
     run("tools/build_wheel", "runtime", TORCH, cwd=one)
     (wheel,) = one.glob("dist/*.whl")
     assert len(list(one.glob("dist/*.tar.gz"))) == 1
     assert not list(one.glob("build/wheel.*"))
     assert run("git", "status", "--porcelain", cwd=one) == ""
 
-    other = clone("elsewhere")
     python = one / ".venv/wheels/bin/python"
     env = {
         "PATH": f"{python.parent}:{os.environ['PATH']}",
