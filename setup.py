@@ -155,9 +155,10 @@ def extension(target: Target, source: str, env: Mapping[str, str]) -> Extension:
             # libtorch's headers are not ours to mend: no warnings from them
             *(word for path in includes for word in ("-isystem", str(path))),
             # No path of the build machine in the file: torch's headers put __FILE__ into messages.
+            # The last that fits counts, and headers may stand below the sources.
+            f"-ffile-prefix-map={ROOT}=.",
             f"-ffile-prefix-map={include}=torch/include",
             f"-ffile-prefix-map={numpy.get_include()}=numpy/include",
-            f"-ffile-prefix-map={ROOT}=.",
         ],
         library_dirs=[str(target.libtorch.lib)],
         extra_link_args=[
