@@ -52,6 +52,7 @@ from typing import Any
 import numpy as np
 from aoti import kinds
 from aoti.errors import (
+    ConstantError,
     ExecutionError,
     IncompatiblePackageError,
     InputError,
@@ -83,6 +84,7 @@ include "_cython/dlpack.pxi"
 include "_cython/inputs.pxi"
 include "_cython/outputs.pxi"
 include "_cython/loader.pxi"
+include "_cython/generation.pxi"
 include "_cython/bound.pxi"
 
 

@@ -1,8 +1,9 @@
 """What stands in an extraction, how it gets there, and the places where extractions may stand.
 
-An extraction is a directory: a model's checked files, as libtorch's loader takes them, and beside
-them a manifest, written last, that says what was written. It is made under another name and renamed
-into place, so under its own name it is whole unless something else meddled with it.
+An extraction is a directory: a model's checked files, as libtorch's loader takes them, beside them
+its weights, if they are not in its code (see aoti.weightfile), and a manifest, written last, that
+says what was written. It is made under another name and renamed into place, so under its own name
+it is whole unless something else meddled with it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from pathlib import Path
 
 from aoti.errors import AotiError, ConfigError, PackageError
 from aoti.package import Package
+from aoti.weightfile import WEIGHTS, separate
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 PARTIAL, OLD = ".partial", ".old"  # no key ends like this
 
@@ -40,6 +42,8 @@ class Extraction:
         What libtorch's loader gets: a directory, or a zip file where it knows no directories.
     directory : Path
         The directory that it stands in.
+    weights : Path
+        The file of its weights, if there is one.
     digest : str
         SHA-256 of the package that it was made from, in hex.
     key : str
@@ -49,6 +53,7 @@ class Extraction:
     def __init__(self, directory: Path, key: Key, give_back: Callable[[], object]) -> None:
         self.directory = directory
         self.path = directory / ("model.pt2" if key.as_zip else "model")
+        self.weights = directory / WEIGHTS
         self.digest = key.digest
         self.key = key.name
         self._give_back = weakref.finalize(self, give_back)
@@ -176,6 +181,7 @@ def write(package: Package, key: Key, directory: Path) -> None:
     try:
         partial.mkdir()
         package.extract(key.model, partial / "model")
+        separate(package, key.model, partial)
         if key.as_zip:
             _pack(partial)
         # The name says what stands here, to everybody and for long. The digest may come from the

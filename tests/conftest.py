@@ -50,6 +50,14 @@ def interop() -> Path:
 
 
 @pytest.fixture(scope="session")
+def weight_packages() -> Path:
+    """The directory of the packages that tests/weight_packages.py exports."""
+    script = ROOT / "tests/weight_packages.py"
+    inputs = [script, ROOT / "tests/packages.py", *EXPORTER]
+    return _export(script, ROOT / "build/packages", inputs)
+
+
+@pytest.fixture(scope="session")
 def minilm() -> Path:
     """The package of MiniLM-L6, the one that tools/demo exports too."""
     path = ROOT / "build/models/minilm.pt2"

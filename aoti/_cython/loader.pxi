@@ -1,5 +1,7 @@
 cdef class Loader:
-    """One loaded model: libtorch's package loader, its permits and its input specifications.
+    """One loaded model: its permits, its input specifications, and the generation that it serves.
+
+    A new one serves none yet: see `open` and `serve`.
 
     Parameters
     ----------
@@ -38,19 +40,22 @@ cdef class Loader:
 
     Attributes
     ----------
-    call_spec : list of str
-        The input and the output treespec, as JSON.
-    constant_fqns : list of str
-        The fully qualified names of the model's constants.
+    unset : str
+        What a run is refused with as long as no generation is served.
 
     Notes
     -----
-    All methods may be called from any thread. Construction, runs and `close` release the GIL.
+    All methods may be called from any thread. `open`, runs and `close` release the GIL.
     While a run waits for its turn, signals are handled.
     """
 
-    cdef unique_ptr[_cxx.AOTIModelPackageLoader] loader
     cdef unique_ptr[_cxx.Permits] permits
+    cdef string path
+    cdef string model_name
+    cdef bint single_threaded
+    cdef size_t num_runners
+    cdef signed char device_index
+    cdef public str unset
     cdef vector[InputSpec] specs
     cdef InputSpec unknown  # of inputs that nothing is known of
     cdef vector[Range] ranges
@@ -63,8 +68,6 @@ cdef class Loader:
     cdef object refuse_values
     cdef bint follow  # outputs are of the inputs' kind
     cdef Kind kind    # else of this one
-    cdef readonly list call_spec
-    cdef readonly list constant_fqns
 
     def __init__(
         self,
@@ -85,9 +88,10 @@ cdef class Loader:
     ) -> None:
         if self.permits:
             raise RuntimeError("a Loader is initialised once")
-        cdef string path_ = path.encode()
-        cdef string name_ = model_name.encode()
-        cdef Failure failure
+        self.path, self.model_name = path.encode(), model_name.encode()
+        self.single_threaded, self.num_runners = single_threaded, num_runners
+        self.device_index = device_index
+        self.unset = "the model has no weights"
         self.repair, self.refuse_values = repair, refuse_values
         self.validate, self.ranges_hold, self.threads = validate, ranges_hold, threads
         self.known = inputs is not None
@@ -102,22 +106,40 @@ cdef class Loader:
         for dtype, sizes, order, strides, mutated, values in inputs or ():
             self._add_spec(dtype, sizes, order, strides, mutated, values)
         self.permits = make_unique[_cxx.Permits](num_runners)
-        cdef vector[string] call_spec
-        cdef vector[string] fqns
-        with nogil:
-            failure = _cxx.open(
-                self.loader, path_, name_, single_threaded, num_runners, device_index,
-                call_spec, fqns)
-        if failure.fault != Fault.kNone:
-            _raise(failure)
-        self.call_spec = [text.decode() for text in call_spec]
-        self.constant_fqns = [text.decode() for text in fqns]
 
     def __dealloc__(self):
         if self.permits:
             with nogil:
-                _cxx.close(self.loader, deref(self.permits))
-                _cxx.abandon(self.loader)  # still there only after a fork in the middle of a run
+                deref(self.permits).close()
+
+    def open(self, uint64_t number) -> Generation:
+        """Make a container for the model, with the weights that stand in its code."""
+        cdef Generation generation = Generation.__new__(Generation)
+        cdef Failure failure
+        if not self.permits:
+            raise ModelClosedError("the model was never loaded")
+        generation.loader = self
+        with nogil:
+            failure = _cxx.open(
+                generation.held, self.path, self.model_name, self.single_threaded,
+                self.num_runners, self.device_index, number)
+        if failure.fault != Fault.kNone:
+            _raise(failure)
+        return generation
+
+    def serve(self, Generation generation not None) -> None:
+        """Let all runs that begin from now on run on a generation.
+
+        Those that are under way end on what they began with, which is freed with the last of them
+        if nobody else holds it.
+        """
+        if generation.loader is not self or generation.held == NULL:
+            raise ValueError("a generation of another model")
+        cdef cbool open
+        with nogil:
+            open = deref(self.permits).serve(generation.held)
+        if not open:
+            raise ModelClosedError("the model was closed")
 
     cdef int _add_range(self, least, most) except -1:
         cdef Range range
@@ -262,6 +284,17 @@ cdef class Loader:
         self._execute(tensors, outputs)
         return _outputs(outputs, leaves, kind)
 
+    def run_numbered(self, inputs: Sequence[Any]) -> tuple[list[Any], int]:
+        """The same, with the number of the generation that ran."""
+        cdef tuple leaves = tuple(inputs)
+        cdef Kind kind = _kind_of(leaves) if self.follow else self.kind
+        cdef vector[_cxx.Tensor] tensors
+        cdef vector[_cxx.Tensor] outputs
+        cdef uint64_t number
+        leaves = self._prepare(leaves, tensors, False)
+        self._execute(tensors, outputs, &number)
+        return _outputs(outputs, leaves, kind), number
+
     def run_boxed(self, list inputs) -> list[Any]:
         """The same, after emptying the list. An input that nobody else holds is given back as soon
         as the model is done with it, in the middle of the run.
@@ -301,17 +334,26 @@ cdef class Loader:
             _to_kind_or_numpy(made[i], leaves, kind) if array is None else array
             for i, array in enumerate(out)]
 
-    cdef int _execute(self, vector[_cxx.Tensor]& tensors, vector[_cxx.Tensor]& outputs) except -1:
+    cdef int _execute(
+        self,
+        vector[_cxx.Tensor]& tensors,
+        vector[_cxx.Tensor]& outputs,
+        uint64_t* number=NULL,
+    ) except -1:
         cdef Failure failure
+        cdef uint64_t ran = 0
         failure.fault = Fault.kBusy
         while failure.fault == Fault.kBusy:
             with nogil:
-                failure = _cxx.run(
-                    self.loader, deref(self.permits), self.threads, tensors, outputs)
+                failure = _cxx.run(deref(self.permits), self.threads, tensors, outputs, ran)
             if failure.fault == Fault.kBusy:
                 PyErr_CheckSignals()
+        if failure.fault == Fault.kUnset:
+            raise ConstantError(self.unset)
         if failure.fault != Fault.kNone:
             _raise(failure)
+        if number != NULL:
+            number[0] = ran
         return 0
 
     def time_runs(self, inputs: Sequence[Any], size_t repeats) -> float:
@@ -324,7 +366,7 @@ cdef class Loader:
         while failure.fault == Fault.kBusy:
             with nogil:
                 failure = _cxx.time_runs(
-                    self.loader, deref(self.permits), self.threads, tensors, repeats, seconds)
+                    deref(self.permits), self.threads, tensors, repeats, seconds)
             if failure.fault == Fault.kBusy:
                 PyErr_CheckSignals()
         if failure.fault != Fault.kNone:
@@ -424,7 +466,10 @@ cdef class Loader:
         return bound
 
     def close(self) -> None:
-        """Wait for the runs that are under way, then free the model. Harmless the second time."""
+        """Wait for the runs that are under way, and serve nothing any more. Harmless the second time.
+
+        The generation that was served is freed unless somebody holds it.
+        """
         if self.permits:
             with nogil:
-                _cxx.close(self.loader, deref(self.permits))
+                deref(self.permits).close()
