@@ -45,7 +45,7 @@ class Extraction:
     weights : Path
         The file of its weights, if there is one.
     digest : str
-        SHA-256 of the package that it was made from, in hex.
+        SHA-256 of the package that it was made from, in hex; empty where it is the package itself.
     key : str
         The name of the directory: the same for the same content, model and form.
     """
@@ -162,7 +162,7 @@ def needed_bytes(package: Package, key: Key) -> int:
     return sum(sizes) + (max(sizes, default=0) if key.as_zip else 0)
 
 
-def write(package: Package, key: Key, directory: Path) -> None:
+def write(package: Package, key: Key, directory: Path, *, with_source: bool = False) -> None:
     """Write an extraction, whole or not at all, in the place of whatever stands there.
 
     The caller keeps others from writing the same one. If one stands there, it is because it was
@@ -182,6 +182,8 @@ def write(package: Package, key: Key, directory: Path) -> None:
         partial.mkdir()
         package.extract(key.model, partial / "model")
         separate(package, key.model, partial)
+        if with_source:
+            package.extract_source(key.model, partial / "source")
         if key.as_zip:
             _pack(partial)
         # The name says what stands here, to everybody and for long. The digest may come from the
@@ -212,6 +214,24 @@ def is_whole(directory: Path, key: Key) -> bool:
         ) and all(_is_file(directory / name, size) for name, size in files.items())
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError):
         return False
+
+
+def in_place(package: Package, model: str) -> Extraction | None:
+    """The extraction that a directory is that `aoti.unpack` wrote; None for any other package."""
+    if package.path is None or MANIFEST not in package.files:
+        return None
+    try:
+        manifest = json.loads((package.path / MANIFEST).read_bytes())
+        key = Key(str(manifest["digest"]), model, as_zip=False)
+    except (ValueError, TypeError, KeyError) as error:
+        raise PackageError(f"{package.name}: its {MANIFEST} is damaged: {error}") from error
+    if not is_whole(package.path, key):
+        raise PackageError(
+            f"{package.name} was unpacked by another aoti, or is damaged: unpack it again"
+        )
+    found = Extraction(package.path.absolute(), key, lambda: None)
+    found.digest = ""  # what the directory was made from says nothing of what is in it now
+    return found
 
 
 def discard(path: Path) -> None:

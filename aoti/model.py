@@ -456,7 +456,7 @@ class AOTIModel(WeightsOfAModel):
         from aoti.loading import load
 
         path, options = self._origin
-        options = {**options, "sha256": self._extraction.digest, "timeout": self.timeout}
+        options = {**options, "sha256": self._extraction.digest or None, "timeout": self.timeout}
         return functools.partial(load, path, **options), ()
 
     def __copy__(self) -> AOTIModel:

@@ -303,6 +303,12 @@ class Package:
             if match := _CONSTANT_ENTRY.fullmatch(name):
                 yield name, match[1]
 
+    def extract_source(self, model_name: str, destination: Path) -> None:
+        """Write the C++ that Inductor generated for a model, as `extract` writes the rest."""
+        for name in self._entries[self.select(model_name)]:
+            if name.endswith(".cpp"):
+                self._write(name, destination / _MODEL_ENTRY.fullmatch(name)[1])  # type: ignore[index]
+
     def _write(self, source: str, path: Path) -> None:
         if path.exists():
             raise PackageError(f"{self.name} holds two files of one name: {source!r}")

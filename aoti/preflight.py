@@ -264,9 +264,9 @@ def _versions(so: SharedObject, loaded: Mapping[str, int]) -> Finding:
         handle = loaded.get(library) if library else None
         if handle is None or version is None or library is None or weak:
             continue
+        names = name.encode(), version.encode()
         # The dynamic loader's own symbols are found in the global scope only.
-        scopes = (handle, _dl._handle)
-        if not any(_dl.dlvsym(scope, name.encode(), version.encode()) for scope in scopes):
+        if not (_dl.dlvsym(handle, *names) or _dl.dlvsym(_dl._handle, *names)):
             missing[version, library] = None
     if not missing:
         libraries = ", ".join(loaded) or "none of them is loaded yet"

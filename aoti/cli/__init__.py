@@ -16,6 +16,7 @@ from aoti.cli.infer import infer
 from aoti.cli.info import info
 from aoti.cli.show import printable
 from aoti.cli.test_device import test_device
+from aoti.cli.unpack import unpack
 from aoti.errors import (
     AotiError,
     ConfigError,
@@ -37,7 +38,7 @@ def cli() -> None:
     """
 
 
-for _verb in (infer, info, check, test_device):
+for _verb in (infer, info, check, unpack, test_device):
     cli.add_command(_verb)
 
 
