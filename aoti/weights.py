@@ -247,8 +247,9 @@ class Weights:
         if unknown := [str(fqn) for fqn in given if fqn not in by_fqn]:
             raise ConstantError(
                 f"{self._package}: the model has no constants of these names: {listing(unknown)}; "
-                "see model.constants. What the compiler put into the code cannot be replaced, "
-                "unless it is told to leave it out: aot_inductor.always_keep_tensor_constants"
+                "see model.constants. What the compiler put into the code, "
+                "such as tensors of a few elements, cannot be replaced: export it with "
+                "options={'always_keep_tensor_constants': True}"
             )
         return {fqn: by_fqn[fqn] for fqn in given}
 
