@@ -48,7 +48,7 @@ class InferenceResult:
     outputs: list[Any]
     latency_ms: float
     memory_bytes: int | None
-    version: int
+    version: int = 1
 
 
 class AOTIModel(WeightsOfAModel):

@@ -44,18 +44,29 @@ def _smallest(model: AOTIModel) -> list[Any]:
             break
         ranges = model.signature.ranges
         shape = [_least(size, ranges) for size in spec.shape]
-        dtype = spec.dtype
-        if not hasattr(np, dtype):
-            import ml_dtypes
-
-            dtype = getattr(ml_dtypes, dtype)
-        arrays.append(np.full(shape, _value(spec, ranges), dtype=dtype))
+        arrays.append(np.full(shape, _value(spec, ranges), dtype=_numpy_dtype(spec.dtype)))
     if model.inputs is None or len(arrays) < len(model.inputs):
         raise ConfigError(
             f"warmup=True: {model.path} does not tell what inputs the model takes; pass warmup= a "
             "list of arrays for a flat run"
         )
     return arrays
+
+
+def _numpy_dtype(name: str) -> Any:
+    import numpy as np
+
+    try:
+        if hasattr(np, name):
+            return np.dtype(name)
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, name))
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"warmup=True: numpy has no {name}, not even with ml_dtypes (pip install ml_dtypes); "
+            "pass warmup= a list of arrays for a flat run"
+        ) from error
 
 
 def _value(spec: TensorSpec, ranges: Mapping[str, Range]) -> int:

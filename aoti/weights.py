@@ -65,7 +65,7 @@ class Weights:
         self._lock, self._pid = threading.Lock(), os.getpid()
         self._closed = False
         self._file: _core.Memory | None = None
-        self._previous: _core.Generation | None = None
+        self._previous: tuple[_core.Generation, dict[str, _core.Tensor]] | None = None
         self._serving: _core.Generation | None = None
         self._spare: _core.Generation | None = loader.open(1)
         self._last = 1
@@ -157,8 +157,9 @@ class Weights:
                     f"{self._package}: there are no weights to go back to: update_weights keeps "
                     "those that it replaces, once"
                 )
-            self._serve(self._previous)
-            self._previous = None
+            generation, tensors = self._previous
+            self._serve(generation)
+            self._set, self._previous = tensors, None
 
     def read_back(self) -> dict[str, Any]:
         """Copies of the serving weights, by their fully qualified names."""
@@ -319,17 +320,16 @@ class Weights:
         generation = self._spare or self._loader.open(self._last + 1)
         self._spare = None
         generation.fill(tensors, self._folds)
-        before = self._serving
+        before = None if self._serving is None else (self._serving, self._set)
         self._serve(generation)
         self._last = generation.number
-        self._previous = before if keep else None
-        self._set = tensors
+        self._set, self._previous = tensors, before if keep else None
+        if self._closed:
+            self.close()
 
     def _serve(self, generation: _core.Generation) -> None:
         self._loader.serve(generation)
         self._serving, self._spare = generation, None
-        if self._closed:
-            self.close()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -44,7 +44,10 @@ def test_a_part_of_the_weights_may_be_replaced(model, state, other, rows, right,
     assert right(model, now, rows)
     assert equal(model.extract_constants(), now)
     model.rollback()
-    assert right(model, {**state, "l2.bias": other["l2.bias"]}, rows)
+    now = {**state, "l2.bias": other["l2.bias"]}
+    assert right(model, now, rows)
+    model.update_weights({"l2.weight": other["l2.weight"]}, full=False)
+    assert right(model, {**now, "l2.weight": other["l2.weight"]}, rows)
 
 
 @pytest.mark.parametrize("name", ["fold", "fold_inside"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -87,6 +88,20 @@ def test_one_package_serves_many_checkpoints(weight_packages, other, rows, tmp_p
                 weight_packages / f"{name}.pt2", weights=weights, map_source=map_source
             ) as model:
                 assert (model.version, right(model, other, rows)) == (1, True)
+
+
+def test_a_pickled_model_comes_back_with_the_file_that_it_was_loaded_with(
+    weight_packages, other, rows, tmp_path, right
+):
+    save_file(other, tmp_path / "other.safetensors")
+    bare = weight_packages / "bare.pt2"
+    with (
+        aoti.load(bare, weights=tmp_path / "other.safetensors", map_source=True) as model,
+        pickle.loads(pickle.dumps(model)) as again,
+    ):
+        assert right(again, other, rows)
+    with aoti.load(bare, weights=other) as model, pytest.raises(TypeError, match="from memory"):
+        pickle.dumps(model)
 
 
 def test_a_safetensors_file_is_mapped_if_asked(weight_packages, other, rows, tmp_path, right):
