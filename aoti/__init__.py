@@ -37,6 +37,7 @@ from aoti.errors import (
 if _TYPE_CHECKING:
     from aoti._libtorch import build_info
     from aoti.archive import Limits
+    from aoti.constants import Constant
     from aoti.device import Device, DeviceInfo, devices
     from aoti.exporting import export as export
     from aoti.inputplan import InputPlan
@@ -46,6 +47,7 @@ if _TYPE_CHECKING:
     from aoti.signature import Signature
     from aoti.spec import ConstantSpec, Dim, TensorSpec
     from aoti.tensor import Tensor
+    from aoti.unpacking import unpack
 
 __version__ = "0.1.0"
 
@@ -55,6 +57,7 @@ __all__ = [
     "AmbiguousModelError",
     "AotiError",
     "ConfigError",
+    "Constant",
     "ConstantError",
     "ConstantSpec",
     "Device",
@@ -87,10 +90,12 @@ __all__ = [
     "devices",
     "load",
     "load_metadata_from_package",
+    "unpack",
 ]
 
 _HOMES = {
     "AOTIModel": "model",
+    "Constant": "constants",
     "ConstantSpec": "spec",
     "Device": "device",
     "DeviceInfo": "device",
@@ -107,6 +112,7 @@ _HOMES = {
     "export": "exporting",
     "load": "loading",
     "load_metadata_from_package": "package",
+    "unpack": "unpacking",
 }
 
 

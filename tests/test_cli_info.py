@@ -142,8 +142,6 @@ def test_check_of_a_model_and_a_run(packages, tmp_path, rows, said, capsys):
 @pytest.mark.parametrize(
     ("name", "check", "words"),
     [
-        ("weights_none", "weights", "no weights, and its model has 3 constants"),
-        ("weights_pickle", "package", "keeps its weights as pickles"),
         ("custom", "operators", "aoti_tests::halve"),
         ("unlinked", "symbols", "not linked with libtorch"),
     ],

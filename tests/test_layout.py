@@ -16,6 +16,7 @@ WITH_TORCH = ("exporting", "bench")
 # Work on a machine that could never run a model, so they know nothing above them.
 PURE = {
     "archive": {"errors"},
+    "constants": {"errors", "spec"},
     "elf": {"errors"},
     "errors": set(),
     "expression": set(),
@@ -24,10 +25,13 @@ PURE = {
     "kinds": {"errors", "spec"},
     "misfits": {"errors"},
     "package": {"archive", "elf", "errors", "placement", "signature", "wrapper"},
+    "pickled": {"archive", "errors", "spec"},
     "placement": {"elf", "errors", "findings"},
     "pytree": {"errors", "misfits"},
+    "safetensors": {"constants", "errors"},
     "signature": {"errors", "expression", "pytree", "spec"},
     "spec": {"errors", "expression", "kinds"},
+    "weightfile": {"constants", "errors", "package", "pickled"},
     "wrapper": {"expression", "spec"},
 }
 

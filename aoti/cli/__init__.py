@@ -17,6 +17,7 @@ from aoti.cli.infer import infer
 from aoti.cli.info import info
 from aoti.cli.show import printable
 from aoti.cli.test_device import test_device
+from aoti.cli.unpack import unpack
 from aoti.cli.verify import verify
 from aoti.errors import (
     AotiError,
@@ -40,7 +41,7 @@ def cli() -> None:
     """
 
 
-for _verb in (infer, info, check, export, verify, test_device):
+for _verb in (infer, info, check, export, verify, unpack, test_device):
     cli.add_command(_verb)
 
 
