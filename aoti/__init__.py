@@ -19,6 +19,7 @@ from aoti.errors import (
     ConstantError,
     DeviceError,
     ExecutionError,
+    ExportError,
     IncompatiblePackageError,
     InputError,
     InputTypeError,
@@ -30,6 +31,7 @@ from aoti.errors import (
     PackageNotFoundError,
     QueueFullError,
     RunTimeoutError,
+    SelfTestError,
 )
 
 if _TYPE_CHECKING:
@@ -60,6 +62,7 @@ __all__ = [
     "DeviceInfo",
     "Dim",
     "ExecutionError",
+    "ExportError",
     "IncompatiblePackageError",
     "InferenceResult",
     "InputError",
@@ -75,6 +78,7 @@ __all__ = [
     "PackageNotFoundError",
     "QueueFullError",
     "RunTimeoutError",
+    "SelfTestError",
     "Signature",
     "Tensor",
     "TensorSpec",

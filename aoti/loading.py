@@ -14,6 +14,7 @@ from aoti.cache import extract
 from aoti.device import Device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.findings import require
+from aoti.golden import Golden
 from aoti.model import AOTIModel, class_over
 from aoti.package import Package, Source
 from aoti.wrapper import read_num_constants
@@ -38,6 +39,7 @@ def load(
     intra_op_threads: int | None = None,
     queue_size: int = 1024,
     timeout: float | None = None,
+    self_test: bool = False,
 ) -> AOTIModel:
     """Load a compiled model from a package.
 
@@ -89,6 +91,9 @@ def load(
         How many calls by `AOTIModel.submit` and `AOTIModel.run_async` may wait.
     timeout : float, optional
         Seconds that a `AOTIModel.run_async` may take, waiting included.
+    self_test : bool, default False
+        Run the golden values that the exporter kept in the package (``golden=True``), and refuse a
+        model that does not give them on this machine.
 
     Returns
     -------
@@ -114,6 +119,8 @@ def load(
         There is no libtorch that fits.
     ExecutionError
         libtorch refuses the model.
+    SelfTestError
+        The model does not give its golden values here.
 
     Warns
     -----
@@ -159,6 +166,7 @@ def load(
         "outputs": outputs,
         "intra_op_threads": intra_op_threads,
         "queue_size": queue_size,
+        "self_test": self_test,
     }
     with Package(path, limits=limits or Limits()) as package:
         verified = None if sha256 is None else _verified_digest(package, sha256)
@@ -171,6 +179,7 @@ def load(
         require(preflight.check_machine(metadata, wanted))
         target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, device_index)
         signature = package.signature(name)
+        golden = Golden.of(package, name) if self_test else None
         core = _libtorch.core()
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
         as_zip = _libtorch.core_minor() < (2, 13)
@@ -183,7 +192,7 @@ def load(
             extraction.release()
             raise
     try:
-        return class_over(core)(
+        model = class_over(core)(
             core,
             extraction,
             path=package.name,
@@ -203,6 +212,13 @@ def load(
     except BaseException:
         extraction.release()
         raise
+    if golden is not None:
+        try:
+            golden.require(model)
+        except BaseException:
+            model.close()
+            raise
+    return model
 
 
 def _warn_unchecked(package: Package) -> None:

@@ -147,10 +147,13 @@ class AOTIModel:
             self._flatten = _refusal(str(error))
         else:
             self._flatten = checker.plan_calls(plan)
-            self._rebuild = plan.rebuild
-            self._flatten_result = plan.flatten_result
+            self._rebuild, self._flatten_result = checker.plan_results(plan)
             self._options -= plan.keywords
-            self._loader.plan_calls(plan.structure, arrays_only=self._flatten is plan.flatten)
+            self._loader.plan_calls(
+                plan.structure,
+                arrays_only=self._flatten is plan.flatten,
+                rebuild=None if self._rebuild is plan.rebuild else self._rebuild,
+            )
         self.signature = checker.signature
         self._queue = RunQueue(
             self._loader.call_flat,
@@ -391,7 +394,7 @@ class AOTIModel:
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...] | None:
-        """What the model gives, in flat order; None if the package does not tell.
+        """The arrays that the model gives, in flat order; None if the package does not tell.
 
         Dtypes and shapes are None where the package does not record them: `aoti.export` does.
         """

@@ -194,6 +194,13 @@ class Package:
         source = self.source(model_name) or ""
         return Signature.of_wrapper(read_wrapper(source), read_call_spec(source))
 
+    def extra(self, name: str) -> str | None:
+        """The text of a file below ``extra/``; None if there is none of that name."""
+        for file in self.files:
+            if file == f"extra/{name}" or file.endswith(f"/extra/{name}"):
+                return self._document(file).decode("utf-8", "replace")
+        return None
+
     def weights(self, model_name: str | None = None) -> str:
         """Where a model's weights are.
 

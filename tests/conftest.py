@@ -50,6 +50,13 @@ def interop() -> Path:
 
 
 @pytest.fixture(scope="session")
+def models() -> Path:
+    """The directory of the packages that tests/models.py exports."""
+    script = ROOT / "tests/models.py"
+    return _export(script, ROOT / "build/packages", [script, *EXPORTER])
+
+
+@pytest.fixture(scope="session")
 def minilm() -> Path:
     """The package of MiniLM-L6, the one that tools/demo exports too."""
     path = ROOT / "build/models/minilm.pt2"

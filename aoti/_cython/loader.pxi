@@ -54,6 +54,7 @@ cdef class Loader:
     cdef Inputs wanted
     cdef int threads
     cdef Structure structure  # of calls, if it is known
+    cdef object rebuild
     cdef bint follow  # outputs are of the inputs' kind
     cdef Kind kind    # else of this one
     cdef readonly list call_spec
@@ -105,9 +106,26 @@ cdef class Loader:
                 _cxx.close(self.loader, deref(self.permits))
                 _cxx.abandon(self.loader)  # still there only after a fork in the middle of a run
 
-    def plan_calls(self, structure: tuple[Any, Any, Any], *, bint arrays_only) -> None:
-        """Take over `CallPlan.structure`, and whether all arguments are inputs of the model."""
+    def plan_calls(
+        self,
+        structure: tuple[Any, Any, Any],
+        *,
+        bint arrays_only,
+        rebuild: Callable[[list[Any]], Any] | None,
+    ) -> None:
+        """Say how calls are structured.
+
+        Parameters
+        ----------
+        structure : tuple
+            `CallPlan.structure`.
+        arrays_only : bool
+            Whether all arguments are inputs of the model.
+        rebuild : callable or None
+            From the outputs to the result, if that is more than the outputs in their structure.
+        """
         self.structure = Structure(*structure, arrays_only=arrays_only)
+        self.rebuild = rebuild
 
     # Without Cython's own function type, which has no vectorcall under the limited API, Python
     # calls what has one parameter directly: a fifth of a microsecond less.
@@ -125,14 +143,15 @@ cdef class Loader:
 
     cdef object _result(self, vector[_cxx.Tensor]& outputs, tuple leaves, Kind kind):
         """What a call gives, of the outputs."""
-        if self.structure is None:
-            return _outputs(outputs, leaves, kind)
-        if self.structure.result.kind == _LEAF:
-            return _output(outputs[0], leaves, kind)
-        return self.structure.build(_outputs(outputs, leaves, kind))
+        if self.structure is None or self.rebuild is not None or (
+                self.structure.result.kind != _LEAF):
+            return self._rebuild(_outputs(outputs, leaves, kind))
+        return _output(outputs[0], leaves, kind)
 
     cdef object _rebuild(self, list outputs):
-        return outputs if self.structure is None else self.structure.build(outputs)
+        if self.structure is None:
+            return outputs
+        return self.structure.build(outputs) if self.rebuild is None else self.rebuild(outputs)
 
     @cython.binding(False)
     def run(self, inputs: Sequence[Any]) -> list[Any]:

@@ -12,13 +12,16 @@ import click
 
 from aoti import __version__
 from aoti.cli.check import check
+from aoti.cli.export import export
 from aoti.cli.infer import infer
 from aoti.cli.info import info
 from aoti.cli.show import printable
 from aoti.cli.test_device import test_device
+from aoti.cli.verify import verify
 from aoti.errors import (
     AotiError,
     ConfigError,
+    ExportError,
     InputError,
     ModelNotFoundError,
     PackageNotFoundError,
@@ -37,12 +40,12 @@ def cli() -> None:
     """
 
 
-for _verb in (infer, info, check, test_device):
+for _verb in (infer, info, check, export, verify, test_device):
     cli.add_command(_verb)
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code. Errors become one line on standard error."""
+    """Run one command and return its exit code. Errors become a line or two on standard error."""
     try:
         if sys.stdout is None:
             raise OSError("standard output is closed")
@@ -56,7 +59,8 @@ def run(arguments: list[str] | None = None) -> int:
     except SystemExit as error:  # click's way to end where whoever read our output has gone
         return error.code if isinstance(error.code, int) else 0
     except AotiError as error:
-        _say(str(error))
+        # Of an export, what is wrong and what to do are a line each.
+        _say(*(str(error).splitlines() if isinstance(error, ExportError) else [str(error)]))
         if os.environ.get("AOTI_DEBUG"):
             for note in getattr(error, "__notes__", ()):
                 _say(*note.splitlines())
