@@ -1,10 +1,11 @@
 #pragma once
 
-// A container of libtorch's with one set of weights, and its number. New weights go into a container
-// of their own (the code is mapped once, so that takes about a millisecond), which takes the place
-// of the other between two runs. libtorch's own two buffers are not used for that: folding the second
-// one changes constants that were just set (model_container.h, update_constant_buffer), a failure in
-// it leaves a runner with the wrong ones, and neither is there to go back to.
+// A container of libtorch's with one set of weights, and its number. New weights go into a
+// container of their own (the code is mapped once, so that takes about a millisecond), which takes
+// the place of the other between two runs. libtorch's own two buffers are not used for that:
+// folding the second one changes constants that were just set (model_container.h,
+// update_constant_buffer), a failure in it leaves a runner with the wrong ones, and neither is
+// there to go back to.
 
 #include <aoti/errors.h>
 #include <aoti/fork.h>
@@ -47,10 +48,9 @@ class Generation : public Served {
     }
   }
 
-  // Hands weights to the container, by its names for them, instead of those that it has. Nothing may
-  // run on it yet. They are not copied, and live as long as this does.
-  void fill(
-      const std::vector<std::string>& names, std::vector<at::Tensor>& tensors, bool fold) {
+  // Hands weights to the container, by its names for them, instead of those that it has. Nothing
+  // may run on it yet. They are not copied, and live as long as this does.
+  void fill(const std::vector<std::string>& names, std::vector<at::Tensor>& tensors, bool fold) {
     std::unordered_map<std::string, at::Tensor> map;
     for (std::size_t i = 0; i < names.size(); ++i) {
       // Without an owner, so that an output that lies in one is known for what it is; and a tensor
@@ -158,8 +158,8 @@ inline Failure fill(
   });
 }
 
-// The weights by their fully qualified names. Not copies: they are the generation's. Undefined where
-// one is no plain tensor on the CPU, but packed for an operator.
+// The weights by their fully qualified names. Not copies: they are the generation's. Undefined
+// where one is no plain tensor on the CPU, but packed for an operator.
 inline Failure weights(
     const Generation& generation,
     std::vector<std::string>& fqns,
@@ -168,7 +168,7 @@ inline Failure weights(
     for (auto& [fqn, tensor] : generation.loader->get_runner()->extract_constants_map(false)) {
       if (tensor.defined()) {
         const bool plain = tensor.layout() == c10::kStrided && tensor.device().is_cpu() &&
-            tensor.has_storage() && tensor.dim() <= kMaxRank;
+                           tensor.has_storage() && tensor.dim() <= kMaxRank;
         fqns.push_back(fqn);
         tensors.push_back(plain ? tensor : at::Tensor());
       }

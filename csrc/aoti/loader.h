@@ -18,8 +18,8 @@
 namespace aoti {
 
 // Calls `body` with a permit in hand, on as many OpenMP threads as are asked for (0: as OpenMP has
-// it). It gets the generation that is served now, which stays as long as the permit is out. kBusy if
-// none came back for a while: the caller looks for signals and comes again.
+// it). It gets the generation that is served now, which stays as long as the permit is out. kBusy
+// if none came back for a while: the caller looks for signals and comes again.
 template <class Body>
 Failure permitted(Permits& permits, int threads, Body&& body) noexcept {
   return guarded([&]() -> Failure {

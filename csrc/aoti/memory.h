@@ -22,7 +22,8 @@ namespace aoti {
 
 class Memory {
  public:
-  // The first bytes of a file. Where the model writes to its weights, it writes to pages of its own.
+  // The first bytes of a file. Where the model writes to its weights, it writes to pages of its
+  // own.
   static Memory* map(int file, std::size_t bytes, bool writable) {
     const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     const int sharing = writable ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED;
@@ -34,8 +35,8 @@ class Memory {
     void* base = mapped(bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
     auto* memory = new Memory(base, bytes);
     for (std::size_t done = 0; done < bytes;) {
-      const ssize_t got = pread(
-          file, memory->at(done), bytes - done, static_cast<off_t>(offset + done));
+      const ssize_t got =
+          pread(file, memory->at(done), bytes - done, static_cast<off_t>(offset + done));
       if (got < 0 && errno == EINTR) {
         continue;
       }
@@ -89,8 +90,7 @@ class Memory {
   std::atomic<std::size_t> users_{1};
 };
 
-inline Failure map_memory(
-    Memory*& memory, int file, std::size_t bytes, bool writable) noexcept {
+inline Failure map_memory(Memory*& memory, int file, std::size_t bytes, bool writable) noexcept {
   return guarded([&]() -> Failure {
     memory = Memory::map(file, bytes, writable);
     return {};
@@ -123,8 +123,7 @@ inline Failure tensor_in(
     const std::vector<int64_t>& strides,
     at::Tensor& tensor) noexcept {
   return guarded([&]() -> Failure {
-    c10::DataPtr data(
-        memory.at(offset), memory.share(), Memory::release, c10::Device(c10::kCPU));
+    c10::DataPtr data(memory.at(offset), memory.share(), Memory::release, c10::Device(c10::kCPU));
     tensor = detail::tensor_over(std::move(data), dtype, sizes, strides);
     return {};
   });

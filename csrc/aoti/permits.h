@@ -224,7 +224,8 @@ class Permits {
 // One permit for one scope, and what it is for.
 class Permit {
  public:
-  explicit Permit(Permits& permits) noexcept : permits_(permits), grant_(permits.acquire(served_)) {}
+  explicit Permit(Permits& permits) noexcept
+      : permits_(permits), grant_(permits.acquire(served_)) {}
   ~Permit() {
     if (grant_ == Grant::kGranted) {
       permits_.release(served_);
