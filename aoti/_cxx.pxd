@@ -99,6 +99,7 @@ cdef extern from "aoti/generation.h" namespace "aoti" nogil:
 cdef extern from "aoti/memory.h" namespace "aoti" nogil:
     cdef cppclass Memory:
         size_t bytes() noexcept
+
         @staticmethod
         void release_memory "release"(void* memory) noexcept
 

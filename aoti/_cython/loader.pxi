@@ -466,7 +466,7 @@ cdef class Loader:
         return bound
 
     def close(self) -> None:
-        """Wait for the runs that are under way, and serve nothing any more. Harmless the second time.
+        """Wait for the runs that are under way, and serve nothing more. Harmless the second time.
 
         The generation that was served is freed unless somebody holds it.
         """
