@@ -35,12 +35,14 @@ from aoti.errors import (
 if _TYPE_CHECKING:
     from aoti._libtorch import build_info
     from aoti.archive import Limits
+    from aoti.config import Config
     from aoti.device import Device, DeviceInfo, devices
     from aoti.exporting import export as export
     from aoti.inputplan import InputPlan
     from aoti.loading import load
     from aoti.model import AOTIModel, InferenceResult
     from aoti.package import Package, load_metadata_from_package
+    from aoti.registry import RegisteredModel, models
     from aoti.signature import Signature
     from aoti.spec import ConstantSpec, Dim, TensorSpec
     from aoti.tensor import Tensor
@@ -52,6 +54,7 @@ __all__ = [
     "AOTIModel",
     "AmbiguousModelError",
     "AotiError",
+    "Config",
     "ConfigError",
     "ConstantError",
     "ConstantSpec",
@@ -74,6 +77,7 @@ __all__ = [
     "PackageError",
     "PackageNotFoundError",
     "QueueFullError",
+    "RegisteredModel",
     "RunTimeoutError",
     "Signature",
     "Tensor",
@@ -83,10 +87,12 @@ __all__ = [
     "devices",
     "load",
     "load_metadata_from_package",
+    "models",
 ]
 
 _HOMES = {
     "AOTIModel": "model",
+    "Config": "config",
     "ConstantSpec": "spec",
     "Device": "device",
     "DeviceInfo": "device",
@@ -95,6 +101,7 @@ _HOMES = {
     "InputPlan": "inputplan",
     "Limits": "archive",
     "Package": "package",
+    "RegisteredModel": "registry",
     "Signature": "signature",
     "Tensor": "tensor",
     "TensorSpec": "spec",
@@ -103,6 +110,7 @@ _HOMES = {
     "export": "exporting",
     "load": "loading",
     "load_metadata_from_package": "package",
+    "models": "registry",
 }
 
 

@@ -51,6 +51,8 @@ _INDEX_FILES = 1000
 _SETTLED = 2 * 10**9  # ns; the coarsest clock of a file system (FAT) ticks that often
 
 _swept: set[Path] = set()
+# Of a configuration, by the variable that goes over it.
+_configured: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ def location() -> Path:
     ConfigError
         No variable is set and there is no home directory.
     """
-    if chosen := os.environ.get("AOTI_CACHE_DIR"):
+    if chosen := _setting("AOTI_CACHE_DIR"):
         return Path(chosen).absolute() / _VERSION
     chosen = os.environ.get("XDG_CACHE_HOME", "")
     if Path(chosen).is_absolute():  # its specification has others ignored
@@ -184,6 +186,12 @@ def location() -> Path:
             "there is no home directory for the cache of extracted models; "
             "set AOTI_CACHE_DIR to a directory that you can write to"
         ) from error
+
+
+def configure(*, directory: str | None = None, size: str | None = None) -> None:
+    """What holds for this process where ``AOTI_CACHE_DIR`` and ``AOTI_CACHE_SIZE`` are not set."""
+    chosen = {"AOTI_CACHE_DIR": directory, "AOTI_CACHE_SIZE": size}
+    _configured.update({name: text for name, text in chosen.items() if text is not None})
 
 
 def entries() -> list[Entry]:
@@ -223,13 +231,26 @@ def _key(package: Package, model_name: str, *, as_zip: bool, verified: str | Non
 
 
 def _limit() -> int:
-    text = os.environ.get("AOTI_CACHE_SIZE")
-    if not text:
-        return _DEFAULT_SIZE
+    text = _setting("AOTI_CACHE_SIZE")
+    return parse_size(text, "AOTI_CACHE_SIZE=") if text else _DEFAULT_SIZE
+
+
+def _setting(variable: str) -> str | None:
+    return os.environ.get(variable) or _configured.get(variable)
+
+
+def parse_size(text: str, origin: str = "") -> int:
+    """A number of bytes from a text such as ``500M`` or ``10G``; `origin` goes before it in errors.
+
+    Raises
+    ------
+    ConfigError
+        It is no size.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text.strip(), re.ASCII | re.IGNORECASE)
     if match is None:
         raise ConfigError(
-            f"AOTI_CACHE_SIZE={text!r} is not a size; give bytes, or a number with K, M, G or T, "
+            f"{origin}{text!r} is not a size; give bytes, or a number with K, M, G or T, "
             "such as 500M or 10G"
         )
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))

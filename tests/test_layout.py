@@ -16,6 +16,7 @@ WITH_TORCH = ("exporting", "bench")
 # Work on a machine that could never run a model, so they know nothing above them.
 PURE = {
     "archive": {"errors"},
+    "config": {"errors"},
     "elf": {"errors"},
     "errors": set(),
     "expression": set(),
@@ -26,6 +27,7 @@ PURE = {
     "package": {"archive", "elf", "errors", "placement", "signature", "wrapper"},
     "placement": {"elf", "errors", "findings"},
     "pytree": {"errors", "misfits"},
+    "registry": {"config", "errors"},
     "signature": {"errors", "expression", "pytree", "spec"},
     "spec": {"errors", "expression", "kinds"},
     "wrapper": {"expression", "spec"},

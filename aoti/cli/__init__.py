@@ -14,9 +14,11 @@ from aoti import __version__
 from aoti.cli.check import check
 from aoti.cli.infer import infer
 from aoti.cli.info import info
+from aoti.cli.models import models
 from aoti.cli.show import printable
 from aoti.cli.test_device import test_device
 from aoti.errors import (
+    AmbiguousModelError,
     AotiError,
     ConfigError,
     InputError,
@@ -25,7 +27,13 @@ from aoti.errors import (
 )
 
 # What the caller got wrong; every other error is the model's or the machine's.
-_WRONG_CALL = (ConfigError, InputError, ModelNotFoundError, PackageNotFoundError)
+_WRONG_CALL = (
+    AmbiguousModelError,
+    ConfigError,
+    InputError,
+    ModelNotFoundError,
+    PackageNotFoundError,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -37,7 +45,7 @@ def cli() -> None:
     """
 
 
-for _verb in (infer, info, check, test_device):
+for _verb in (infer, info, check, models, test_device):
     cli.add_command(_verb)
 
 

@@ -48,6 +48,7 @@ def check(
     import aoti
     from aoti import health
     from aoti.cli.arrays import read_inputs
+    from aoti.cli.show import located
 
     if source is not None and path is None:
         raise click.UsageError("--input needs a package to run")
@@ -56,8 +57,12 @@ def check(
         assert source is not None
         return read_inputs(source, model.inputs)
 
+    package = None if path is None else located(path)
     report = health.check(
-        path, model_name=model_name, device=device, inputs=inputs if source else None
+        package,
+        model_name=model_name,
+        device=device,
+        inputs=inputs if source else None,
     )
     build = aoti.build_info()
     if as_json:

@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 @click.argument("path", metavar="PT2")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(path: str, as_json: bool) -> None:
-    """Show what a package holds, also one that cannot run here.
+    """Show what a package holds, also one that cannot run here: by its path or a model's name.
 
     \b
     Example:
       aoti info model.pt2
     """
+    from aoti.cli.show import located
     from aoti.package import Package
 
-    with Package(path) as package:
+    with Package(located(path)) as package:
         document = {
             "path": path,
             "bytes": sum(package.files.values()),

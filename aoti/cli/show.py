@@ -23,6 +23,14 @@ def device_name(_context: object, _parameter: object, value: str | None) -> str 
         raise click.UsageError(str(error)) from error
 
 
+def located(source: str) -> str:
+    """The path that was meant: as given, or of the registered model of that name."""
+    from aoti.registry import resolve
+
+    model = resolve(source)
+    return source if model is None else str(model.path)
+
+
 def printable(value: object) -> str:
     """The text of a value, with what a terminal would act on written out."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
