@@ -50,6 +50,13 @@ def interop() -> Path:
 
 
 @pytest.fixture(scope="session")
+def batch_packages() -> Path:
+    """The directory of the packages that tests/batch_packages.py exports."""
+    script = ROOT / "tests/batch_packages.py"
+    return _export(script, ROOT / "build/packages", [script, *EXPORTER])
+
+
+@pytest.fixture(scope="session")
 def minilm() -> Path:
     """The package of MiniLM-L6, the one that tools/demo exports too."""
     path = ROOT / "build/models/minilm.pt2"

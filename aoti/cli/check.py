@@ -47,7 +47,7 @@ def check(
     """
     import aoti
     from aoti import health
-    from aoti.cli.arrays import read_inputs
+    from aoti.cli.files import read_inputs
     from aoti.cli.show import located
 
     if source is not None and path is None:
