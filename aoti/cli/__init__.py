@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from aoti import __version__
+from aoti.cli.cache import cache_group
 from aoti.cli.check import check
 from aoti.cli.infer import infer
 from aoti.cli.info import info
@@ -45,7 +46,7 @@ def cli() -> None:
     """
 
 
-for _verb in (infer, info, check, models, test_device):
+for _verb in (infer, info, check, models, cache_group, test_device):
     cli.add_command(_verb)
 
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aoti.cli.show import complete_model, located
+
 if TYPE_CHECKING:
     from aoti.package import Package
 
 
 @click.command()
-@click.argument("path", metavar="PT2")
+@click.argument("path", metavar="PT2", shell_complete=complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(path: str, as_json: bool) -> None:
     """Show what a package holds, also one that cannot run here: by its path or a model's name.
@@ -23,7 +25,6 @@ def info(path: str, as_json: bool) -> None:
     Example:
       aoti info model.pt2
     """
-    from aoti.cli.show import located
     from aoti.package import Package
 
     with Package(located(path)) as package:

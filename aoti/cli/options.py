@@ -7,14 +7,18 @@ from typing import Any, TypeVar
 
 import click
 
-from aoti.cli.show import device_name
+from aoti.cli.show import complete_model, device_name
 from aoti.config import Config
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option(
-        "-m", "--model", metavar="PT2", help="The package, or the name of a registered model."
+        "-m",
+        "--model",
+        metavar="PT2",
+        shell_complete=complete_model,
+        help="The package, or the name of a registered model.",
     ),
     click.option(
         "--config",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from aoti.errors import DeviceError
+from aoti.errors import AotiError, DeviceError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +31,17 @@ def located(source: str) -> str:
 
     model = resolve(source)
     return source if model is None else str(model.path)
+
+
+def complete_model(_context: object, _parameter: object, incomplete: str) -> list[CompletionItem]:
+    """For the shell: the names of registered models that begin so, and files."""
+    from aoti.registry import models
+
+    with contextlib.suppress(AotiError):
+        names = sorted({model.name for model in models()})
+        found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return [*found, CompletionItem(incomplete, type="file")]
+    return [CompletionItem(incomplete, type="file")]
 
 
 def printable(value: object) -> str:
