@@ -43,6 +43,7 @@ if _TYPE_CHECKING:
     from aoti.model import AOTIModel, InferenceResult
     from aoti.package import Package, load_metadata_from_package
     from aoti.registry import RegisteredModel, models
+    from aoti.runner import ModelRunner
     from aoti.signature import Signature
     from aoti.spec import ConstantSpec, Dim, TensorSpec
     from aoti.tensor import Tensor
@@ -73,6 +74,7 @@ __all__ = [
     "Limits",
     "ModelClosedError",
     "ModelNotFoundError",
+    "ModelRunner",
     "Package",
     "PackageError",
     "PackageNotFoundError",
@@ -100,6 +102,7 @@ _HOMES = {
     "InferenceResult": "model",
     "InputPlan": "inputplan",
     "Limits": "archive",
+    "ModelRunner": "runner",
     "Package": "package",
     "RegisteredModel": "registry",
     "Signature": "signature",
