@@ -47,6 +47,7 @@ if _TYPE_CHECKING:
     from aoti.signature import Signature
     from aoti.spec import ConstantSpec, Dim, TensorSpec
     from aoti.tensor import Tensor
+    from aoti.tracing import CallRecord, Trace
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ __all__ = [
     "AOTIModel",
     "AmbiguousModelError",
     "AotiError",
+    "CallRecord",
     "Config",
     "ConfigError",
     "ConstantError",
@@ -84,6 +86,7 @@ __all__ = [
     "Signature",
     "Tensor",
     "TensorSpec",
+    "Trace",
     "__version__",
     "build_info",
     "devices",
@@ -94,6 +97,7 @@ __all__ = [
 
 _HOMES = {
     "AOTIModel": "model",
+    "CallRecord": "tracing",
     "Config": "config",
     "ConstantSpec": "spec",
     "Device": "device",
@@ -108,6 +112,7 @@ _HOMES = {
     "Signature": "signature",
     "Tensor": "tensor",
     "TensorSpec": "spec",
+    "Trace": "tracing",
     "build_info": "_libtorch",
     "devices": "device",
     "export": "exporting",

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import time
@@ -49,6 +50,8 @@ _LOCK = ".lock"
 _DEFAULT_SIZE = 10 << 30  # bytes
 _INDEX_FILES = 1000
 _SETTLED = 2 * 10**9  # ns; the coarsest clock of a file system (FAT) ticks that often
+
+_log = logging.getLogger("aoti.cache")
 
 _swept: set[Path] = set()
 # Of a configuration, by the variable that goes over it.
@@ -191,7 +194,9 @@ def location() -> Path:
 def configure(*, directory: str | None = None, size: str | None = None) -> None:
     """What holds for this process where ``AOTI_CACHE_DIR`` and ``AOTI_CACHE_SIZE`` are not set."""
     chosen = {"AOTI_CACHE_DIR": directory, "AOTI_CACHE_SIZE": size}
-    _configured.update({name: text for name, text in chosen.items() if text is not None})
+    for name, text in chosen.items():
+        if text is not None and not os.environ.get(name):
+            _configured[name] = text
 
 
 def entries() -> list[Entry]:
@@ -284,6 +289,7 @@ def _provide(package: Package, key: Key, place: Place) -> filelock.FileLock:
         if missing := place.missing(needed):
             raise place.too_small(missing)
         write(package, key, directory)
+        _log.info("extracted %s to %s", package.name, directory)
         # Nobody else removes it before it is locked: they would need the lock file.
         if held := _hold(directory, key):
             return held
@@ -335,6 +341,7 @@ def _shrink(root: Path, max_bytes: int) -> int:
         if kept <= max_bytes:
             break
         if _remove(root / entry.key):
+            _log.info("removed %s, last used at %.0f", root / entry.key, entry.last_used)
             removed += entry.bytes
         if not (root / entry.key).exists():  # perhaps another process was faster
             kept -= entry.bytes

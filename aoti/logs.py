@@ -6,11 +6,21 @@ Nothing is printed unless an application asks for it: by the `logging` module, b
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 
 logger = logging.getLogger("aoti")
 logger.addHandler(logging.NullHandler())
+
+
+class _StandardError(logging.Handler):
+    """Prints to whatever standard error is at the time, if it is there and takes it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            print(self.format(record), file=sys.stderr)
 
 
 def debugging() -> bool:
@@ -22,6 +32,6 @@ def show(level: str) -> None:
     """Have the logger say what is at or above a level, on standard error if nobody takes it."""
     logger.setLevel(level.upper())
     if not logging.getLogger().handlers and len(logger.handlers) == 1:
-        handler = logging.StreamHandler()
+        handler = _StandardError()
         handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
         logger.addHandler(handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -38,6 +39,10 @@ def by_name(load: Load) -> Load:
             logs.logger.info("%s is %s, from %s", path, model.path, model.place)
             options = {**model.options, **options}
             path = model.path
-        return load(path, **options)
+        start = time.perf_counter()
+        model = load(path, **options)
+        duration = time.perf_counter() - start
+        logs.logger.info("loaded %s on %s in %.0f ms", model.path, model.device, duration * 1e3)
+        return model
 
     return cast("Load", load_source)

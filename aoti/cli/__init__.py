@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from aoti import __version__
+from aoti import __version__, logs
 from aoti.cli.cache import cache_group
 from aoti.cli.check import check
 from aoti.cli.infer import infer
@@ -53,6 +53,8 @@ for _verb in (infer, info, check, models, cache_group, test_device):
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Errors become one line on standard error."""
     try:
+        if logs.debugging():
+            logs.show("debug")
         if sys.stdout is None:
             raise OSError("standard output is closed")
         code = cli.main(args=arguments, prog_name="aoti", standalone_mode=False)
@@ -66,7 +68,7 @@ def run(arguments: list[str] | None = None) -> int:
         return error.code if isinstance(error.code, int) else 0
     except AotiError as error:
         _say(str(error))
-        if os.environ.get("AOTI_DEBUG"):
+        if logs.debugging():
             for note in getattr(error, "__notes__", ()):
                 _say(*note.splitlines())
         return 2 if isinstance(error, _WRONG_CALL) else 1
