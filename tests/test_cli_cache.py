@@ -45,6 +45,12 @@ def test_a_size_that_is_none_is_one_line(capsys):
     assert capsys.readouterr().err.startswith("aoti: --max-size 'much' is not a size")
 
 
+def test_a_group_without_a_command_shows_its_help(capsys):
+    for arguments in (["cache"], []):
+        assert run(arguments) == 2
+        assert "\nCommands:\n" in capsys.readouterr().err
+
+
 def complete(words, **env):
     process = subprocess.run(
         [sys.executable, "-c", "from aoti.cli import main; main()"],

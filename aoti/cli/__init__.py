@@ -59,6 +59,9 @@ def run(arguments: list[str] | None = None) -> int:
             raise OSError("standard output is closed")
         code = cli.main(args=arguments, prog_name="aoti", standalone_mode=False)
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except click.ClickException as error:
         _say(error.format_message())
         return error.exit_code

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @click.argument("path", metavar="PT2", shell_complete=complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(path: str, as_json: bool) -> None:
-    """Show what a package holds, also one that cannot run here: by its path or a model's name.
+    """Show what a package holds, also one that cannot run here.
+
+    PT2 is its path, or the name of a registered model.
 
     \b
     Example:
