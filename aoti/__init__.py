@@ -37,6 +37,7 @@ from aoti.errors import (
 if _TYPE_CHECKING:
     from aoti._libtorch import build_info
     from aoti.archive import Limits
+    from aoti.config import Config
     from aoti.constants import Constant
     from aoti.device import Device, DeviceInfo, devices
     from aoti.exporting import export as export
@@ -44,9 +45,12 @@ if _TYPE_CHECKING:
     from aoti.loading import load
     from aoti.model import AOTIModel, InferenceResult
     from aoti.package import Package, load_metadata_from_package
+    from aoti.registry import RegisteredModel, models
+    from aoti.runner import ModelRunner
     from aoti.signature import Signature
     from aoti.spec import ConstantSpec, Dim, TensorSpec
     from aoti.tensor import Tensor
+    from aoti.tracing import CallRecord, Trace
     from aoti.unpacking import unpack
 
 __version__ = "0.1.0"
@@ -56,6 +60,8 @@ __all__ = [
     "AOTIModel",
     "AmbiguousModelError",
     "AotiError",
+    "CallRecord",
+    "Config",
     "ConfigError",
     "Constant",
     "ConstantError",
@@ -76,25 +82,31 @@ __all__ = [
     "Limits",
     "ModelClosedError",
     "ModelNotFoundError",
+    "ModelRunner",
     "Package",
     "PackageError",
     "PackageNotFoundError",
     "QueueFullError",
+    "RegisteredModel",
     "RunTimeoutError",
     "SelfTestError",
     "Signature",
     "Tensor",
     "TensorSpec",
+    "Trace",
     "__version__",
     "build_info",
     "devices",
     "load",
     "load_metadata_from_package",
+    "models",
     "unpack",
 ]
 
 _HOMES = {
     "AOTIModel": "model",
+    "CallRecord": "tracing",
+    "Config": "config",
     "Constant": "constants",
     "ConstantSpec": "spec",
     "Device": "device",
@@ -103,15 +115,19 @@ _HOMES = {
     "InferenceResult": "model",
     "InputPlan": "inputplan",
     "Limits": "archive",
+    "ModelRunner": "runner",
     "Package": "package",
+    "RegisteredModel": "registry",
     "Signature": "signature",
     "Tensor": "tensor",
     "TensorSpec": "spec",
+    "Trace": "tracing",
     "build_info": "_libtorch",
     "devices": "device",
     "export": "exporting",
     "load": "loading",
     "load_metadata_from_package": "package",
+    "models": "registry",
     "unpack": "unpacking",
 }
 

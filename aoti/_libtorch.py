@@ -21,6 +21,7 @@ import ctypes
 import importlib.machinery
 import importlib.util
 import json
+import logging
 import os
 import re
 import sys
@@ -191,7 +192,7 @@ def find(cores: list[Core]) -> tuple[Libtorch, Core]:
                 f"aoti runs on {provider}; the installed {installed} does not fit it. "
                 "Importing torch into this process will fail.",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return provider, core
     if installed:
@@ -349,6 +350,7 @@ def _preload(libtorch: Libtorch, core: Core, cores: list[Core]) -> tuple[Libtorc
     return libtorch, core
 
 
+_log = logging.getLogger("aoti.libtorch")
 _lock = threading.Lock()
 _state: tuple[ModuleType, Libtorch, Core] | None = None
 
@@ -371,6 +373,7 @@ def core() -> Any:  # the module aoti._core, typed by _core.pyi
                 available = cores()
                 libtorch, chosen = _preload(*find(available), available)
                 _state = (_import(chosen, libtorch), libtorch, chosen)
+                _log.info("torch %s from %s, core %s", libtorch.version, libtorch.lib, chosen.path)
     return _state[0]
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import time
@@ -51,7 +52,11 @@ _DEFAULT_SIZE = 10 << 30  # bytes
 _INDEX_FILES = 1000
 _SETTLED = 2 * 10**9  # ns; the coarsest clock of a file system (FAT) ticks that often
 
+_log = logging.getLogger("aoti.cache")
+
 _swept: set[Path] = set()
+# Of a configuration, by the variable that goes over it.
+_configured: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +187,7 @@ def location() -> Path:
     ConfigError
         No variable is set and there is no home directory.
     """
-    if chosen := os.environ.get("AOTI_CACHE_DIR"):
+    if chosen := _setting("AOTI_CACHE_DIR"):
         return Path(chosen).absolute() / _VERSION
     chosen = os.environ.get("XDG_CACHE_HOME", "")
     if Path(chosen).is_absolute():  # its specification has others ignored
@@ -194,6 +199,14 @@ def location() -> Path:
             "there is no home directory for the cache of extracted models; "
             "set AOTI_CACHE_DIR to a directory that you can write to"
         ) from error
+
+
+def configure(*, directory: str | None = None, size: str | None = None) -> None:
+    """What holds for this process where ``AOTI_CACHE_DIR`` and ``AOTI_CACHE_SIZE`` are not set."""
+    chosen = {"AOTI_CACHE_DIR": directory, "AOTI_CACHE_SIZE": size}
+    for name, text in chosen.items():
+        if text is not None and not os.environ.get(name):
+            _configured[name] = text
 
 
 def entries() -> list[Entry]:
@@ -233,13 +246,26 @@ def _key(package: Package, model_name: str, *, as_zip: bool, verified: str | Non
 
 
 def _limit() -> int:
-    text = os.environ.get("AOTI_CACHE_SIZE")
-    if not text:
-        return _DEFAULT_SIZE
+    text = _setting("AOTI_CACHE_SIZE")
+    return parse_size(text, "AOTI_CACHE_SIZE=") if text else _DEFAULT_SIZE
+
+
+def _setting(variable: str) -> str | None:
+    return os.environ.get(variable) or _configured.get(variable)
+
+
+def parse_size(text: str, origin: str = "") -> int:
+    """A number of bytes from a text such as ``500M`` or ``10G``; `origin` goes before it in errors.
+
+    Raises
+    ------
+    ConfigError
+        It is no size.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text.strip(), re.ASCII | re.IGNORECASE)
     if match is None:
         raise ConfigError(
-            f"AOTI_CACHE_SIZE={text!r} is not a size; give bytes, or a number with K, M, G or T, "
+            f"{origin}{text!r} is not a size; give bytes, or a number with K, M, G or T, "
             "such as 500M or 10G"
         )
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
@@ -273,6 +299,7 @@ def _provide(package: Package, key: Key, place: Place) -> filelock.FileLock:
         if missing := place.missing(needed):
             raise place.too_small(missing)
         write(package, key, directory)
+        _log.info("extracted %s to %s", package.name, directory)
         # Nobody else removes it before it is locked: they would need the lock file.
         if held := _hold(directory, key):
             return held
@@ -324,6 +351,7 @@ def _shrink(root: Path, max_bytes: int) -> int:
         if kept <= max_bytes:
             break
         if _remove(root / entry.key):
+            _log.info("removed %s, last used at %.0f", root / entry.key, entry.last_used)
             removed += entry.bytes
         if not (root / entry.key).exists():  # perhaps another process was faster
             kept -= entry.bytes

@@ -121,7 +121,7 @@ class Checker:
         spec = self._inputs[index] if self._known else TensorSpec("", None, None)
         if self._known:
             arrays: list[Any] = [*values[:index], spec.check(values[index], path)]
-            self._bind(arrays)
+            self.bind(arrays)
         return spec.conform(values[index], path)
 
     def explain(
@@ -142,7 +142,7 @@ class Checker:
 
         spec, array = self._inputs[index], np.asarray(arrays[index])
         assert spec.values is not None
-        bound = self._bind(arrays)
+        bound = self.bind(arrays)
         low, high = (_evaluate(size, bound) for size in spec.values)
         wrong = (array < low) | (array > high)
         where = tuple(int(places[0]) for places in wrong.nonzero())
@@ -151,7 +151,7 @@ class Checker:
             f"{array[where]} at {list(where)}"
         )
 
-    def _bind(self, arrays: Sequence[Any]) -> dict[str, int]:
+    def bind(self, arrays: Sequence[Any]) -> dict[str, int]:
         """What each symbol stands for, after checking that all arrays agree in it."""
         bound: dict[str, tuple[int, int, int]] = {}
         for other, (spec, array) in enumerate(zip(self._inputs, arrays, strict=False)):

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aoti import _libtorch, preflight
 from aoti.archive import Limits
@@ -19,16 +19,19 @@ from aoti.findings import require
 from aoti.golden import Golden
 from aoti.model import AOTIModel, class_over
 from aoti.package import Package, Source
+from aoti.sources import by_name
 from aoti.warmup import warm_up
 from aoti.weights import Source as WeightSource
 from aoti.wrapper import read_num_constants
 
 if TYPE_CHECKING:
+    from aoti.config import Config
     from aoti.extraction import Extraction
 
 
+@by_name
 def load(
-    path: Source,
+    path: Source | Config,
     *,
     model_name: str | None = None,
     device: str | Device | None = None,
@@ -54,10 +57,11 @@ def load(
 
     Parameters
     ----------
-    path : str, os.PathLike, bytes, bytearray, memoryview or binary file
+    path : str, os.PathLike, bytes, bytearray, memoryview, binary file or Config
         A ``.pt2`` file made by ``aoti.export`` or ``torch._inductor.aoti_compile_and_package``,
         or a directory with the same content; or the content of such a file, in memory or as a
-        seekable file object.
+        seekable file object. Or the name of a registered model (see `aoti.models`), ``"minilm"``
+        or ``"minilm@2.1"``; or an `aoti.Config`.
     model_name : str, optional
         Which model of the package; needed only where it holds several.
     device : str or Device, optional
@@ -123,6 +127,8 @@ def load(
     ------
     PackageNotFoundError, PackageError, ModelNotFoundError
         The package is missing, damaged, or does not hold the model.
+    AmbiguousModelError
+        The name stands for several models.
     IntegrityError
         Its digest is another one than `sha256`.
     IncompatiblePackageError
@@ -191,7 +197,7 @@ def load(
         "queue_size": queue_size,
         "self_test": self_test,
     }
-    with Package(path, limits=limits or Limits()) as package:
+    with Package(cast("Source", path), limits=limits or Limits()) as package:
         verified = None if sha256 is None else _verified_digest(package, sha256)
         name = package.select(model_name)
         origin = None
@@ -255,7 +261,7 @@ def _warn_unchecked(package: Package) -> None:
         f"{package.name} does not tell what it takes (its generated C++ was stripped): what is "
         "passed cannot be checked, and a wrong array is undefined behaviour; packages that "
         "aoti.export wrote do",
-        stacklevel=3,
+        stacklevel=4,
     )
 
 

@@ -57,6 +57,13 @@ def models() -> Path:
 
 
 @pytest.fixture(scope="session")
+def batch_packages() -> Path:
+    """The directory of the packages that tests/batch_packages.py exports."""
+    script = ROOT / "tests/batch_packages.py"
+    return _export(script, ROOT / "build/packages", [script, *EXPORTER])
+
+
+@pytest.fixture(scope="session")
 def weight_packages() -> Path:
     """The directory of the packages that tests/weight_packages.py exports."""
     script = ROOT / "tests/weight_packages.py"

@@ -16,6 +16,7 @@ WITH_TORCH = ("exporting", "bench")
 # Work on a machine that could never run a model, so they know nothing above them.
 PURE = {
     "archive": {"errors"},
+    "config": {"errors"},
     "constants": {"errors", "spec"},
     "elf": {"errors"},
     "errors": set(),
@@ -28,6 +29,7 @@ PURE = {
     "pickled": {"archive", "errors", "spec"},
     "placement": {"elf", "errors", "findings"},
     "pytree": {"errors", "misfits"},
+    "registry": {"config", "errors"},
     "safetensors": {"constants", "errors"},
     "signature": {"errors", "expression", "pytree", "spec"},
     "spec": {"errors", "expression", "kinds"},

@@ -10,16 +10,19 @@ from typing import NoReturn
 
 import click
 
-from aoti import __version__
+from aoti import __version__, logs
+from aoti.cli.cache import cache_group
 from aoti.cli.check import check
 from aoti.cli.export import export
 from aoti.cli.infer import infer
 from aoti.cli.info import info
+from aoti.cli.models import models
 from aoti.cli.show import printable
 from aoti.cli.test_device import test_device
 from aoti.cli.unpack import unpack
 from aoti.cli.verify import verify
 from aoti.errors import (
+    AmbiguousModelError,
     AotiError,
     ConfigError,
     ExportError,
@@ -29,7 +32,13 @@ from aoti.errors import (
 )
 
 # What the caller got wrong; every other error is the model's or the machine's.
-_WRONG_CALL = (ConfigError, InputError, ModelNotFoundError, PackageNotFoundError)
+_WRONG_CALL = (
+    AmbiguousModelError,
+    ConfigError,
+    InputError,
+    ModelNotFoundError,
+    PackageNotFoundError,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -41,17 +50,25 @@ def cli() -> None:
     """
 
 
-for _verb in (infer, info, check, export, verify, unpack, test_device):
+for _verb in (
+    *(infer, info, check, export, verify, unpack),
+    *(models, cache_group, test_device),
+):
     cli.add_command(_verb)
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Errors become a line or two on standard error."""
     try:
+        if logs.debugging():
+            logs.show("debug")
         if sys.stdout is None:
             raise OSError("standard output is closed")
         code = cli.main(args=arguments, prog_name="aoti", standalone_mode=False)
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except click.ClickException as error:
         _say(error.format_message())
         return error.exit_code
@@ -62,7 +79,7 @@ def run(arguments: list[str] | None = None) -> int:
     except AotiError as error:
         # Of an export, what is wrong and what to do are a line each.
         _say(*(str(error).splitlines() if isinstance(error, ExportError) else [str(error)]))
-        if os.environ.get("AOTI_DEBUG"):
+        if logs.debugging():
             for note in getattr(error, "__notes__", ()):
                 _say(*note.splitlines())
         return 2 if isinstance(error, _WRONG_CALL) else 1

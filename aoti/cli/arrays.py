@@ -1,4 +1,4 @@
-"""Arrays in files: JSON, ``.npy`` and ``.npz``, read and written by the command line.
+"""Arrays as JSON, which the command line reads and writes.
 
 The JSON form of an array is ``{"data": [...], "shape": [...], "dtype": "..."}``, with the elements
 in C order, flat or nested; without a shape, it is that of the nesting. A list of them gives inputs
@@ -12,13 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import sys
-import tempfile
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,22 +27,45 @@ _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FORM = '{"data": [...], "shape": [...], "dtype": "..."}'
 
 
-def read_inputs(source: str, specs: Sequence[TensorSpec] | None) -> list[Array]:
-    """The inputs of a model from a file, in flat order.
+def parse(text: str | bytes) -> Mapping[str, Any] | Sequence[Any]:
+    """The arrays in a JSON document: a list of them, or an object of them by name.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, or holds no arrays.
+    """
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if isinstance(content, dict) and isinstance(content.get("data"), (list, int, float)):
+        return [content]  # one array, and not an object of arrays in which one is called data
+    if not isinstance(content, (dict, list)):
+        several = "a list of those, or an object of those by input name"
+        raise ValueError(f"expected {_FORM}, {several}")
+    return content
+
+
+def in_order(
+    content: Mapping[str, Any] | Sequence[Any], specs: Sequence[TensorSpec] | None, source: str
+) -> list[Array]:
+    """The inputs of a model in flat order, from arrays or their JSON form.
 
     Parameters
     ----------
-    source : str
-        A ``.json``, ``.npy`` or ``.npz`` file, or ``-`` for JSON on standard input.
+    content : mapping or sequence
+        By name, or in order.
     specs : sequence of TensorSpec, or None
-        What the model takes: order, names, and the dtype where the file gives none.
+        What the model takes: order, names, and the dtype where JSON gives none.
+    source : str
+        Where it came from, for messages.
 
     Raises
     ------
     InputError
-        The file is not there, cannot be read, or does not hold what the model takes.
+        It is not what the model takes.
     """
-    content = _read(source)
     if isinstance(content, Mapping):
         return _by_name(content, specs, source)
     if specs is not None and len(content) != len(specs):
@@ -58,30 +76,6 @@ def read_inputs(source: str, specs: Sequence[TensorSpec] | None) -> list[Array]:
         _array(value, specs[index] if specs else None, f"{source}: input {index}")
         for index, value in enumerate(content)
     ]
-
-
-def write_outputs(destination: str, outputs: Mapping[str, Array]) -> None:
-    """Write arrays by name into a ``.json`` or ``.npz`` file; one array into an ``.npy`` file.
-
-    The file is there whole or not at all.
-
-    Raises
-    ------
-    InputError
-        The file cannot be made, or it is an ``.npy`` file and there is not one array.
-    OSError
-        The disk is full, or fails.
-    """
-    if destination.endswith(".npz"):
-        _write(destination, lambda file: _write_npz(file, outputs))
-    elif destination.endswith(".npy"):
-        if len(outputs) != 1:
-            raise InputError(f"{len(outputs)} outputs do not go into one .npy file: write .npz")
-        (array,) = outputs.values()
-        _write(destination, lambda file: np.save(file, array, allow_pickle=False))
-    else:
-        document = json.dumps(to_json(outputs), allow_nan=False) + "\n"
-        _write(destination, lambda file: file.write(document.encode()))
 
 
 def to_json(arrays: Mapping[str, Array]) -> dict[str, Any]:
@@ -109,73 +103,8 @@ def _name_of(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _write(destination: str, write: Callable[[IO[bytes]], object]) -> None:
-    path = Path(destination)
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=".aoti.", dir=path.parent)
-        partial = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                write(file)
-            umask = os.umask(0)
-            os.umask(umask)
-            partial.chmod(0o666 & ~umask)  # as a file that was simply opened
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        raise InputError(f"cannot write {destination}: {error.strerror}") from error
-    except OSError as error:
-        raise OSError(f"cannot write {destination}: {error.strerror or error}") from error
-
-
-def _write_npz(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
-    # Not np.savez, which takes the names as keyword arguments and has some of its own.
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
-
-
-def _read(source: str) -> Mapping[str, Any] | Sequence[Any]:
-    if source == "-" and sys.stdin is None:
-        raise InputError("standard input is closed")
-    try:
-        if source.endswith((".npy", ".npz")):
-            return _load(source)
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-        content = json.loads(text, parse_constant=_refuse_constant)
-    except MemoryError:
-        raise
-    except OSError as error:
-        raise InputError(f"cannot read {source}: {error.strerror or error}") from error
-    except Exception as error:  # on damaged files numpy and zipfile raise errors of a dozen types
-        raise InputError(f"cannot read {source}: {error}") from error
-    if isinstance(content, dict) and isinstance(content.get("data"), (list, int, float)):
-        return [content]  # one array, and not an object of arrays in which one is called data
-    if not isinstance(content, (dict, list)):
-        several = "a list of those, or an object of those by input name"
-        raise InputError(f"{source}: expected {_FORM}, {several}")
-    return content
-
-
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f'{name} is not JSON; write "{name}", a string')
-
-
-def _load(source: str) -> Mapping[str, Any] | Sequence[Any]:
-    with Path(source).open("rb") as file:  # which np.load leaves open when it fails
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return [loaded]
-        with loaded:
-            arrays = dict(loaded)
-    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise ValueError("the archive holds what is no .npy file")
-    # What np.savez calls arrays that were given no name.
-    unnamed = all(name == f"arr_{index}" for index, name in enumerate(arrays))
-    return list(arrays.values()) if unnamed else arrays
 
 
 def _by_name(

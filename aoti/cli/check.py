@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aoti.cli.show import device_name
+from aoti.cli.show import complete_model, device_name, located
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("path", metavar="[PT2]", required=False)
+@click.argument("path", metavar="[PT2]", required=False, shell_complete=complete_model)
 @click.option("--model-name", metavar="NAME", help="Which model, if the package holds several.")
 @click.option(
     "--device",
@@ -47,7 +47,7 @@ def check(
     """
     import aoti
     from aoti import health
-    from aoti.cli.arrays import read_inputs
+    from aoti.cli.files import read_inputs
 
     if source is not None and path is None:
         raise click.UsageError("--input needs a package to run")
@@ -56,8 +56,12 @@ def check(
         assert source is not None
         return read_inputs(source, model.inputs)
 
+    package = None if path is None else located(path)
     report = health.check(
-        path, model_name=model_name, device=device, inputs=inputs if source else None
+        package,
+        model_name=model_name,
+        device=device,
+        inputs=inputs if source else None,
     )
     build = aoti.build_info()
     if as_json:

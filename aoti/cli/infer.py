@@ -1,73 +1,129 @@
-"""``aoti infer``: run a model once on arrays from a file."""
+"""``aoti infer``: run a model on arrays from files, once or for many inputs in a row."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from aoti.cli.show import device_name
+from aoti.cli.options import chosen, loading_options
+
+if TYPE_CHECKING:
+    from aoti.cli.sinks import Arrays, Lines
+    from aoti.config import Config
+    from aoti.model import AOTIModel
+
+_ONCE = (".json", ".npz", ".npy", ".safetensors")
+_MANY = (".jsonl", ".npz", ".safetensors")
 
 
 @click.command()
-@click.option("-m", "--model", "path", required=True, metavar="PT2", help="The package.")
-@click.option("--model-name", metavar="NAME", help="Which model, if the package holds several.")
-@click.option(
-    "--device",
-    callback=device_name,
-    metavar="DEVICE",
-    help="cpu or cuda:0. Default: what it was built for.",
-)
+@loading_options
 @click.option(
     "-i",
     "--input",
-    "source",
-    metavar="FILE",
-    help="The inputs: .json, .npy or .npz, or - for JSON on standard input.",
+    "sources",
+    multiple=True,
+    metavar="[NAME=]FILE",
+    help="The inputs: .json, .npy, .npz or .safetensors, or - for JSON on standard input; several "
+    "by NAME. Many calls: .jsonl, or a directory.",
+)
+@click.option("--lines", is_flag=True, help="Standard input holds JSON lines, one call each.")
+@click.option(
+    "--batch",
+    "rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Join many calls up to N rows; 1 joins none. Default: what the model takes, up to 32.",
 )
 @click.option(
-    "-o", "--output", "destination", metavar="FILE", help="Write outputs to .json, .npz or .npy."
+    "--invalid",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="What to do about one of many inputs that the model does not take.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "destination",
+    metavar="FILE",
+    help="Write outputs to .json, .npz, .npy or .safetensors, of many calls to .jsonl; - for JSON "
+    "on standard output.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print outputs and timing as JSON.")
 def infer(
-    path: str,
-    model_name: str | None,
-    device: str | None,
-    source: str | None,
+    sources: Sequence[str],
+    lines: bool,
+    rows: int | None,
+    invalid: str,
     destination: str | None,
     as_json: bool,
+    config_file: str | None,
+    **flags: Any,
 ) -> None:
-    """Run a model on the arrays in a file.
+    """Run a model on the arrays in a file, or in many.
 
     \b
     Example:
       echo '{"data": [1, 2, 3], "shape": [1, 3]}' | aoti infer -m model.pt2 -i -
+      aoti infer -m minilm -i input_ids=ids.npy -i attention_mask=mask.npy -o out.npz
+      aoti infer -m model.pt2 -i requests.jsonl -o results.jsonl --invalid skip
 
     In JSON an array is {"data": [...], "shape": [...], "dtype": "..."}; the dtype may be left out.
     Several inputs are a list of those, or an object of those by input name. What is not finite is
     the string "NaN", "Infinity" or "-Infinity"; a complex number is a pair.
-    """
-    import aoti
-    from aoti.cli.arrays import read_inputs, to_json, write_outputs
 
-    if destination and not destination.endswith((".json", ".npz", ".npy")):
-        raise click.UsageError(f"--output {destination}: the name must end in .json, .npz or .npy")
-    with aoti.load(path, model_name=model_name, device=device) as model:
-        if source is None and model.inputs != ():
+    JSON lines hold one such document each, and a directory one file for each call. Results come in
+    that order, as one line of JSON each, or joined along their first dimension in .npz and
+    .safetensors. Calls are joined where the model takes any number of rows and treats them apart,
+    which the first ones show.
+    """
+    config = chosen(config_file, **flags)
+    many = lines or any(s.endswith(".jsonl") or Path(s).is_dir() for s in sources)
+    if lines and sources not in ((), ("-",)):
+        raise click.UsageError("--lines is for standard input; name a file .jsonl")
+    kinds = _MANY if many else _ONCE
+    if destination and not destination.endswith(kinds) and destination != "-":
+        what = "of many calls " if many else ""
+        raise click.UsageError(
+            f"--output {destination}: the name {what}must end in {', '.join(kinds)}"
+        )
+    if not many:
+        _once(config, sources, destination, as_json=as_json)
+        return
+    if len(sources) > 1:
+        raise click.UsageError("many calls come from one file or directory")
+    source = sources[0] if sources else "-"
+    _many(config, source, destination, rows=rows, skip=invalid == "skip", as_json=as_json)
+
+
+def _once(
+    config: Config, sources: Sequence[str], destination: str | None, *, as_json: bool
+) -> None:
+    import aoti
+    from aoti.cli.arrays import to_json
+    from aoti.cli.files import write_outputs
+
+    with aoti.load(config, outputs="numpy") as model:
+        if not sources and model.inputs != ():
             raise click.UsageError("the model takes inputs: name their file with --input")
         names = [spec.name for spec in model.outputs or ()]
         if destination and destination.endswith(".npy") and len(names) > 1:
             raise click.UsageError("several outputs do not go into one .npy file: write .npz")
-        result = model.infer(read_inputs(source, model.inputs) if source else [])
-        if len(names) != len(result.outputs):
-            names = [f"output.{index}" for index in range(len(result.outputs))]
-        outputs = dict(zip(names, result.outputs, strict=True))
-        if destination:
+        result = model.infer(_inputs(sources, model))
+        outputs = dict(zip(_names(model, result.outputs), result.outputs, strict=True))
+        if destination and destination != "-":
             write_outputs(destination, outputs)
         if as_json:
             document = {
-                "model": path,
+                "model": config.model,
                 "device": str(model.device),
                 "latency_ms": result.latency_ms,
                 "memory_bytes": result.memory_bytes,
@@ -75,7 +131,100 @@ def infer(
             }
             json.dump(document, sys.stdout, allow_nan=False)
             click.echo()
+        elif destination == "-":
+            json.dump(to_json(outputs), sys.stdout, allow_nan=False)
+            click.echo()
         else:
             from aoti.cli.show import show_outputs
 
             show_outputs(outputs, f"{result.latency_ms:.3f} ms on {model.device}")
+
+
+def _many(
+    config: Config,
+    source: str,
+    destination: str | None,
+    *,
+    rows: int | None,
+    skip: bool,
+    as_json: bool,
+) -> None:
+    import aoti
+    from aoti.batching import Batches
+    from aoti.cli.requests import in_directory, in_lines
+    from aoti.cli.stream import Stream
+    from aoti.errors import AotiError
+
+    with aoti.load(config, outputs="numpy") as model:
+        stream = Stream(model, Batches.of(model.signature), rows)
+        read = in_directory if Path(source).is_dir() else in_lines
+        start, done, skipped = time.perf_counter(), 0, 0
+        with contextlib.ExitStack() as stack:
+            sinks = [*_sinks(stack, destination, as_json=as_json)]
+            for request, outcome in stream.results(read(source, model.inputs)):
+                if not isinstance(outcome, AotiError):
+                    outputs = dict(zip(_names(model, outcome), outcome, strict=True))
+                    for sink in sinks:
+                        sink.put(request.label, outputs)
+                    done += 1
+                elif skip:
+                    click.echo(_blame(request.label, outcome), err=True)
+                    skipped += 1
+                else:
+                    outcome.args = (_blame(request.label, outcome).removeprefix("aoti: "),)
+                    raise outcome
+            for sink in sinks:
+                sink.end()
+        seconds = time.perf_counter() - start
+        if stream.warning:
+            click.echo(f"aoti: {stream.warning}", err=True)
+        if not as_json and destination != "-":
+            left_out = f", {skipped} skipped" if skipped else ""
+            click.echo(
+                f"{done} inputs{left_out} in {seconds:.2f} s ({done / seconds:.0f} per second), "
+                f"{stream.runs} runs on {model.device}"
+            )
+
+
+def _blame(label: dict[str, Any], error: Exception) -> str:
+    from aoti.cli.show import printable
+
+    ((what, which),) = label.items()
+    return printable(f"aoti: {what} {which}: {error}")
+
+
+def _sinks(
+    stack: contextlib.ExitStack, destination: str | None, *, as_json: bool
+) -> Iterator[Arrays | Lines]:
+    from aoti.cli.files import replaced
+    from aoti.cli.sinks import Arrays, Lines
+
+    if as_json or destination == "-":
+        yield Lines(sys.stdout)
+    if destination is not None and destination.endswith(".jsonl"):
+        yield Lines(stack.enter_context(replaced(destination)))
+    elif destination is not None and destination != "-":
+        yield Arrays(destination)
+
+
+def _inputs(sources: Sequence[str], model: AOTIModel) -> list[Any]:
+    from aoti.cli.files import read_inputs, read_named
+
+    if len(sources) == 1 and ("=" not in sources[0] or Path(sources[0]).exists()):
+        return read_inputs(sources[0], model.inputs)
+    named: dict[str, str] = {}
+    for source in sources:
+        name, separator, file = source.partition("=")
+        if not separator:
+            raise click.UsageError(f"--input {source}: several inputs are NAME=FILE")
+        if name in named:
+            raise click.UsageError(f"--input {source}: {name} was given before")
+        named[name] = file
+    return read_named(named, model.inputs) if named else []
+
+
+def _names(model: AOTIModel, outputs: Sequence[Any]) -> list[str]:
+    names = [spec.name for spec in model.outputs or ()]
+    if len(names) != len(outputs):
+        return [f"output.{index}" for index in range(len(outputs))]
+    return names

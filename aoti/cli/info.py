@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aoti.cli.show import complete_model, located
+
 if TYPE_CHECKING:
     from aoti.package import Package
 
 
 @click.command()
-@click.argument("path", metavar="PT2")
+@click.argument("path", metavar="PT2", shell_complete=complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(path: str, as_json: bool) -> None:
     """Show what a package holds, also one that cannot run here.
+
+    PT2 is its path, or the name of a registered model.
 
     \b
     Example:
@@ -25,7 +29,7 @@ def info(path: str, as_json: bool) -> None:
     """
     from aoti.package import Package
 
-    with Package(path) as package:
+    with Package(located(path)) as package:
         document = {
             "path": path,
             "bytes": sum(package.files.values()),

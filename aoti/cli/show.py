@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from aoti.errors import DeviceError
+from aoti.errors import AotiError, DeviceError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +23,25 @@ def device_name(_context: object, _parameter: object, value: str | None) -> str 
         return None if value is None else str(Device(value))
     except DeviceError as error:
         raise click.UsageError(str(error)) from error
+
+
+def located(source: str) -> str:
+    """The path that was meant: as given, or of the registered model of that name."""
+    from aoti.registry import resolve
+
+    model = resolve(source)
+    return source if model is None else str(model.path)
+
+
+def complete_model(_context: object, _parameter: object, incomplete: str) -> list[CompletionItem]:
+    """For the shell: the names of registered models that begin so, and files."""
+    from aoti.registry import models
+
+    with contextlib.suppress(AotiError):
+        names = sorted({model.name for model in models()})
+        found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return [*found, CompletionItem(incomplete, type="file")]
+    return [CompletionItem(incomplete, type="file")]
 
 
 def printable(value: object) -> str:

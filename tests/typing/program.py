@@ -10,6 +10,7 @@ from typing import Any, assert_type
 import numpy as np
 
 import aoti
+from aoti.testing import FakeModel
 
 x = np.ones((3, 10), np.float32)
 
@@ -30,6 +31,11 @@ with aoti.load(Path("m.pt2"), num_runners=2, sha256="00" * 32, validate=False) a
     assert_type(model.device, aoti.Device)
     assert_type(model.signature, aoti.Signature)
     assert_type(model.closed, bool)
+    runner: aoti.ModelRunner = model
+
+runner = FakeModel(lambda x: x)
+assert_type(runner.run([x]), list[Any])
+assert_type(FakeModel(package="m.pt2").inputs, tuple[aoti.TensorSpec, ...] | None)
 
 for spec in model.inputs or ():
     assert_type(spec, aoti.TensorSpec)

@@ -1,0 +1,97 @@
+"""``aoti cache``: what is kept of extracted packages, and removing it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from aoti.cache import Entry
+
+
+@click.group("cache")
+def cache_group() -> None:
+    """Show or shrink the cache of extracted packages.
+
+    \b
+    Example:
+      aoti cache prune --max-size 2G
+    """
+
+
+@cache_group.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_entries(as_json: bool) -> None:
+    """List what the cache holds, the least recently used first.
+
+    \b
+    Example:
+      aoti cache list
+    """
+    from aoti import cache
+    from aoti.cli.show import show_table
+
+    entries = cache.entries()
+    total = sum(entry.bytes for entry in entries)
+    if as_json:
+        document = {
+            "location": str(cache.location()),
+            "bytes": total,
+            "entries": [
+                {
+                    "model": _model(entry),
+                    "sha256": entry.key[:64],
+                    "bytes": entry.bytes,
+                    "last_used": datetime.fromtimestamp(entry.last_used, UTC).isoformat(),
+                }
+                for entry in entries
+            ],
+        }
+        json.dump(document, sys.stdout, indent=2)
+        click.echo()
+        return
+    if not entries:
+        click.echo(f"{cache.location()} is empty")
+        return
+    rows = [
+        (
+            _model(entry),
+            entry.key[:12],
+            f"{entry.bytes / 1e6:.1f} MB",
+            f"{datetime.fromtimestamp(entry.last_used):%Y-%m-%d %H:%M}",
+        )
+        for entry in entries
+    ]
+    title = f"{cache.location()}: {total / 1e6:.1f} MB"
+    show_table(title, ("model", "sha256", "size", "last used"), rows)
+
+
+@cache_group.command()
+@click.option(
+    "--max-size", metavar="SIZE", default="0", help="How much may stay, such as 500M. Default: 0."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def prune(max_size: str, as_json: bool) -> None:
+    """Remove the least recently used entries, but none that is in use.
+
+    \b
+    Example:
+      aoti cache prune --max-size 2G
+    """
+    from aoti import cache
+
+    removed = cache.prune(cache.parse_size(max_size, "--max-size "))
+    left = sum(entry.bytes for entry in cache.entries())
+    if as_json:
+        json.dump({"removed_bytes": removed, "bytes": left}, sys.stdout)
+        click.echo()
+    else:
+        click.echo(f"removed {removed / 1e6:.1f} MB, {left / 1e6:.1f} MB are left")
+
+
+def _model(entry: Entry) -> str:
+    return entry.key[64:].split("-", 2)[2]

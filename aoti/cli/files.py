@@ -1,0 +1,164 @@
+"""Files of arrays, read and written by the command line: ``.json``, ``.npy``, ``.npz``,
+``.safetensors``. What is written is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+import numpy as np
+
+from aoti.cli.arrays import Array, in_order, parse, to_json
+from aoti.errors import InputError
+from aoti.spec import TensorSpec
+
+READABLE = (".json", ".npy", ".npz", ".safetensors")
+
+
+def read_inputs(source: str, specs: Sequence[TensorSpec] | None) -> list[Array]:
+    """The inputs of a model from a file, in flat order.
+
+    Parameters
+    ----------
+    source : str
+        A ``.json``, ``.npy``, ``.npz`` or ``.safetensors`` file, or ``-`` for JSON on standard
+        input.
+    specs : sequence of TensorSpec, or None
+        What the model takes: order, names, and the dtype where the file gives none.
+
+    Raises
+    ------
+    InputError
+        The file is not there, cannot be read, or does not hold what the model takes.
+    """
+    return in_order(_read(source), specs, source)
+
+
+def read_named(sources: Mapping[str, str], specs: Sequence[TensorSpec] | None) -> list[Array]:
+    """The inputs of a model from one file each, by their names; errors as for `read_inputs`."""
+    content = {}
+    for name, source in sources.items():
+        arrays = _read(source)
+        if len(arrays) != 1:
+            raise InputError(f"{source} holds {len(arrays)} arrays, and {name} is one")
+        content[name] = next(iter(arrays.values() if isinstance(arrays, Mapping) else arrays))
+    return in_order(content, specs, "the command line")
+
+
+def write_outputs(destination: str, outputs: Mapping[str, Array]) -> None:
+    """Write arrays by name into a file of the kind that its name says; one array into ``.npy``.
+
+    Raises
+    ------
+    InputError
+        The file cannot be made, or it is an ``.npy`` file and there is not one array.
+    OSError
+        The disk is full, or fails.
+    """
+    if destination.endswith(".npy") and len(outputs) != 1:
+        raise InputError(f"{len(outputs)} outputs do not go into one .npy file: write .npz")
+    with replaced(destination) as file:
+        if destination.endswith(".npz"):
+            _write_npz(file, outputs)
+        elif destination.endswith(".npy"):
+            (array,) = outputs.values()
+            np.save(file, array, allow_pickle=False)
+        elif destination.endswith(".safetensors"):
+            contiguous = {name: np.ascontiguousarray(a) for name, a in outputs.items()}
+            file.write(safetensors().save(contiguous))
+        else:
+            file.write(json.dumps(to_json(outputs), allow_nan=False).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def replaced(destination: str) -> Iterator[IO[bytes]]:
+    """A file that takes its place when it is complete; errors as for `write_outputs`."""
+    path = Path(destination)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".aoti.", dir=path.parent)
+        partial = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+            umask = os.umask(0)
+            os.umask(umask)
+            partial.chmod(0o666 & ~umask)  # as a file that was simply opened
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise InputError(f"cannot write {destination}: {error.strerror}") from error
+    except BrokenPipeError:  # of another stream, while this one was open
+        raise
+    except OSError as error:
+        raise OSError(f"cannot write {destination}: {error.strerror or error}") from error
+
+
+def safetensors() -> ModuleType:
+    """The library of that name.
+
+    Raises
+    ------
+    InputError
+        It is not installed.
+    """
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise InputError(
+            ".safetensors files need a package: pip install 'aoti-runtime[safetensors]'"
+        ) from error
+    module: ModuleType = safetensors.numpy
+    return module
+
+
+def _write_npz(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
+    # Not np.savez, which takes the names as keyword arguments and has some of its own.
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+
+
+def _read(source: str) -> Mapping[str, Any] | Sequence[Any]:
+    if source == "-" and sys.stdin is None:
+        raise InputError("standard input is closed")
+    try:
+        if source.endswith((".npy", ".npz")):
+            return _load(source)
+        if source.endswith(".safetensors"):
+            arrays: dict[str, Any] = safetensors().load(Path(source).read_bytes())
+            return arrays
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        content = parse(text)
+    except (MemoryError, InputError):
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror or error}") from error
+    except Exception as error:  # on damaged files numpy and zipfile raise errors of a dozen types
+        raise InputError(f"cannot read {source}: {error}") from error
+    return content
+
+
+def _load(source: str) -> Mapping[str, Any] | Sequence[Any]:
+    with Path(source).open("rb") as file:  # which np.load leaves open when it fails
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return [loaded]
+        with loaded:
+            arrays = dict(loaded)
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("the archive holds what is no .npy file")
+    # What np.savez calls arrays that were given no name.
+    unnamed = all(name == f"arr_{index}" for index, name in enumerate(arrays))
+    return list(arrays.values()) if unnamed else arrays

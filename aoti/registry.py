@@ -1,0 +1,278 @@
+"""Models by name, so that an application need not know where they stand.
+
+They are found, and nothing of them is run or imported, in three kinds of places:
+
+- the directory ``AOTI_MODELS_DIR``;
+- installed wheels with an entry point in the group ``aoti.models``: its name is the model's, its
+  value the package (``acme_minilm``, ``acme.models.minilm``) that holds the files;
+- the directory ``models`` next to a frozen application (PyInstaller, cx_Freeze).
+
+In a directory of models, a ``.pt2`` is a model with the file's name, and a subdirectory with a
+``model.toml`` is one that says more of itself::
+
+    name = "minilm"             # default: the directory's name, or the entry point's
+    version = "2.1"             # numbers, with dots between
+    package = "minilm.pt2"      # default: the one .pt2 beside this file
+    description = "Sentence embeddings"
+    sha256 = "..."              # refuse another package
+    default = true              # this is what the name "default" stands for
+
+    [load]                      # options of aoti.load, which its caller's go over
+    num_runners = 2
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from aoti.config import LOAD_OPTIONS, looks_like_a_path, read_settings, read_toml
+from aoti.errors import AmbiguousModelError, AotiError, ConfigError, PackageNotFoundError
+
+GROUP = "aoti.models"
+DESCRIPTION = "model.toml"
+DEFAULT = "default"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_VERSION = re.compile(r"\d{1,9}(\.\d{1,9})*")
+_KEYS: dict[str, type] = {
+    "name": str,
+    "version": str,
+    "package": str,
+    "description": str,
+    "sha256": str,
+    "default": bool,
+    # The package's digest stands above.
+    **{f"load.{name}": kind for name, kind in LOAD_OPTIONS.items() if name != "sha256"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """A model that was found by name.
+
+    Attributes
+    ----------
+    name : str
+        What `aoti.load` knows it by.
+    version : str or None
+        Its version, if it has one.
+    path : Path
+        Its package.
+    place : str
+        Where it was found: a directory of models, or a wheel.
+    description : str
+        What its publisher says of it.
+    default : bool
+        Whether the name ``default`` stands for it.
+    options : dict of str to object
+        Options of `aoti.load`, which its caller's go over.
+    problem : str or None
+        Why it cannot be loaded.
+    """
+
+    name: str
+    version: str | None
+    path: Path
+    place: str
+    description: str = ""
+    default: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.version is None else f"{self.name}@{self.version}"
+
+
+def models() -> tuple[RegisteredModel, ...]:
+    """The models that `aoti.load` knows by name, sorted by name and version.
+
+    Raises
+    ------
+    ConfigError
+        ``AOTI_MODELS_DIR`` is no directory that can be read.
+    """
+    found = [*_in_directories(), *_in_wheels()]
+    return tuple(sorted(found, key=lambda model: (model.name, _numbers(model), model.place)))
+
+
+def find(name: str) -> RegisteredModel:
+    """The model of a name: ``minilm`` for its highest version, ``minilm@2.1`` for that one.
+
+    The name ``default`` stands for the model that says so of itself, or for the only one there is.
+
+    Raises
+    ------
+    PackageNotFoundError
+        There is no such model.
+    AmbiguousModelError
+        There are several: from different places, or of one version.
+    ConfigError
+        Its description cannot be used, or ``AOTI_MODELS_DIR`` cannot.
+    """
+    wanted, _, version = name.partition("@")
+    known = models()
+    found = [model for model in known if model.name == wanted]
+    if wanted == DEFAULT and not found:
+        found = [model for model in known if model.default]
+        if not found and len({model.name for model in known}) == 1:
+            found = list(known)
+    if version:
+        found = [model for model in found if model.version == version]
+    if not found:
+        listed = ", ".join(sorted({str(model) for model in known})) or "none"
+        raise PackageNotFoundError(
+            f"no package at {name:.200}, and no model of that name; known by name: {listed:.500}"
+        )
+    best = max(found, key=_numbers)
+    # Of one model in one place, the highest version is meant; nothing else says which of several.
+    rivals = [
+        model
+        for model in found
+        if (model.name, model.place) != (best.name, best.place) or _numbers(model) == _numbers(best)
+    ]
+    if len(rivals) > 1:
+        listed = "; ".join(f"{model} in {model.place}" for model in rivals)
+        raise AmbiguousModelError(
+            f"the name {name!r} stands for several models: {listed}; give the path, add @VERSION, "
+            "or remove one"
+        )
+    if best.problem is not None:
+        raise ConfigError(best.problem)
+    return best
+
+
+def resolve(source: Any) -> RegisteredModel | None:
+    """The registered model that a source of `aoti.load` names; None if it is no name.
+
+    Raises
+    ------
+    PackageNotFoundError, AmbiguousModelError, ConfigError
+        As `find`; or it is the name of a model and of a file alike.
+    """
+    if not isinstance(source, str) or looks_like_a_path(source):
+        return None
+    if not os.path.lexists(source):
+        return find(source)
+    if any(model.name == source.partition("@")[0] for model in models()):
+        raise AmbiguousModelError(
+            f"{source!r} is a registered model and a file here: write ./{source} for the file, or "
+            "work in another directory"
+        )
+    return None
+
+
+def _numbers(model: RegisteredModel) -> tuple[int, ...]:
+    """A version to compare with others; none is less than any."""
+    numbers = [int(number) for number in (model.version or "").split(".") if number]
+    while numbers and numbers[-1] == 0:  # 1.0 is 1
+        del numbers[-1]
+    return (model.version is not None, *numbers)
+
+
+def _in_directories() -> Iterator[RegisteredModel]:
+    if chosen := os.environ.get("AOTI_MODELS_DIR"):
+        try:
+            yield from _in_directory(Path(chosen).absolute())
+        except OSError as error:
+            raise ConfigError(
+                f"AOTI_MODELS_DIR={chosen}: {error.strerror or error}; set it to a directory of "
+                "packages"
+            ) from error
+    for directory in _beside_a_frozen_application():
+        if directory.is_dir():
+            yield from _in_directory(directory)
+
+
+def _beside_a_frozen_application() -> list[Path]:
+    if not getattr(sys, "frozen", False):
+        return []
+    roots = [Path(sys.executable).parent, getattr(sys, "_MEIPASS", None)]
+    places = [Path(root, "models").resolve() for root in roots if root is not None]
+    return list(dict.fromkeys(places))
+
+
+def _in_directory(directory: Path) -> Iterator[RegisteredModel]:
+    for path in sorted(directory.iterdir()):
+        if path.suffix == ".pt2":
+            yield RegisteredModel(path.stem, None, path, str(directory))
+        elif (path / DESCRIPTION).is_file():
+            yield _described(path, path.name, str(directory))
+
+
+def _in_wheels() -> Iterator[RegisteredModel]:
+    from importlib import metadata  # takes 20 ms
+
+    for entry in metadata.entry_points(group=GROUP):
+        place = f"wheel {entry.dist.name} {entry.dist.version}" if entry.dist else "a wheel"
+        directory = _directory_of(entry.value)
+        if directory is None:
+            problem = (
+                f"{place}: the entry point {entry.name} = {entry.value!r:.80} names no package "
+                "with files in a directory"
+            )
+            yield RegisteredModel(entry.name, None, Path(), place, problem=problem)
+        else:
+            yield _described(directory, entry.name, place)
+
+
+def _directory_of(module: str) -> Path | None:
+    """Where a package's files stand. Imports nothing, so a parent's code is not run either."""
+    parent, *below = module.split(".")
+    try:
+        spec = find_spec(parent)
+    except ValueError:  # a module made at run time
+        return None
+    for name in below:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+    places = (spec and spec.submodule_search_locations) or ()
+    return next((Path(place) for place in places if Path(place).is_dir()), None)
+
+
+def _described(directory: Path, name: str, place: str) -> RegisteredModel:
+    """The model in a directory, by its model.toml if there is one."""
+    description = directory / DESCRIPTION
+    try:
+        settings = {}
+        if description.exists():
+            settings = read_settings(read_toml(description), _KEYS, str(description))
+        given, version = settings.get("name", name), settings.get("version")
+        if not _NAME.fullmatch(given):
+            raise ConfigError(f"{description}: {given!r:.80} is no name: letters, digits and ._-")
+        if version is not None and not _VERSION.fullmatch(version):
+            raise ConfigError(f"{description}: a version is numbers as in 2.1, not {version!r:.80}")
+        options = {k.removeprefix("load."): v for k, v in settings.items() if "." in k}
+        if "sha256" in settings:
+            options["sha256"] = settings["sha256"]
+        return RegisteredModel(
+            name=given,
+            version=version,
+            path=_package(directory, settings.get("package")),
+            place=place,
+            description=settings.get("description", ""),
+            default=settings.get("default", False),
+            options=options,
+        )
+    except (AotiError, OSError) as error:
+        return RegisteredModel(name, None, directory, place, problem=str(error))
+
+
+def _package(directory: Path, name: str | None) -> Path:
+    if name is not None:
+        return directory / name
+    packages = sorted(directory.glob("*.pt2"))
+    if len(packages) != 1:
+        raise ConfigError(
+            f"{directory} holds {len(packages)} packages; name one in {DESCRIPTION}: "
+            'package = "....pt2"'
+        )
+    return packages[0]

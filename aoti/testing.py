@@ -1,0 +1,205 @@
+"""A model for the tests of applications: no libtorch, no compiled code, any machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from aoti.checks import Checker
+from aoti.errors import InputError, InputTypeError, ModelClosedError
+from aoti.model import InferenceResult
+from aoti.package import Package, Source
+from aoti.spec import Dim, TensorSpec
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from aoti.pytree import CallPlan
+
+
+class FakeModel:
+    """Stands in for an `aoti.AOTIModel`: an `aoti.ModelRunner` that runs a function.
+
+    Parameters
+    ----------
+    function : callable, optional
+        Called as the model is, returns what the model would; it may raise. `run` gives it the flat
+        inputs. Default: zeros of the right dtypes and sizes, where a `package` says what those are.
+    package : path, bytes or binary file, optional
+        The package to stand in for. Arguments are then checked as it would check them, but for the
+        values of indices; nothing of it is run.
+    model_name : str, optional
+        Which model of the package.
+
+    Attributes
+    ----------
+    calls : list of tuple
+        The arguments of every call, as ``(args, kwargs)``; of `run` and the like, ``(inputs, {})``.
+
+    Raises
+    ------
+    ValueError
+        There is neither a function nor a package.
+    PackageError, PackageNotFoundError, ModelNotFoundError
+        As `aoti.load`.
+
+    Notes
+    -----
+    Everything runs in the caller's thread: a `Future` of `submit` is done when it is returned.
+
+    Examples
+    --------
+    >>> model = FakeModel(lambda x: x * 2)
+    >>> model(3.0)
+    6.0
+    >>> model.calls
+    [((3.0,), {})]
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        package: Source | None = None,
+        model_name: str | None = None,
+    ) -> None:
+        if function is None and package is None:
+            raise ValueError("a fake model needs a function, or a package to be like")
+        self._function = function
+        self._checker: Checker | None = None
+        self._plan: CallPlan | None = None
+        self._closed = False
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        if package is not None:
+            with Package(package) as opened:
+                signature = opened.signature(opened.select(model_name))
+                self._checker = Checker(signature, opened.name)
+                if signature.call_spec is not None:
+                    self._plan = signature.plan(signature.call_spec)
+                    self._flatten = self._checker.plan_calls(self._plan)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...] | None:
+        """What the package says the model takes; None without one."""
+        return None if self._checker is None else self._checker.signature.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...] | None:
+        """What the package says the model gives; None without one."""
+        return None if self._checker is None else self._checker.signature.outputs
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Check the arguments against the package, if there is one, and call the function."""
+        self._note(args, kwargs)
+        arrays: list[Any] = []
+        if self._plan is not None:
+            arrays = self._check(self._flatten(args, kwargs))
+        if self._function is not None:
+            return self._function(*args, **kwargs)
+        outputs = self._zeros(arrays)
+        return outputs if self._plan is None else self._plan.rebuild(outputs)
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """As a call, with flat inputs and a flat list of outputs."""
+        if not isinstance(inputs, list | tuple):
+            raise InputTypeError(f"run takes a list of arrays, and got {type(inputs).__name__}")
+        self._note(tuple(inputs), {})
+        arrays = self._check(inputs)
+        if self._function is None:
+            return self._zeros(arrays)
+        result = self._function(*inputs)
+        return list(self._plan.flatten_result(result)) if self._plan else _leaves(result)
+
+    def boxed_run(self, inputs: list[Any]) -> list[Any]:
+        """As `run`, and empties the list."""
+        taken = inputs.copy()
+        inputs.clear()
+        return self.run(taken)
+
+    def infer(self, inputs: Sequence[Any]) -> InferenceResult:
+        """As `run`, with the time that the function took."""
+        start = time.perf_counter_ns()
+        outputs = self.run(inputs)
+        return InferenceResult(outputs, (time.perf_counter_ns() - start) / 1e6, memory_bytes=None)
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """A future of the call, which is done."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(self(*args, **kwargs))
+        except (InputError, ModelClosedError):  # as a model: in the caller's thread
+            raise
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    async def run_async(self, /, *args: Any, **kwargs: Any) -> Any:
+        """The call."""
+        return self(*args, **kwargs)
+
+    def close(self) -> None:
+        """Have later calls raise `ModelClosedError`."""
+        self._closed = True
+
+    def __enter__(self) -> FakeModel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _note(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._closed:
+            raise ModelClosedError("the model was closed")
+        self.calls.append((args, kwargs))
+
+    def _check(self, values: Sequence[Any]) -> list[Any]:
+        if self._checker is None:
+            return []
+        if self.inputs is not None and len(values) != len(self.inputs):
+            raise InputError(f"the model takes {len(self.inputs)} inputs, got {len(values)}")
+        arrays: list[Any] = []
+        for index in range(len(values)):
+            arrays.append(self._checker.repair(index, [*arrays, *values[index:]]))
+        return arrays
+
+    def _zeros(self, arrays: Sequence[Any]) -> list[Any]:
+        import numpy as np
+
+        assert self._checker is not None
+        sizes = self._checker.bind(arrays)
+        outputs = self.outputs or ()
+        if not outputs or any(spec.shape is None or spec.dtype is None for spec in outputs):
+            raise ValueError("the package does not tell what the model gives: pass a function")
+        return [
+            np.zeros([_size(size, sizes) for size in spec.shape or ()], spec.dtype)
+            for spec in outputs
+        ]
+
+
+def _size(size: int | Dim, sizes: Mapping[str, int]) -> int:
+    if isinstance(size, int):
+        return size
+    symbol, scale, offset = size.form
+    if symbol not in sizes:
+        raise ValueError(f"the package does not tell how large {size} is: pass a function")
+    return scale * sizes[symbol] + offset
+
+
+def _leaves(result: Any) -> list[Any]:
+    if isinstance(result, Mapping):
+        return [leaf for value in result.values() for leaf in _leaves(value)]
+    if isinstance(result, list | tuple):
+        return [leaf for value in result for leaf in _leaves(value)]
+    return [result]

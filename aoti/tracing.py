@@ -1,0 +1,271 @@
+"""How long calls take: a record of each, for a callback, for counting, for a picture.
+
+>>> trace = aoti.Trace()
+>>> model = trace.watch(aoti.load("minilm.pt2"))
+>>> with trace.span("request"):
+...     model(input_ids=ids, attention_mask=mask)
+>>> trace.save("trace.json")  # for chrome://tracing, or https://ui.perfetto.dev
+
+A model that nobody watches pays nothing for this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from types import TracebackType
+
+    from aoti.model import InferenceResult
+    from aoti.runner import ModelRunner
+    from aoti.spec import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """A call of a model, or a span of an application's own, after it ended.
+
+    Attributes
+    ----------
+    name : str
+        The model's name, or the span's.
+    method : str
+        ``call``, ``run``, ``boxed_run``, ``infer``, ``submit``, ``run_async`` or ``span``.
+    start_ns : int
+        When it began, as `time.perf_counter_ns` counts.
+    duration_ns : int
+        How long it took, waiting for a runner, and in a queue, included.
+    thread : int
+        The identifier of the thread that called.
+    thread_name : str
+        Its name.
+    error : str or None
+        The type of what it raised.
+    """
+
+    name: str
+    method: str
+    start_ns: int
+    duration_ns: int
+    thread: int
+    thread_name: str
+    error: str | None
+
+
+class Trace:
+    """Collects a record of each call of the models that it watches.
+
+    Parameters
+    ----------
+    callback : callable, optional
+        Gets each `CallRecord`, in the thread in which the call ended. What it raises, a plain call
+        raises.
+    limit : int, default 100_000
+        How many records are kept; the oldest go first.
+
+    Notes
+    -----
+    All methods may be called from any thread.
+    """
+
+    def __init__(
+        self, callback: Callable[[CallRecord], object] | None = None, *, limit: int = 100_000
+    ) -> None:
+        self._records: deque[CallRecord] = deque(maxlen=limit)
+        self._callback = callback
+
+    @property
+    def records(self) -> list[CallRecord]:
+        """The records that are kept, in the order in which the calls ended."""
+        return list(self._records)
+
+    def watch(self, model: ModelRunner, name: str | None = None) -> TracedModel:
+        """The same model, with its calls recorded; `name` stands for it in the records."""
+        return TracedModel(model, self, name or str(getattr(model, "model_name", "model")))
+
+    @contextlib.contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Record how long a ``with`` block takes, to see calls and what is around them together."""
+        end = self._begin(name, "span")
+        with _noting(end):
+            yield
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the records as a Chrome trace; the file is there whole or not at all.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        """
+        process, records = os.getpid(), self.records
+        names = {record.thread: record.thread_name for record in records}
+        events: list[dict[str, Any]] = [
+            {
+                "ph": "M",
+                "name": "thread_name",
+                "pid": process,
+                "tid": thread,
+                "args": {"name": name},
+            }
+            for thread, name in names.items()
+        ]
+        for number, record in enumerate(records):
+            events += _events(record, process, number)
+        descriptor, partial = tempfile.mkstemp(prefix=".aoti.", dir=Path(path).parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump({"traceEvents": events, "displayTimeUnit": "ms"}, file)
+            Path(partial).replace(path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+
+    def _begin(self, name: str, method: str) -> Callable[[str | None], None]:
+        """Start a record; what is returned ends it, with the type of an error if there was one."""
+        thread = threading.current_thread()
+        start = time.perf_counter_ns()
+
+        def end(error: str | None) -> None:
+            duration = time.perf_counter_ns() - start
+            record = CallRecord(
+                name, method, start, duration, thread.ident or 0, thread.name, error
+            )
+            self._records.append(record)
+            if self._callback is not None:
+                self._callback(record)
+
+        return end
+
+
+class TracedModel:
+    """A model whose calls are recorded: an `aoti.ModelRunner`. Made by `Trace.watch`.
+
+    Whatever else the model has is there too. Calls that were fixed by `AOTIModel.bind` are not
+    recorded.
+    """
+
+    def __init__(self, model: ModelRunner, trace: Trace, name: str) -> None:
+        self._model = model
+        self._begin = trace._begin
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_model":  # before there is one: copies, pickles
+            raise AttributeError(name)
+        return getattr(self._model, name)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...] | None:
+        """As the model's."""
+        return self._model.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...] | None:
+        """As the model's."""
+        return self._model.outputs
+
+    @property
+    def closed(self) -> bool:
+        """As the model's."""
+        return self._model.closed
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model as the exported module was called."""
+        with _noting(self._begin(self._name, "call")):
+            return self._model(*args, **kwargs)
+
+    def run(self, inputs: Sequence[Any], **options: Any) -> list[Any]:
+        """Run on a flat sequence of arrays."""
+        with _noting(self._begin(self._name, "run")):
+            return self._model.run(inputs, **options)
+
+    def boxed_run(self, inputs: list[Any]) -> list[Any]:
+        """Run on a flat list of arrays and empty it."""
+        with _noting(self._begin(self._name, "boxed_run")):
+            return self._model.boxed_run(inputs)
+
+    def infer(self, inputs: Sequence[Any]) -> InferenceResult:
+        """Run on a flat sequence of arrays and measure it."""
+        with _noting(self._begin(self._name, "infer")):
+            return self._model.infer(inputs)
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call the model in the background. The record is of the time until the future is done."""
+        end = self._begin(self._name, "submit")
+        try:
+            future = self._model.submit(*args, **kwargs)
+        except BaseException as error:
+            end(type(error).__name__)
+            raise
+        future.add_done_callback(lambda done: end(_error_of(done)))
+        return future
+
+    async def run_async(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the model without blocking the event loop."""
+        with _noting(self._begin(self._name, "run_async")):
+            return await self._model.run_async(*args, **kwargs)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._model.close()
+
+    def __enter__(self) -> TracedModel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _noting:  # noqa: N801  (a third of the time of contextlib's)
+    """End a record when a ``with`` block ends."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self, end: Callable[[str | None], None]) -> None:
+        self._end = end
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end(None if kind is None else kind.__name__)
+
+
+def _error_of(future: Future[Any]) -> str | None:
+    if future.cancelled():
+        return CancelledError.__name__
+    error = future.exception()
+    return None if error is None else type(error).__name__
+
+
+def _events(record: CallRecord, process: int, number: int) -> list[dict[str, Any]]:
+    common = {
+        "name": record.name,
+        "cat": record.method,
+        "pid": process,
+        "tid": record.thread,
+        "args": {"method": record.method, **({"error": record.error} if record.error else {})},
+    }
+    start, duration = record.start_ns / 1e3, record.duration_ns / 1e3
+    if record.method in ("submit", "run_async"):  # which overlap with others of their thread
+        begin = {**common, "ph": "b", "id": number, "ts": start}
+        return [begin, {**common, "ph": "e", "id": number, "ts": start + duration}]
+    return [{**common, "ph": "X", "ts": start, "dur": duration}]

@@ -1,0 +1,1 @@
+"""The files of a model. aoti finds them without importing this."""
