@@ -207,7 +207,7 @@ def main(directory: Path) -> None:
     for name in NAMES:
         exported = aoti.export(
             f"{__file__}:{name}", path=directory / f"{name}.pt2", golden=True, verify=True,
-            in_process=True,
+            in_process=True, passes=None if name == "dummy" else (),  # they compile every layer
         )  # fmt: skip
         (model,) = exported.models.values()
         reports[name] = [[case.sizes, case.skipped] for case in model.cases]

@@ -19,7 +19,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +28,12 @@ from torch import nn
 from torch.nn import functional
 
 import aoti
-from aoti.exporting import layertimes
-from aoti.exporting.convolutions import fold_batch_norms, rewrite_convolutions
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
 SLICE = 0.1  # seconds that an engine runs before the next has its turn
 
-TUNED = {
-    "freezing": True,
-    "max_autotune": True,
-    "max_autotune_gemm_backends": "CPP,ATEN",
-    "cpp.dynamic_threads": True,
-    "cpp.enable_concat_linear": True,
-}
-OPTIONS = {
-    "stock": {},
-    "portable": {**TUNED, "cpp.march": "x86-64-v3", "cpp.simdlen": 256},
-    "native": TUNED,
-}
+KINDS = ("stock", "portable", "native")  # PyTorch's own export, and presets
 
 
 class VoiceDetector(nn.Module):
@@ -147,19 +133,15 @@ def exported(
     path = directory / f"{name}-{kind}.pt2"
     if path.exists():
         return path
-    program, start = torch.export.export(module, args, dynamic_shapes=shapes), time.time()
-    options = {**OPTIONS[kind], "aot_inductor.check_lowerbound": False}
+    start = time.time()
     if kind == "stock":
+        program = torch.export.export(module, args, dynamic_shapes=shapes)
         with torch.no_grad():
-            torch._inductor.aoti_compile_and_package(
-                program, package_path=str(path), inductor_configs=options
-            )
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
     else:
-        program, _ = fold_batch_norms(program)
-        measure = partial(layertimes.measure, options=options)
-        program, report = rewrite_convolutions(program, measure)
-        print(*report, sep="\n", file=sys.stderr)
-        aoti.export(program, path=path, options=options)
+        done = aoti.export(module, args, path=path, dynamic_shapes=shapes, preset=kind)
+        for model in done.models.values():
+            print(*model.rewrites, sep="\n", file=sys.stderr)
     print(f"exported {path.name} in {time.time() - start:.0f} s", file=sys.stderr)
     return path
 
@@ -192,7 +174,7 @@ def engines(
         "ONNX Runtime": lambda inputs: session.run(None, dict(zip(names, inputs, strict=True))),
         "OpenVINO": by_openvino,
     }
-    for kind in OPTIONS:
+    for kind in KINDS:
         found[kind] = aoti.load(exported(directory, name, kind, module, args, shapes)).run
     return found
 
