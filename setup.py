@@ -15,6 +15,8 @@ AOTI_DEBUG
     1: symbols and assertions.
 AOTI_SANITIZE
     address, thread or undefined: an instrumented build.
+AOTI_LOCAL_VERSION
+    What follows the version after a plus sign, such as ``cu130``, for indexes that take it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import importlib.util
 import json
 import os
 import sys
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +38,10 @@ sys.path.insert(0, str(ROOT))
 
 from aoti._libtorch import BACKEND_LIBRARIES, Libtorch, minor_of, read_version  # noqa: E402
 
+CORE = Extension("aoti._core", ["aoti/_core.pyx"], language="c++")
 LIMITED_API = "0x030b0000"  # CPython 3.11
+# A free-threaded Python has no limited API: a wheel for it is for this very version.
+LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 BACKEND_MACROS = {
     "cpu": [],
     "cuda": [("USE_CUDA", "1")],
@@ -138,7 +144,7 @@ def extension(target: Target, source: str, env: Mapping[str, str]) -> Extension:
         language="c++",
         include_dirs=[str(ROOT / "csrc"), numpy.get_include()],
         define_macros=[
-            ("Py_LIMITED_API", LIMITED_API),
+            *([("Py_LIMITED_API", LIMITED_API)] if LIMITED else []),
             ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
             ("_GLIBCXX_USE_CXX11_ABI", str(cxx11_abi)),
             ("AOTI_BUILD_INFO", json.dumps(json.dumps(info)[1:-1])),
@@ -149,24 +155,26 @@ def extension(target: Target, source: str, env: Mapping[str, str]) -> Extension:
             # libtorch's headers are not ours to mend: no warnings from them
             *(word for path in includes for word in ("-isystem", str(path))),
             # No path of the build machine in the file: torch's headers put __FILE__ into messages.
+            # The last that fits counts, and headers may stand below the sources.
+            f"-ffile-prefix-map={ROOT}=.",
             f"-ffile-prefix-map={include}=torch/include",
             f"-ffile-prefix-map={numpy.get_include()}=numpy/include",
-            f"-ffile-prefix-map={ROOT}=.",
         ],
         library_dirs=[str(target.libtorch.lib)],
         extra_link_args=[
             *([f"-fsanitize={sanitize}"] if sanitize else []),
-            *([] if debug or sanitize else ["-s"]),
+            *([] if debug or sanitize else ["-s", f"-Wl,--version-script={ROOT}/csrc/core.map"]),
             # Named even where a stub stands in for the library and defines nothing: some gcc leave
             # unused libraries out by default.
             *("-Wl,--no-as-needed", "-ltorch_cpu", "-lc10", "-Wl,--as-needed"),
+            *("-ldl", "-lpthread"),  # part of libc since glibc 2.34
             # Where torch and the provider stand beside an installed aoti. The libraries are
             # preloaded by absolute path; this is what auditwheel and `ldd` go by.
             "-Wl,-rpath,$ORIGIN/../../torch/lib",
             "-Wl,-rpath,$ORIGIN/../../aoti_libtorch/lib",
         ],
-        depends=[str(path) for path in ROOT.glob("csrc/aoti/*.h")],
-        py_limited_api=True,
+        depends=[str(path) for path in ROOT.glob("csrc/**/*.*")],
+        py_limited_api=LIMITED,
     )
 
 
@@ -198,18 +206,24 @@ def extensions(env: Mapping[str, str]) -> list[Extension]:
 
     # Cythonized once, however many cores are compiled from it: two extensions that list the same
     # .pyx do not build.
-    (generated,) = cythonize(
-        [Extension("aoti._core", ["aoti/_core.pyx"], language="c++")],
-        build_dir="build/cython",
-    )
+    (generated,) = cythonize([CORE], build_dir="build/cython")
     source = generated.sources[0]
     return [extension(target, source, env) for target in targets(env)]
 
 
+def main(commands: list[str], env: Mapping[str, str]) -> None:
+    options = {"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED else {}
+    if local := env.get("AOTI_LOCAL_VERSION"):
+        options["egg_info"] = {"tag_build": f"+{local}"}
+    # The sdist and the metadata are made without a libtorch.
+    sources_only = {"sdist", "egg_info", "dist_info"} & set(commands)
+    setup(
+        ext_modules=[CORE] if sources_only else extensions(env),
+        cmdclass={"build_ext": BuildCore},
+        options=options,
+    )
+
+
 if __name__ == "__main__":
     os.chdir(ROOT)
-    setup(
-        ext_modules=extensions(os.environ),
-        cmdclass={"build_ext": BuildCore},
-        options={"bdist_wheel": {"py_limited_api": "cp311"}},
-    )
+    main(sys.argv, os.environ)

@@ -19,6 +19,7 @@ from aoti.errors import (
     ConstantError,
     DeviceError,
     ExecutionError,
+    ExportError,
     IncompatiblePackageError,
     InputError,
     InputTypeError,
@@ -30,12 +31,14 @@ from aoti.errors import (
     PackageNotFoundError,
     QueueFullError,
     RunTimeoutError,
+    SelfTestError,
 )
 
 if _TYPE_CHECKING:
     from aoti._libtorch import build_info
     from aoti.archive import Limits
     from aoti.config import Config
+    from aoti.constants import Constant
     from aoti.device import Device, DeviceInfo, devices
     from aoti.exporting import export as export
     from aoti.inputplan import InputPlan
@@ -48,6 +51,7 @@ if _TYPE_CHECKING:
     from aoti.spec import ConstantSpec, Dim, TensorSpec
     from aoti.tensor import Tensor
     from aoti.tracing import CallRecord, Trace
+    from aoti.unpacking import unpack
 
 __version__ = "0.1.0"
 
@@ -59,6 +63,7 @@ __all__ = [
     "CallRecord",
     "Config",
     "ConfigError",
+    "Constant",
     "ConstantError",
     "ConstantSpec",
     "Device",
@@ -66,6 +71,7 @@ __all__ = [
     "DeviceInfo",
     "Dim",
     "ExecutionError",
+    "ExportError",
     "IncompatiblePackageError",
     "InferenceResult",
     "InputError",
@@ -83,6 +89,7 @@ __all__ = [
     "QueueFullError",
     "RegisteredModel",
     "RunTimeoutError",
+    "SelfTestError",
     "Signature",
     "Tensor",
     "TensorSpec",
@@ -93,12 +100,14 @@ __all__ = [
     "load",
     "load_metadata_from_package",
     "models",
+    "unpack",
 ]
 
 _HOMES = {
     "AOTIModel": "model",
     "CallRecord": "tracing",
     "Config": "config",
+    "Constant": "constants",
     "ConstantSpec": "spec",
     "Device": "device",
     "DeviceInfo": "device",
@@ -119,6 +128,7 @@ _HOMES = {
     "load": "loading",
     "load_metadata_from_package": "package",
     "models": "registry",
+    "unpack": "unpacking",
 }
 
 

@@ -55,6 +55,7 @@ from typing import Any
 import numpy as np
 from aoti import kinds
 from aoti.errors import (
+    ConstantError,
     ExecutionError,
     IncompatiblePackageError,
     InputError,
@@ -87,6 +88,7 @@ include "_cython/inputs.pxi"
 include "_cython/structure.pxi"
 include "_cython/outputs.pxi"
 include "_cython/loader.pxi"
+include "_cython/generation.pxi"
 include "_cython/bound.pxi"
 
 

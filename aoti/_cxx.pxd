@@ -2,7 +2,6 @@
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
-from libcpp.memory cimport unique_ptr
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
@@ -39,20 +38,13 @@ cdef extern from "c10/core/ScalarType.h" namespace "c10" nogil:
         Float8_e8m0fnu
 
 
-cdef extern from "torch/csrc/inductor/aoti_package/model_package_loader.h" \
-        namespace "torch::inductor" nogil:
-    # Constructed, run and destroyed through csrc/aoti/loader.h only, which adds the locks and
-    # catches what these throw.
-    cdef cppclass AOTIModelPackageLoader:
-        pass
-
-
 cdef extern from "aoti/errors.h" namespace "aoti" nogil:
     cdef enum class Fault(int):
         kNone
         kClosed
         kBusy
         kRunLost
+        kUnset
         kThreadsLost
         kMemory
         kExecution
@@ -66,26 +58,71 @@ cdef extern from "aoti/errors.h" namespace "aoti" nogil:
 cdef extern from "aoti/permits.h" namespace "aoti" nogil:
     cdef cppclass Permits:
         Permits(size_t count) noexcept
+        cbool serve(Generation* served) noexcept
+        void drop(Generation* served) noexcept
+        void close() noexcept
 
 
-cdef extern from "aoti/loader.h" namespace "aoti" nogil:
+cdef extern from "aoti/generation.h" namespace "aoti" nogil:
+    cdef cppclass Generation:
+        uint64_t number
+
+    cdef cppclass ConstantFacts:
+        string name
+        string fqn
+        int dtype
+
+    # libtorch's package loader is constructed, run and destroyed in csrc/aoti only, which adds the
+    # locks and catches what it throws.
     Failure open(
-        unique_ptr[AOTIModelPackageLoader]& loader,
+        Generation*& generation,
         const string& path,
         const string& model_name,
         cbool single_threaded,
         size_t num_runners,
         signed char device_index,
+        uint64_t number) noexcept
+    Failure describe_generation "aoti::describe"(
+        const Generation& generation,
         vector[string]& call_spec,
-        vector[string]& constant_fqns) noexcept
+        vector[string]& fqns,
+        vector[ConstantFacts]& constants) noexcept
+    Failure fill(
+        Generation& generation,
+        const vector[string]& names,
+        vector[Tensor]& tensors,
+        cbool fold) noexcept
+    Failure weights(
+        const Generation& generation, vector[string]& fqns, vector[Tensor]& tensors) noexcept
+
+
+cdef extern from "aoti/memory.h" namespace "aoti" nogil:
+    cdef cppclass Memory:
+        size_t bytes() noexcept
+
+        @staticmethod
+        void release_memory "release"(void* memory) noexcept
+
+    Failure map_memory(Memory*& memory, int file, size_t bytes, cbool writable) noexcept
+    Failure read_memory(Memory*& memory, int file, size_t offset, size_t bytes) noexcept
+    void populate(Memory& memory) noexcept
+    Failure tensor_in(
+        Memory& memory,
+        size_t offset,
+        int dtype,
+        const vector[int64_t]& sizes,
+        const vector[int64_t]& strides,
+        Tensor& tensor) noexcept
+
+
+cdef extern from "aoti/loader.h" namespace "aoti" nogil:
     Failure run(
-        const unique_ptr[AOTIModelPackageLoader]& loader,
         Permits& permits,
         int threads,
         vector[Tensor]& inputs,
-        vector[Tensor]& outputs) noexcept
+        vector[Tensor]& outputs,
+        uint64_t& number) noexcept
     Failure run_into(
-        const unique_ptr[AOTIModelPackageLoader]& loader,
         Permits& permits,
         int threads,
         vector[Tensor]& inputs,
@@ -93,14 +130,11 @@ cdef extern from "aoti/loader.h" namespace "aoti" nogil:
         vector[Tensor]& outputs,
         int64_t& wrong) noexcept
     Failure time_runs(
-        const unique_ptr[AOTIModelPackageLoader]& loader,
         Permits& permits,
         int threads,
         const vector[Tensor]& inputs,
         size_t repeats,
         double& seconds) noexcept
-    void close(unique_ptr[AOTIModelPackageLoader]& loader, Permits& permits) noexcept
-    void abandon(unique_ptr[AOTIModelPackageLoader]& loader) noexcept
 
 
 cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
@@ -168,6 +202,8 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
     Failure finish(Tensor& tensor, void*& memory) noexcept
     Failure anchor(Tensor& tensor, void* context, void (*release)(void*) noexcept) noexcept
     Failure clone(Tensor& tensor) noexcept
+    Failure clone_preserving(Tensor& tensor) noexcept
+    int64_t itemsize(int dtype) noexcept
     Failure copy_strided(
         const Tensor& tensor, const vector[int64_t]& strides, Tensor& copy) noexcept
     int64_t bytes_of(const Tensor& tensor) noexcept

@@ -8,8 +8,9 @@ Looked at in this order, the first that is there decides:
 
 1. a libtorch that is already loaded in this process (somebody imported torch);
 2. the directory named by the environment variable ``LIBTORCH``;
-3. the installed package ``torch``, if there is a core for its minor version (it is never imported);
-4. the installed package ``aoti_libtorch``, which brings nothing but the libraries.
+3. the directory named in the file ``libtorch.path`` beside this one, which tools/bundle writes;
+4. the installed package ``torch``, if there is a core for its minor version (it is never imported);
+5. the installed package ``aoti_libtorch``, which brings nothing but the libraries.
 
 Nothing happens at import. `core()` does it all, once, when the first model is loaded.
 """
@@ -136,6 +137,12 @@ class Core:
         return str(self.build["backend"])
 
 
+def build_of(content: bytes) -> dict[str, Any] | None:
+    """What a core was built from, by the content of its file; None if it is no core."""
+    match = _MARKER.search(content)
+    return json.loads(match[1]) if match else None
+
+
 def cores() -> list[Core]:
     """The compiled cores of this installation, found beside this file; newest torch first."""
     found = []
@@ -143,8 +150,8 @@ def cores() -> list[Core]:
         # A source tree may hold builds for other Pythons too: take the one that Python would.
         names = [directory / f"_core{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
         path = next(filter(Path.exists, names), None)
-        if path and (match := _MARKER.search(path.read_bytes())):
-            found.append(Core(path, json.loads(match[1])))
+        if path and (build := build_of(path.read_bytes())):
+            found.append(Core(path, build))
     return sorted(found, key=lambda core: [int(n) for n in core.minor.split(".")], reverse=True)
 
 
@@ -172,6 +179,9 @@ def find(cores: list[Core]) -> tuple[Libtorch, Core]:
             )
         return named, _fitting(named, cores, "Point LIBTORCH at a libtorch that fits.")
 
+    if bundled := _bundled():
+        return bundled, _fitting(bundled, cores, "Make the bundle afresh.")
+
     installed = _installed("torch")
     if installed and (core := _fit(installed, cores)):
         return installed, core
@@ -195,6 +205,8 @@ def find(cores: list[Core]) -> tuple[Libtorch, Core]:
 
 def _loaded() -> Libtorch | None:
     """The libtorch that is loaded in this process, if any."""
+    if not _mapped(b"libtorch_cpu"):
+        return None
     try:
         library = ctypes.CDLL("libtorch_cpu.so", mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
     except OSError:
@@ -205,6 +217,18 @@ def _loaded() -> Libtorch | None:
     if said and (found.version is None or minor_of(found.version) != minor_of(said)):
         found = replace(found, version=said)
     return found
+
+
+def _mapped(name: bytes) -> bool:
+    """Whether a file with this in its name may be mapped.
+
+    Asked first: for a library that is not loaded, even RTLD_NOLOAD looks into every directory that
+    the dynamic loader knows.
+    """
+    try:
+        return name in Path("/proc/self/maps").read_bytes()
+    except OSError:
+        return True
 
 
 def _directory_of(library: ctypes.CDLL) -> Path:
@@ -226,6 +250,22 @@ def _abi_version(library: ctypes.CDLL) -> str | None:
     function.restype = ctypes.c_uint64
     number = function()
     return f"{number >> 56}.{number >> 48 & 0xFF}.{number >> 40 & 0xFF}"
+
+
+def _bundled() -> Libtorch | None:
+    """The libtorch of the bundle that this file is a part of, if it is of one."""
+    directory = Path(__file__).parent
+    try:
+        root = (directory / "libtorch.path").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    found = Libtorch.read(Path(os.path.normpath(directory / root)), "named by this bundle")
+    if not found.present:
+        raise LibtorchError(
+            f"{directory / 'libtorch.path'} names {found.lib.parent}, which holds no "
+            "lib/libtorch_cpu.so. Copy the bundle as a whole, or make it afresh."
+        )
+    return found
 
 
 def _installed(package: str) -> Libtorch | None:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aoti import filelock, scratch
-from aoti.errors import ConfigError
+from aoti.errors import ConfigError, IncompatiblePackageError
 from aoti.extraction import (
     MANIFEST,
     OLD,
@@ -39,6 +39,7 @@ from aoti.extraction import (
     Key,
     Place,
     discard,
+    in_place,
     is_whole,
     needed_bytes,
     write,
@@ -115,12 +116,21 @@ def extract(
         variable moves it; or ``AOTI_CACHE_SIZE`` is not a size.
     PackageError
         The package is damaged.
+    IncompatiblePackageError
+        It is a directory that `aoti.unpack` wrote, and `as_zip` is asked for.
 
     Notes
     -----
     Safe to call from any number of threads and processes. One of them writes, the others wait for
     it, without the GIL; a signal whose handler raises ends the wait.
     """
+    if (unpacked := in_place(package, package.select(model_name))) is not None:
+        if as_zip:
+            raise IncompatiblePackageError(
+                f"{package.name} is an unpacked model, which libtorch loads since 2.13; load the "
+                "package that it was made from"
+            )
+        return unpacked
     scratch.sweep()
     if not shared:
         return scratch.extract(package, _key(package, model_name, as_zip=as_zip, verified=verified))

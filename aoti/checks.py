@@ -18,6 +18,8 @@ from aoti.signature import Signature, scaled
 from aoti.spec import ConstantSpec, Dim, TensorSpec
 
 Flatten = Callable[[tuple[object, ...], dict[str, object]], Sequence[object]]
+Rebuild = Callable[[Sequence[object]], object]
+FlattenResult = Callable[[object], list[object]]
 
 # Python's types for what no array is, where a package does not say which arguments are arrays.
 _NO_ARRAYS = (bool, int, float, complex, str, type(None))
@@ -73,6 +75,31 @@ class Checker:
             return [leaves[place] for place in places]
 
         return flatten
+
+    def plan_results(self, plan: CallPlan) -> tuple[Rebuild, FlattenResult]:
+        """Give the functions from tensors to a result, and from a result's arrays to a flat list.
+
+        What is no tensor comes from the signature, since the model does not give it.
+        """
+        results = self.signature.results or ()
+        places = [n for n, spec in enumerate(results) if isinstance(spec, TensorSpec)]
+        if len(places) == len(results):
+            return plan.rebuild, plan.flatten_result
+        values: list[object] = [
+            spec.value if isinstance(spec, ConstantSpec) else None for spec in results
+        ]
+
+        def rebuild(tensors: Sequence[object]) -> object:
+            leaves = values.copy()
+            for place, tensor in zip(places, tensors, strict=True):
+                leaves[place] = tensor
+            return plan.rebuild(leaves)
+
+        def flatten_result(value: object) -> list[object]:
+            leaves = plan.flatten_result(value)
+            return [leaves[place] for place in places]
+
+        return rebuild, flatten_result
 
     def repair(self, index: int, values: Sequence[object]) -> Any:
         """What to pass for ``values[index]``, which the core could not take as it is.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import time
@@ -101,6 +102,7 @@ class DeviceInfo:
     memory_bytes: int
 
 
+@functools.cache
 def cpu_flags() -> frozenset[str]:
     """The CPU's features, as /proc/cpuinfo calls them; empty where the system does not tell.
 

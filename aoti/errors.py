@@ -72,3 +72,11 @@ class QueueFullError(AotiError, RuntimeError):
 
 class ExecutionError(AotiError, RuntimeError):
     """The compiled model, or libtorch under it, failed."""
+
+
+class ExportError(AotiError, RuntimeError):
+    """A module cannot be exported: tracing, compiling, writing or verifying it fails."""
+
+
+class SelfTestError(AotiError, RuntimeError):
+    """A model does not give the values here that it gave where it was exported."""

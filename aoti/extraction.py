@@ -1,8 +1,9 @@
 """What stands in an extraction, how it gets there, and the places where extractions may stand.
 
-An extraction is a directory: a model's checked files, as libtorch's loader takes them, and beside
-them a manifest, written last, that says what was written. It is made under another name and renamed
-into place, so under its own name it is whole unless something else meddled with it.
+An extraction is a directory: a model's checked files, as libtorch's loader takes them, beside them
+its weights, if they are not in its code (see aoti.weightfile), and a manifest, written last, that
+says what was written. It is made under another name and renamed into place, so under its own name
+it is whole unless something else meddled with it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from pathlib import Path
 
 from aoti.errors import AotiError, ConfigError, PackageError
 from aoti.package import Package
+from aoti.weightfile import WEIGHTS, separate
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 PARTIAL, OLD = ".partial", ".old"  # no key ends like this
 
@@ -40,8 +42,10 @@ class Extraction:
         What libtorch's loader gets: a directory, or a zip file where it knows no directories.
     directory : Path
         The directory that it stands in.
+    weights : Path
+        The file of its weights, if there is one.
     digest : str
-        SHA-256 of the package that it was made from, in hex.
+        SHA-256 of the package that it was made from, in hex; empty where it is the package itself.
     key : str
         The name of the directory: the same for the same content, model and form.
     """
@@ -49,6 +53,7 @@ class Extraction:
     def __init__(self, directory: Path, key: Key, give_back: Callable[[], object]) -> None:
         self.directory = directory
         self.path = directory / ("model.pt2" if key.as_zip else "model")
+        self.weights = directory / WEIGHTS
         self.digest = key.digest
         self.key = key.name
         self._give_back = weakref.finalize(self, give_back)
@@ -157,7 +162,7 @@ def needed_bytes(package: Package, key: Key) -> int:
     return sum(sizes) + (max(sizes, default=0) if key.as_zip else 0)
 
 
-def write(package: Package, key: Key, directory: Path) -> None:
+def write(package: Package, key: Key, directory: Path, *, with_source: bool = False) -> None:
     """Write an extraction, whole or not at all, in the place of whatever stands there.
 
     The caller keeps others from writing the same one. If one stands there, it is because it was
@@ -176,6 +181,9 @@ def write(package: Package, key: Key, directory: Path) -> None:
     try:
         partial.mkdir()
         package.extract(key.model, partial / "model")
+        separate(package, key.model, partial)
+        if with_source:
+            package.extract_source(key.model, partial / "source")
         if key.as_zip:
             _pack(partial)
         # The name says what stands here, to everybody and for long. The digest may come from the
@@ -206,6 +214,24 @@ def is_whole(directory: Path, key: Key) -> bool:
         ) and all(_is_file(directory / name, size) for name, size in files.items())
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError):
         return False
+
+
+def in_place(package: Package, model: str) -> Extraction | None:
+    """The extraction that a directory is that `aoti.unpack` wrote; None for any other package."""
+    if package.path is None or MANIFEST not in package.files:
+        return None
+    try:
+        manifest = json.loads((package.path / MANIFEST).read_bytes())
+        key = Key(str(manifest["digest"]), model, as_zip=False)
+    except (ValueError, TypeError, KeyError) as error:
+        raise PackageError(f"{package.name}: its {MANIFEST} is damaged: {error}") from error
+    if not is_whole(package.path, key):
+        raise PackageError(
+            f"{package.name} was unpacked by another aoti, or is damaged: unpack it again"
+        )
+    found = Extraction(package.path.absolute(), key, lambda: None)
+    found.digest = ""  # what the directory was made from says nothing of what is in it now
+    return found
 
 
 def discard(path: Path) -> None:

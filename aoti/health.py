@@ -155,7 +155,9 @@ def _check_package(
     directory = extraction.path / "data/aotinductor" / name
     try:
         files = preflight.check_files(
-            directory, lambda: read_num_constants(package.source(name) or "")
+            directory,
+            lambda: read_num_constants(package.source(name) or ""),
+            extraction.weights,
         )
         if not runs:
             return findings + files

@@ -6,6 +6,8 @@ import hmac
 import operator
 import re
 import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from aoti import _libtorch, preflight
@@ -14,9 +16,12 @@ from aoti.cache import extract
 from aoti.device import Device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.findings import require
+from aoti.golden import Golden
 from aoti.model import AOTIModel, class_over
 from aoti.package import Package, Source
 from aoti.sources import by_name
+from aoti.warmup import warm_up
+from aoti.weights import Source as WeightSource
 from aoti.wrapper import read_num_constants
 
 if TYPE_CHECKING:
@@ -41,6 +46,10 @@ def load(
     intra_op_threads: int | None = None,
     queue_size: int = 1024,
     timeout: float | None = None,
+    self_test: bool = False,
+    weights: WeightSource | None = None,
+    map_source: bool = False,
+    warmup: bool | Sequence[Any] = False,
 ) -> AOTIModel:
     """Load a compiled model from a package.
 
@@ -93,6 +102,22 @@ def load(
         How many calls by `AOTIModel.submit` and `AOTIModel.run_async` may wait.
     timeout : float, optional
         Seconds that a `AOTIModel.run_async` may take, waiting included.
+    self_test : bool, default False
+        Run the golden values that the exporter kept in the package (``golden=True``), and refuse a
+        model that does not give them on this machine.
+    weights : mapping of str to array, or path, optional
+        Weights in place of the package's own: arrays by their fully qualified names, or a
+        ``.safetensors`` file. All parameters must be there: see `AOTIModel.load_constants`. So one
+        package, which may come without weights, serves many checkpoints.
+    map_source : bool, default False
+        Map that file instead of copying its content: it loads at once and shares its memory with
+        other processes. If somebody cuts it short or changes it, the process ends or computes
+        something else: replace such files, never write to them. A package's own weights are always
+        mapped, from the private copy in the cache, where they are in a file of their own.
+    warmup : bool or sequence of arrays, default False
+        Run once before returning, so that the first call is as fast as the others: on these flat
+        inputs, or with True on zeros in the smallest sizes that the model takes. Mapped weights
+        are then read in.
 
     Returns
     -------
@@ -112,7 +137,10 @@ def load(
         not have: see `aoti check`.
     DeviceError
         The device is not spelled right or contradicts `device_index`.
+    ConstantError
+        A weight is missing or unknown, or of another dtype or shape than the model takes.
     ConfigError
+        `warmup` is True, and the package does not tell what inputs the model takes;
         `num_runners` is less than 1, or more than a single-threaded model has; `intra_op_threads`,
         `queue_size` or `timeout` is too small; there is no such kind of `outputs`; or the place
         for extracted packages cannot be used.
@@ -120,6 +148,8 @@ def load(
         There is no libtorch that fits.
     ExecutionError
         libtorch refuses the model.
+    SelfTestError
+        The model does not give its golden values here.
 
     Warns
     -----
@@ -154,7 +184,7 @@ def load(
         raise ConfigError(f"queue_size must be at least 1, not {queue_size}")
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"timeout is a number of seconds above 0, and not {timeout}")
-    options = {
+    options: dict[str, Any] = {
         "device": None if device is None else str(device),
         "device_index": device_index,
         "num_runners": num_runners,
@@ -165,18 +195,22 @@ def load(
         "outputs": outputs,
         "intra_op_threads": intra_op_threads,
         "queue_size": queue_size,
+        "self_test": self_test,
     }
     with Package(cast("Source", path), limits=limits or Limits()) as package:
         verified = None if sha256 is None else _verified_digest(package, sha256)
         name = package.select(model_name)
         origin = None
-        if package.path is not None:
+        if package.path is not None and not isinstance(weights, Mapping):
+            if weights is not None:
+                options |= {"weights": str(Path(weights).absolute()), "map_source": map_source}
             origin = (str(package.path.absolute()), {**options, "model_name": name})
         metadata = package.metadata(name)
         wanted = None if device is None else Device(device)
         require(preflight.check_machine(metadata, wanted))
         target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, device_index)
         signature = package.signature(name)
+        golden = Golden.of(package, name) if self_test else None
         core = _libtorch.core()
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
         as_zip = _libtorch.core_minor() < (2, 13)
@@ -189,7 +223,7 @@ def load(
             extraction.release()
             raise
     try:
-        return class_over(core)(
+        model = class_over(core)(
             core,
             extraction,
             path=package.name,
@@ -205,10 +239,21 @@ def load(
             queue_size=queue_size,
             timeout=timeout,
             origin=origin,
+            weights=weights,
+            map_source=map_source,
         )
     except BaseException:
         extraction.release()
         raise
+    try:
+        if golden is not None:
+            golden.require(model)
+        if warmup is not False:
+            warm_up(model, None if warmup is True else warmup)
+    except BaseException:
+        model.close()
+        raise
+    return model
 
 
 def _warn_unchecked(package: Package) -> None:
@@ -230,7 +275,9 @@ def _check_code(
     directory = files.path / "data/aotinductor" / name
     try:
         findings = preflight.check_files(
-            directory, lambda: read_num_constants(package.source(name) or "")
+            directory,
+            lambda: read_num_constants(package.source(name) or ""),
+            files.weights,
         )
         require(findings)
         require(preflight.check_libtorch(directory, _libtorch.library(), core.has_operator))

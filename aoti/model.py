@@ -14,8 +14,12 @@ from aoti.device import Device
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.inputplan import InputPlan
 from aoti.package import Source
+from aoti.replaceable import WeightsOfAModel
 from aoti.signature import Signature
 from aoti.spec import TensorSpec
+from aoti.weightfile import read_table
+from aoti.weights import Source as WeightSource
+from aoti.weights import Weights
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -37,14 +41,17 @@ class InferenceResult:
         Wall time of the call in milliseconds, waiting for a runner included.
     memory_bytes : int or None
         Peak memory of the call on the device; None on the CPU.
+    version : int
+        Which weights it ran with: see `AOTIModel.version`.
     """
 
     outputs: list[Any]
     latency_ms: float
     memory_bytes: int | None
+    version: int = 1
 
 
-class AOTIModel:
+class AOTIModel(WeightsOfAModel):
     """A loaded model. Made by `aoti.load`, called as the exported module was called.
 
     Attributes
@@ -102,6 +109,8 @@ class AOTIModel:
         timeout: float | None,
         origin: tuple[str, dict[str, Any]] | None,
         outputs: str | None,
+        weights: WeightSource | None,
+        map_source: bool,
     ) -> None:
         self.path = path
         self.model_name = model_name
@@ -131,8 +140,11 @@ class AOTIModel:
             refuse_values=checker.refuse_values,
             outputs=outputs,
         )
-        self.call_spec = tuple(self._loader.call_spec)
-        self.constant_fqns = tuple(self._loader.constant_fqns)
+        table = read_table(extraction.directory)
+        self._weights = Weights(core, self._loader, extraction, table, path)
+        self._weights.start(weights, map_source=map_source)
+        self.call_spec = tuple(self._weights.call_spec)
+        self.constant_fqns = tuple(self._weights.fqns)
         self._run: Callable[[Sequence[Any]], list[Any]] = self._loader.run
         self._explain = checker.explain
         self._flatten: Flatten
@@ -147,10 +159,13 @@ class AOTIModel:
             self._flatten = _refusal(str(error))
         else:
             self._flatten = checker.plan_calls(plan)
-            self._rebuild = plan.rebuild
-            self._flatten_result = plan.flatten_result
+            self._rebuild, self._flatten_result = checker.plan_results(plan)
             self._options -= plan.keywords
-            self._loader.plan_calls(plan.structure, arrays_only=self._flatten is plan.flatten)
+            self._loader.plan_calls(
+                plan.structure,
+                arrays_only=self._flatten is plan.flatten,
+                rebuild=None if self._rebuild is plan.rebuild else self._rebuild,
+            )
         self.signature = checker.signature
         self._queue = RunQueue(
             self._loader.call_flat,
@@ -368,9 +383,9 @@ class AOTIModel:
         if not isinstance(inputs, (list, tuple)):
             raise _not_flat(inputs)
         start = time.perf_counter_ns()
-        outputs = self._run(inputs)
+        outputs, version = self._loader.run_numbered(inputs)
         latency_ms = (time.perf_counter_ns() - start) / 1e6
-        return InferenceResult(outputs, latency_ms, memory_bytes=None)
+        return InferenceResult(outputs, latency_ms, memory_bytes=None, version=version)
 
     def get_metadata(self) -> dict[str, str]:
         """The attribute `metadata`, as the C++ loader's method is named."""
@@ -391,7 +406,7 @@ class AOTIModel:
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...] | None:
-        """What the model gives, in flat order; None if the package does not tell.
+        """The arrays that the model gives, in flat order; None if the package does not tell.
 
         Dtypes and shapes are None where the package does not record them: `aoti.export` does.
         """
@@ -413,6 +428,7 @@ class AOTIModel:
         self._closed = True
         self._queue.close()
         self._loader.close()
+        self._weights.close()
         self._extraction.release()
 
     def __enter__(self) -> AOTIModel:
@@ -438,13 +454,13 @@ class AOTIModel:
             raise ModelClosedError("a closed model cannot be pickled")
         if self._origin is None:
             raise TypeError(
-                f"{self.path} was loaded from its content, and cannot be found again to unpickle "
-                "it; load it from a file"
+                f"{self.path} was loaded from its content, or with weights from memory, which "
+                "cannot be found again to unpickle it; load it from files"
             )
         from aoti.loading import load
 
         path, options = self._origin
-        options = {**options, "sha256": self._extraction.digest, "timeout": self.timeout}
+        options = {**options, "sha256": self._extraction.digest or None, "timeout": self.timeout}
         return functools.partial(load, path, **options), ()
 
     def __copy__(self) -> AOTIModel:

@@ -194,6 +194,13 @@ class Package:
         source = self.source(model_name) or ""
         return Signature.of_wrapper(read_wrapper(source), read_call_spec(source))
 
+    def extra(self, name: str) -> str | None:
+        """The text of a file below ``extra/``; None if there is none of that name."""
+        for file in self.files:
+            if file == f"extra/{name}" or file.endswith(f"/extra/{name}"):
+                return self._document(file).decode("utf-8", "replace")
+        return None
+
     def weights(self, model_name: str | None = None) -> str:
         """Where a model's weights are.
 
@@ -267,7 +274,7 @@ class Package:
             raise
 
     def check_runnable(self, model_name: str) -> None:
-        """Refuse a form of package that holds nothing to run, or that would crash.
+        """Refuse a form of package that holds nothing to run.
 
         Raises
         ------
@@ -280,12 +287,13 @@ class Package:
                 f"{self.name}: model {model!r} comes as source code only, which aoti does not "
                 "compile; export it with aot_inductor.package_cpp_only=False"
             )
-        if self._find(model, "weights_config.json") is not None:
-            # The loader does not read them, and a run without weights is a crash.
-            raise PackageError(
-                f"{self.name}: model {model!r} keeps its weights as pickles, which aoti does not "
-                "load; export it with aot_inductor.package_constants_on_disk_format='binary_blob'"
-            )
+
+    def open_weight(self, name: str) -> IO[bytes]:
+        """Open a weight that is kept as a pickle, by the name that ``weights_config.json`` has."""
+        found = [file for file in self.files if file.endswith(f"data/weights/{name}")]
+        if len(found) != 1 or not re.fullmatch(r"weight_\d{1,9}", name):
+            raise PackageError(f"{self.name}: there is no weight {name!r:.100} in it")
+        return self._archive.open_file(found[0])
 
     def runtime_files(self, model_name: str) -> dict[str, int]:
         """The files that `extract` writes, by their names there, and their sizes in bytes."""
@@ -301,6 +309,12 @@ class Package:
         for name in self.files:
             if match := _CONSTANT_ENTRY.fullmatch(name):
                 yield name, match[1]
+
+    def extract_source(self, model_name: str, destination: Path) -> None:
+        """Write the C++ that Inductor generated for a model, as `extract` writes the rest."""
+        for name in self._entries[self.select(model_name)]:
+            if name.endswith(".cpp"):
+                self._write(name, destination / _MODEL_ENTRY.fullmatch(name)[1])  # type: ignore[index]
 
     def _write(self, source: str, path: Path) -> None:
         if path.exists():

@@ -16,42 +16,45 @@ from aoti.errors import PackageError
 from aoti.findings import Finding
 
 _IN_SO = "aot_inductor.package_constants_in_so=True"
-_BLOB = "aot_inductor.package_constants_on_disk_format='binary_blob'"
 _START, _END = "_binary_constants_bin_start", "_binary_constants_bin_end"
 _MMAP_ALIGNMENT = 0x4000  # _get_constants_start in torch/csrc/inductor/aoti_runtime/model_base.h
 _PLAUSIBLE_SIZE = 1 << 48  # bytes; tells a size from a pair of floats
 
 
 def check_weights(
-    so: SharedObject, directory: Path, num_constants: Callable[[], int | None] = lambda: None
+    so: SharedObject,
+    directory: Path,
+    num_constants: Callable[[], int | None] = lambda: None,
+    weights: Path | None = None,
 ) -> Finding:
     """Are the weights where the code expects them?
 
     `num_constants` tells how many the model has. It is asked only where there are no weights.
+    `weights` is the file that an extraction keeps them in (see aoti.weightfile).
 
     The distance of two symbols tells where that is (`AotCodeCompiler.compile` in
     ``torch/_inductor/codecache.py``): 1 byte for no weights at all, 8 for the size of a blob in a
     file, 16 for the size and the magic number of weights behind the shared object, else the weights
     themselves: on the CPU a multiple of 64, on a GPU any size, so those two may be weights too.
     """
-    again = f"export it with {_IN_SO} or {_BLOB}"
     size = weights_size(so)
     if size is None:
         return Finding("weights", True, "the model's code does not tell where its weights are")
     start = so.defined[_START]
-    if (directory / "weights_config.json").exists():
-        return Finding("weights", False, "the package keeps its weights as pickles", again)
     if size in (8, 16):
         wanted = struct.unpack("<Q", so.read(start, 8))[0]
         if size == 8 and wanted < _PLAUSIBLE_SIZE:
-            return _blob(so, directory, wanted)
+            return _blob(so, directory, wanted, weights)
         if size == 16 and 8 <= wanted < _PLAUSIBLE_SIZE:
             return _appended(so, wanted, so.read(start + 8, 8))
     if size > 1:
         return Finding("weights", True, f"the weights are in the model's code: {size} bytes")
+    if weights is not None and weights.exists():
+        message = f"the weights are in a file: {weights.stat().st_size} bytes"
+        return Finding("weights", True, message)
     if count := num_constants():
         message = f"the package has no weights, and its model has {count} constants"
-        return Finding("weights", False, message, again)
+        return Finding("weights", True, message, "give them: aoti.load(..., weights=...)")
     return Finding("weights", True, "the package has no weights, as for a model without constants")
 
 
@@ -71,9 +74,11 @@ def weights_size(so: SharedObject) -> int | None:
     return size
 
 
-def _blob(so: SharedObject, directory: Path, wanted: int) -> Finding:
+def _blob(so: SharedObject, directory: Path, wanted: int, weights: Path | None) -> Finding:
     path = directory / f"{so.path.stem}_weights.blob"
-    if not path.exists():
+    if weights is not None and weights.exists():
+        path = weights
+    elif not path.exists():
         path = next(iter(sorted(directory.glob("*.blob"))), path)
     has = path.stat().st_size if path.exists() else 0
     if has >= wanted:

@@ -181,7 +181,9 @@ def _gpu(capability: str, device: Device) -> Finding:
 
 
 def check_files(
-    directory: Path, num_constants: Callable[[], int | None] = lambda: None
+    directory: Path,
+    num_constants: Callable[[], int | None] = lambda: None,
+    weights: Path | None = None,
 ) -> list[Finding]:
     """Look at the extracted files of a model, without libtorch.
 
@@ -193,6 +195,8 @@ def check_files(
         Tells how many constants the model has, or None if that is not known
         (`aoti.wrapper.read_num_constants`): a model without constants looks the same as one whose
         weights are missing. Asked only where there are none.
+    weights : Path, optional
+        The file that the extraction keeps its weights in, if it has one.
 
     Returns
     -------
@@ -218,7 +222,7 @@ def check_files(
         )
         loaded = {name: handle for name in so.needed if (handle := _loaded(name))}
         findings.append(_versions(so, loaded))
-        findings.append(check_weights(so, directory, num_constants))
+        findings.append(check_weights(so, directory, num_constants, weights))
     except PackageError as error:
         return [Finding("file", False, str(error), "copy the package again, or export it again")]
     return findings
@@ -260,9 +264,9 @@ def _versions(so: SharedObject, loaded: Mapping[str, int]) -> Finding:
         handle = loaded.get(library) if library else None
         if handle is None or version is None or library is None or weak:
             continue
+        names = name.encode(), version.encode()
         # The dynamic loader's own symbols are found in the global scope only.
-        scopes = (handle, _dl._handle)
-        if not any(_dl.dlvsym(scope, name.encode(), version.encode()) for scope in scopes):
+        if not (_dl.dlvsym(handle, *names) or _dl.dlvsym(_dl._handle, *names)):
             missing[version, library] = None
     if not missing:
         libraries = ", ".join(loaded) or "none of them is loaded yet"

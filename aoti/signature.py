@@ -37,8 +37,8 @@ class Signature:
     ----------
     arguments : tuple of TensorSpec or ConstantSpec, or None
         The leaves of a call in flat order; None if the package does not tell.
-    outputs : tuple of TensorSpec, or None
-        What comes back, in flat order.
+    results : tuple of TensorSpec or ConstantSpec, or None
+        The leaves of the result in flat order; None if the package does not tell.
     ranges : dict of str to (int or None, int or None)
         The least and the largest size that each symbol may stand for.
     enforced : bool
@@ -54,10 +54,16 @@ class Signature:
         Inputs that index tables in a way whose range could not be told at the export.
     exporter : str or None
         Which program wrote it.
+    preset : str or None
+        The name of the options that it was compiled with.
+    options : dict of str to bool, int, float, str or None
+        Those options, by Inductor's names, and what was set on top of them.
+    notes : tuple of str
+        What the export gave up or rewrote, for people.
     """
 
     arguments: tuple[TensorSpec | ConstantSpec, ...] | None = None
-    outputs: tuple[TensorSpec, ...] | None = None
+    results: tuple[TensorSpec | ConstantSpec, ...] | None = None
     ranges: Mapping[str, Range] = field(default_factory=dict)
     enforced: bool = True
     call_spec: tuple[str, str] | None = None
@@ -65,6 +71,9 @@ class Signature:
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unchecked_indices: tuple[str, ...] = ()
     exporter: str | None = None
+    preset: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...] | None:
@@ -72,6 +81,13 @@ class Signature:
         if self.arguments is None:
             return None
         return tuple(spec for spec in self.arguments if isinstance(spec, TensorSpec))
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...] | None:
+        """The leaves of the result that are tensors; None if the package does not tell."""
+        if self.results is None:
+            return None
+        return tuple(spec for spec in self.results if isinstance(spec, TensorSpec))
 
     @classmethod
     def of_wrapper(
@@ -112,9 +128,11 @@ class Signature:
             ranges = {_name(k): _range(v["min"], v["max"]) for k, v in record["symbols"].items()}
             in_spec, out_spec = record["call_spec"]
             return cls(
-                arguments=tuple(_read_argument(item, ranges) for item in _list(record["inputs"])),
-                outputs=tuple(
-                    _read_tensor(item, ranges, _output_size) for item in _list(record["outputs"])
+                arguments=tuple(
+                    _read_leaf(item, ranges, _input_size) for item in _list(record["inputs"])
+                ),
+                results=tuple(
+                    _read_leaf(item, ranges, _output_size) for item in _list(record["outputs"])
                 ),
                 ranges=ranges,
                 call_spec=(_text(in_spec), _text(out_spec)),
@@ -122,6 +140,7 @@ class Signature:
                 fields={_text(k): tuple(map(_name, _list(v))) for k, v in record["fields"].items()},
                 unchecked_indices=tuple(map(_name, _list(record["unchecked_indices"]))),
                 exporter=_text(record["exporter"]),
+                **_read_export(record.get("export")),
             )
         except PackageError:
             raise
@@ -133,18 +152,20 @@ class Signature:
 
     def to_json(self) -> str:
         """The record that goes into a package's metadata. The format is in docs/signature.md."""
-        assert self.arguments is not None and self.outputs is not None
+        assert self.arguments is not None and self.results is not None
+        export = {"preset": self.preset, "options": self.options, "notes": self.notes}
         return json.dumps(
             {
                 "version": VERSION,
                 "exporter": self.exporter,
                 "symbols": {k: {"min": v[0], "max": v[1]} for k, v in self.ranges.items()},
                 "inputs": [describe(spec) for spec in self.arguments],
-                "outputs": [describe(spec) for spec in self.outputs],
+                "outputs": [describe(spec) for spec in self.results],
                 "parameters": self.parameters,
                 "fields": self.fields,
                 "unchecked_indices": self.unchecked_indices,
                 "call_spec": self.call_spec,
+                **({"export": export} if self.preset else {}),
             },
             allow_nan=False,
         )
@@ -152,12 +173,17 @@ class Signature:
     def plan(self, call_spec: tuple[str, str]) -> CallPlan:
         """How the model is called, by the treespecs that the model itself gives.
 
+        Where results are no tensors, the model does not give them: its own record then tells.
+
         Raises
         ------
         PackageError
             As `CallPlan.from_json`.
         """
-        return CallPlan.from_json(*call_spec, parameters=self.parameters, fields=self.fields)
+        in_spec, out_spec = call_spec
+        if self.results is not None and self.outputs != self.results and self.call_spec:
+            out_spec = self.call_spec[1]
+        return CallPlan.from_json(in_spec, out_spec, parameters=self.parameters, fields=self.fields)
 
     def renamed(self, plan: CallPlan) -> Signature:
         """The same under the names that people know arguments and results by."""
@@ -167,12 +193,12 @@ class Signature:
                 replace(spec, name=name)
                 for spec, name in zip(arguments, plan.input_names, strict=True)
             )
-        known = self.outputs if len(self.outputs or ()) == plan.num_outputs else None
-        outputs = tuple(
+        known = self.results if len(self.results or ()) == plan.num_outputs else None
+        results = tuple(
             replace(known[n], name=name) if known else TensorSpec(name, None, None)
             for n, name in enumerate(plan.output_names)
         )
-        return replace(self, arguments=arguments, outputs=outputs)
+        return replace(self, arguments=arguments, results=results)
 
     def layouts(self) -> tuple[list[Layout], list[Range]] | None:
         """What the core needs to check the inputs: their layouts, and the ranges of the symbols.
@@ -233,15 +259,28 @@ def describe(spec: TensorSpec | ConstantSpec) -> dict[str, Any]:
 # -- reading the record: every function raises TypeError or ValueError for what does not fit -------
 
 
-def _read_argument(item: Any, ranges: Mapping[str, Range]) -> TensorSpec | ConstantSpec:
+def _read_leaf(
+    item: Any, ranges: Mapping[str, Range], read_size: _ReadSize
+) -> TensorSpec | ConstantSpec:
     if "constant" not in item:
-        return _read_tensor(item, ranges, _input_size)
+        return _read_tensor(item, ranges, read_size)
     value = item["constant"]
     if isinstance(value, dict):
         value = _NOT_FINITE[value["float"]]
     if not isinstance(value, bool | int | float | str | None):
         raise TypeError("a constant of an unknown type")
     return ConstantSpec(_name(item["name"]), value)
+
+
+def _read_export(record: Any) -> dict[str, Any]:
+    """How it was exported; nothing in packages of exporters that do not say."""
+    if record is None:
+        return {}
+    options = {_name(name): value for name, value in record["options"].items()}
+    if not all(isinstance(value, bool | int | float | str | None) for value in options.values()):
+        raise TypeError("an option of an unknown type")
+    notes = tuple(_name(note) for note in _list(record["notes"]))
+    return {"preset": _name(record["preset"]), "options": options, "notes": notes}
 
 
 def _read_tensor(item: Any, ranges: Mapping[str, Range], read_size: _ReadSize) -> TensorSpec:

@@ -265,7 +265,7 @@ class TensorSpec:
             As `check`; or the model writes into the input, and would write into the copy.
         """
         array = self.check(value, path)
-        laid_out = array if self.obstacle(array) is None else self._copy(array, path)
+        laid_out = array if self.obstacle(array) is None else self.laid_out(array, path)
         if self.mutated and (laid_out is not array or not _writeable(array)):
             raise InputError(
                 f"{path}: the model writes into this input; pass an array that it can write to: "
@@ -306,7 +306,14 @@ class TensorSpec:
             step *= max(shape[dim], 1)
         return tuple(steps)
 
-    def _copy(self, array: Any, path: str) -> Any:
+    def laid_out(self, array: Any, path: str = "input") -> Any:
+        """A copy of an array of the right dtype and shape, in the layout that the kernels take.
+
+        Raises
+        ------
+        InputError
+            In that layout elements share memory; the message names `path`.
+        """
         steps = self._steps(array.shape)
         extent = 1
         for step, size in sorted(zip(steps, array.shape, strict=True)):

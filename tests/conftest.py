@@ -57,6 +57,21 @@ def batch_packages() -> Path:
 
 
 @pytest.fixture(scope="session")
+def models() -> Path:
+    """The directory of the packages that tests/models.py exports."""
+    script = ROOT / "tests/models.py"
+    return _export(script, ROOT / "build/packages", [script, *EXPORTER])
+
+
+@pytest.fixture(scope="session")
+def weight_packages() -> Path:
+    """The directory of the packages that tests/weight_packages.py exports."""
+    script = ROOT / "tests/weight_packages.py"
+    inputs = [script, ROOT / "tests/packages.py", *EXPORTER]
+    return _export(script, ROOT / "build/packages", inputs)
+
+
+@pytest.fixture(scope="session")
 def minilm() -> Path:
     """The package of MiniLM-L6, the one that tools/demo exports too."""
     path = ROOT / "build/models/minilm.pt2"
@@ -121,6 +136,66 @@ def run_python(tmp_path: Path):
         return process.stdout if check else process.stdout + process.stderr
 
     return run
+
+
+# -- weights ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def state(weight_packages) -> dict[str, np.ndarray]:
+    """The weights that the 10-16-1 networks among the `weight_packages` were exported with."""
+    import torch
+
+    return {name: value.numpy() for name, value in torch.load(weight_packages / "mlp.pth").items()}
+
+
+@pytest.fixture(scope="session")
+def other(state) -> dict[str, np.ndarray]:
+    """Other weights for the same network."""
+    dice = np.random.default_rng(3)
+    return {k: dice.standard_normal(v.shape, dtype=np.float32) for k, v in state.items()}
+
+
+@pytest.fixture(params=("inside", "blob", "pickles"))
+def model(request, weight_packages):
+    """That network, with its weights at every place."""
+    with aoti.load(weight_packages / f"{request.param}.pt2") as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def right():
+    """Whether a call of that network gives what it should with these weights."""
+
+    def right(model, weights, rows, call=None) -> bool:
+        hidden = np.maximum(rows @ weights["l1.weight"].T + weights["l1.bias"], 0)
+        wanted = 1 / (1 + np.exp(-(hidden @ weights["l2.weight"].T + weights["l2.bias"])))
+        return np.allclose(call() if call else model(rows), wanted, atol=1e-6)
+
+    return right
+
+
+@pytest.fixture(scope="session")
+def equal():
+    """Whether two sets of weights are the same."""
+
+    def equal(first, second) -> bool:
+        return first.keys() == second.keys() and all(
+            np.array_equal(first[name], second[name]) for name in first
+        )
+
+    return equal
+
+
+@pytest.fixture(scope="session")
+def anonymous():
+    """Bytes of private memory of this process."""
+
+    def anonymous() -> int:
+        text = Path("/proc/self/smaps_rollup").read_text()
+        return 1024 * int(text.partition("\nAnonymous:")[2].split()[0])
+
+    return anonymous
 
 
 # -- extractions of small packages, which are no models ------------------------------------------

@@ -6,6 +6,7 @@ usage: python tests/interop_packages.py DIRECTORY
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import aoti
+
+export = partial(aoti.export, in_process=True)
 
 
 class Same(nn.Module):
@@ -48,13 +51,13 @@ class Out(nn.Module):
 def main(directory: Path) -> None:
     """Export them all."""
     values = {name: torch.ones(2, 3).to(getattr(torch, name)) for name in Same.names}
-    aoti.export(Same(), (), values, path=directory / "same.pt2")
+    export(Same(), (), values, path=directory / "same.pt2")
     sizes = {"x": {0: Dim("n", min=0, max=1 << 20), 1: Dim("m", min=0, max=1 << 20)}}
     for name, dtype in (("more", torch.float32), ("more_bfloat16", torch.bfloat16)):
         x = torch.ones(3, 4, dtype=dtype)
-        aoti.export(More(), (x,), path=directory / f"{name}.pt2", dynamic_shapes=sizes)
-    aoti.export(Scalar(), (torch.tensor(1.0),), path=directory / "scalar.pt2")
-    aoti.export(Out(), (x.float(),), {"out": x.float()}, path=directory / "out.pt2")
+        export(More(), (x,), path=directory / f"{name}.pt2", dynamic_shapes=sizes)
+    export(Scalar(), (torch.tensor(1.0),), path=directory / "scalar.pt2")
+    export(Out(), (x.float(),), {"out": x.float()}, path=directory / "out.pt2")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,9 @@ from torch.export import Dim, register_dataclass
 from torch.utils._pytree import _register_namedtuple
 
 import aoti
+
+# All in one process, which saves the start of one for each.
+export = partial(aoti.export, in_process=True)
 
 
 class MLP(nn.Module):
@@ -174,27 +178,27 @@ def main(directory: Path) -> None:
     batch = Dim("batch", min=1, max=1024)
     mlp = MLP().eval()
     rows = torch.randn(8, 10)
-    aoti.export(mlp, (rows,), path=directory / "mlp.pt2", dynamic_shapes={"x": {0: batch}},
+    export(mlp, (rows,), path=directory / "mlp.pt2", dynamic_shapes={"x": {0: batch}},
                 metadata={"author": "the tests"})  # fmt: skip
     torch.save(mlp.state_dict(), directory / "mlp.pth")
 
     x = torch.randn(3, 4)
-    aoti.export(
+    export(
         Tree(),
         ({"x": x, "y": {"z": x}}, [x, x], Pair(x, x)),
         {"options": OrderedDict(scale=x), "mask": x > 0},
         path=directory / "tree.pt2",
     )
-    aoti.export(Alias(), (x,), path=directory / "alias.pt2")
+    export(Alias(), (x,), path=directory / "alias.pt2")
     dtypes = {name: torch.ones(2, 3).to(getattr(torch, name)) for name in Dtypes.names}
-    aoti.export(Dtypes(), (), dtypes, path=directory / "dtypes.pt2")
-    aoti.export(
+    export(Dtypes(), (), dtypes, path=directory / "dtypes.pt2")
+    export(
         Shared(),
         (torch.randn(4, 3), torch.randn(4, 5)),
         path=directory / "shared.pt2",
         dynamic_shapes=({0: batch}, {0: batch}),
     )
-    aoti.export(
+    export(
         Layouts(),
         (
             torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
@@ -204,21 +208,19 @@ def main(directory: Path) -> None:
         path=directory / "layouts.pt2",
     )
     index = {"index": {0: batch}}
-    aoti.export(
-        Lookup(), (torch.tensor([0, 1]),), path=directory / "lookup.pt2", dynamic_shapes=index
-    )
-    aoti.export(InPlace(), (x, x), path=directory / "inplace.pt2")
+    export(Lookup(), (torch.tensor([0, 1]),), path=directory / "lookup.pt2", dynamic_shapes=index)
+    export(InPlace(), (x, x), path=directory / "inplace.pt2", buffers="reset")
     rows_dim = Dim("rows", min=2, max=100)
-    aoti.export(
+    export(
         Derived(),
         (torch.ones(4, 2), torch.ones(9, 2)),
         path=directory / "derived.pt2",
         dynamic_shapes=({0: rows_dim}, {0: 2 * rows_dim + 1}),
     )
-    aoti.export(Slow(), (torch.randn(1000, 1000),), path=directory / "slow.pt2")
-    aoti.export(Scalars(), (x, 3), path=directory / "scalars.pt2")
+    export(Slow(), (torch.randn(1000, 1000),), path=directory / "slow.pt2")
+    export(Scalars(), (x, 3), path=directory / "scalars.pt2")
     register_dataclass(Result, serialized_type_name="packages.Result")
-    aoti.export(Registered(), (x,), path=directory / "registered.pt2")
+    stock(Registered(), (x,), directory / "registered.pt2")
     torch.export.save(torch.export.export(mlp, (rows,)), directory / "program.pt2")
 
     stock(mlp, (rows,), directory / "stock.pt2", {"x": {0: batch}})

@@ -9,6 +9,7 @@ from torch.export import Dim
 
 from aoti import Signature
 from aoti.exporting.describe import describe_program, names_of_symbols
+from aoti.exporting.structures import simplify
 
 INDEX = torch.zeros(4, dtype=torch.long)
 TABLE = torch.zeros(5, 3)
@@ -29,7 +30,7 @@ class Model(nn.Module):
 def signature_of(function, i=INDEX, x=TABLE, shapes=None):
     module = Model(function)
     program = torch.export.export(module, (i, x), dynamic_shapes=shapes)
-    return describe_program(program, names_of_symbols(program, ((i, x), {}), shapes))
+    return describe_program(simplify(program), names_of_symbols(program, ((i, x), {}), shapes))
 
 
 def found(function, **options):

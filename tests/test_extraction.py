@@ -33,7 +33,8 @@ def test_different_models_contents_and_forms_stand_side_by_side(package_of, extr
 
 def test_as_zip_gives_an_archive_that_the_loader_takes(packages, mlp, rows, extract):
     extraction = extract(packages / "mlp.pt2", as_zip=True)
-    assert {path.name for path in extraction.directory.iterdir()} == {"model.pt2", "manifest.json"}
+    names = {path.name for path in extraction.directory.iterdir()}
+    assert names == {"model.pt2", "manifest.json", "constants.json"}
     assert extraction.path == extraction.directory / "model.pt2"
     with zipfile.ZipFile(extraction.path) as archive:
         assert archive.testzip() is None
@@ -56,6 +57,7 @@ def test_as_zip_gives_an_archive_that_the_loader_takes(packages, mlp, rows, extr
         refuse_values=lambda index, inputs: pytest.fail("nothing indexes"),
         outputs=None,
     )
+    loader.serve(loader.open(1))
     assert loader.run([rows])[0].tolist() == mlp(rows).tolist()
     loader.close()
 

@@ -17,6 +17,7 @@ WITH_TORCH = ("exporting", "bench")
 PURE = {
     "archive": {"errors"},
     "config": {"errors"},
+    "constants": {"errors", "spec"},
     "elf": {"errors"},
     "errors": set(),
     "expression": set(),
@@ -25,11 +26,14 @@ PURE = {
     "kinds": {"errors", "spec"},
     "misfits": {"errors"},
     "package": {"archive", "elf", "errors", "placement", "signature", "wrapper"},
+    "pickled": {"archive", "errors", "spec"},
     "placement": {"elf", "errors", "findings"},
     "pytree": {"errors", "misfits"},
     "registry": {"config", "errors"},
+    "safetensors": {"constants", "errors"},
     "signature": {"errors", "expression", "pytree", "spec"},
     "spec": {"errors", "expression", "kinds"},
+    "weightfile": {"constants", "errors", "package", "pickled"},
     "wrapper": {"expression", "spec"},
 }
 

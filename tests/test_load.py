@@ -39,7 +39,6 @@ def test_a_private_extraction_is_gone_with_its_model(packages, mlp, rows, tmp_pa
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("weights_none", "no weights, and its model has 3 constants; export it with"),
         ("unlinked", "not linked with libtorch"),
         ("custom", r"aoti_tests::halve.* import the Python package that defines it"),
     ],
@@ -49,7 +48,7 @@ def test_a_package_that_would_crash_is_refused(packages, name, words):
         aoti.load(packages / f"{name}.pt2")
 
 
-@pytest.mark.parametrize("name", ["weights_blob", "weights_mmap", "stock"])
+@pytest.mark.parametrize("name", ["weights_blob", "weights_mmap", "weights_pickle", "stock"])
 def test_weights_are_found_wherever_they_are(packages, mlp, name):
     rows = np.random.default_rng(1).standard_normal((8, 10), dtype=np.float32)
     with aoti.load(packages / f"{name}.pt2") as model:

@@ -386,7 +386,3 @@ def test_what_is_no_whole_shared_object_is_only_copied(
     with Package(package_of({**FILES, SO: content})) as package:
         package.extract("model", tmp_path / "out")
     assert (tmp_path / "out" / SO.removeprefix("m/")).read_bytes() == content
-
-
-def test_weights_kept_as_pickles_are_refused(refused):
-    assert "binary_blob" in refused({**FILES, f"{MODEL}/weights_config.json": b"{}"})

@@ -242,6 +242,7 @@ def test_code_for_another_machine(model):
         ("stock", "in the model's code: 768 bytes"),
         ("weights_blob", "in a file: 768 bytes"),
         ("weights_mmap", "behind the model's code: 768 bytes"),
+        ("weights_none", "no weights, and its model has 3 constants"),
         ("custom", "no weights, as for a model without constants"),
     ],
 )
@@ -260,9 +261,6 @@ def resize(path: Path, by: int) -> None:
 @pytest.mark.parametrize(
     ("name", "damage", "expected"),
     [
-        ("weights_none", lambda d: None, "no weights, and its model has 3 constants; export it "
-         "with aot_inductor.package_constants_in_so=True or aot_inductor.package_constants_on_"),
-        ("weights_pickle", lambda d: None, "keeps its weights as pickles"),
         ("weights_blob", lambda d: next(d.glob("*.blob")).unlink(), "there is no such file"),
         ("weights_blob", lambda d: resize(next(d.glob("*.blob")), -1), "that file has 767"),
         ("weights_mmap", lambda d: resize(code(d), -1), "damaged or cut short"),

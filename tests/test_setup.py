@@ -222,7 +222,7 @@ def test_a_backend_adds_its_macros_and_links_nothing_more(extension, tmp_path, b
     assert {macro for macro in ext.define_macros if macro[0] in names} == macros
     assert ext.library_dirs == [str(tmp_path / backend / "lib")]
     linked = [word for word in ext.extra_link_args if word.startswith("-l")]
-    assert (ext.libraries, linked) == ([], ["-ltorch_cpu", "-lc10"])
+    assert (ext.libraries, linked) == ([], ["-ltorch_cpu", "-lc10", "-ldl", "-lpthread"])
     assert info_of(ext)["backend"] == backend
 
 
@@ -240,6 +240,13 @@ def test_a_release_build_is_optimised_stripped_and_for_every_later_python(extens
         "debug": False,
         "sanitize": "",
     }
+
+
+def test_a_free_threaded_python_has_no_limited_api(build, extension, monkeypatch):
+    monkeypatch.setattr(build, "LIMITED", False)
+    ext = extension()
+    assert not ext.py_limited_api
+    assert "Py_LIMITED_API" not in dict(ext.define_macros)
 
 
 @pytest.mark.parametrize("abi", ["0", "1"])
@@ -310,6 +317,57 @@ def test_run_paths_that_the_python_adds_are_left_out(build, monkeypatch, tmp_pat
     command.ensure_finalized()
     command.run()
     assert run_paths_of(Path(command.get_ext_fullpath("plain"))) == ["$ORIGIN/lib"]
+
+
+# -- the distribution ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(build, monkeypatch):
+    """What setup() is called with."""
+
+    def asked(*commands: str, **env: str) -> dict:
+        seen = {}
+        monkeypatch.setattr(build, "setup", lambda **arguments: seen.update(arguments))
+        monkeypatch.setattr(build, "extensions", lambda env: ["cores"])
+        build.main(["setup.py", *commands], env)
+        return seen
+
+    return asked
+
+
+@pytest.mark.parametrize("command", ["sdist", "egg_info", "dist_info"])
+def test_sources_and_metadata_need_no_libtorch(build, asked, command):
+    assert asked(command)["ext_modules"] == [build.CORE]
+
+
+@pytest.mark.parametrize("command", ["bdist_wheel", "build_ext", "editable_wheel"])
+def test_what_is_compiled_are_the_cores(asked, command):
+    assert asked(command)["ext_modules"] == ["cores"]
+
+
+def test_a_local_version_can_be_asked_for(asked):
+    assert "egg_info" not in asked("bdist_wheel")["options"]
+    options = asked("bdist_wheel", AOTI_LOCAL_VERSION="cu130")["options"]
+    assert options["egg_info"] == {"tag_build": "+cu130"}
+
+
+def test_the_wheel_is_for_every_later_python_but_free_threaded_ones(build, asked, monkeypatch):
+    assert asked("bdist_wheel")["options"]["bdist_wheel"] == {"py_limited_api": "cp311"}
+    monkeypatch.setattr(build, "LIMITED", False)
+    assert "bdist_wheel" not in asked("bdist_wheel")["options"]
+
+
+def test_the_sdist_has_what_a_core_is_compiled_from(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", tmp_path]
+    env = {**os.environ, "LIBTORCH": "/nowhere"}
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=env)
+    (listing,) = tmp_path.glob("*.egg-info/SOURCES.txt")
+    names = set(listing.read_text().splitlines())
+    wanted = [ROOT / "LICENSE", *ROOT.glob("csrc/**/*.*")]
+    wanted += [*ROOT.glob("aoti/**/*.py"), *ROOT.glob("aoti/**/*.p?[xdi]")]
+    assert {str(path.relative_to(ROOT)) for path in wanted} <= names
+    assert not [name for name in names if name.endswith((".so", ".cpp"))]
 
 
 # -- what was built ------------------------------------------------------------------------------

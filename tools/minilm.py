@@ -172,6 +172,11 @@ def dynamic_shapes() -> dict[str, dict[int, Dim]]:
     return {"input_ids": shape, "attention_mask": shape}
 
 
+def make() -> tuple[MiniLM, tuple[()], dict[str, Tensor], dict[str, dict[int, Dim]]]:
+    """Return all that ``aoti export tools/minilm.py:make`` needs."""
+    return load(), (), example_inputs(), dynamic_shapes()
+
+
 def main() -> None:
     """Write the package, and example inputs beside it, to the path on the command line."""
     parser = argparse.ArgumentParser(description="Export the sentence encoder all-MiniLM-L6-v2.")

@@ -1,5 +1,7 @@
 cdef class Loader:
-    """One loaded model: libtorch's package loader, its permits and its input specifications.
+    """One loaded model: its permits, its input specifications, and the generation that it serves.
+
+    A new one serves none yet: see `open` and `serve`.
 
     Parameters
     ----------
@@ -38,26 +40,28 @@ cdef class Loader:
 
     Attributes
     ----------
-    call_spec : list of str
-        The input and the output treespec, as JSON.
-    constant_fqns : list of str
-        The fully qualified names of the model's constants.
+    unset : str
+        What a run is refused with as long as no generation is served.
 
     Notes
     -----
-    All methods may be called from any thread. Construction, runs and `close` release the GIL.
+    All methods may be called from any thread. `open`, runs and `close` release the GIL.
     While a run waits for its turn, signals are handled.
     """
 
-    cdef unique_ptr[_cxx.AOTIModelPackageLoader] loader
     cdef unique_ptr[_cxx.Permits] permits
+    cdef string path
+    cdef string model_name
+    cdef bint single_threaded
+    cdef size_t num_runners
+    cdef signed char device_index
+    cdef public str unset
     cdef Inputs wanted
     cdef int threads
     cdef Structure structure  # of calls, if it is known
+    cdef object rebuild
     cdef bint follow  # outputs are of the inputs' kind
     cdef Kind kind    # else of this one
-    cdef readonly list call_spec
-    cdef readonly list constant_fqns
 
     def __init__(
         self,
@@ -78,9 +82,10 @@ cdef class Loader:
     ) -> None:
         if self.permits:
             raise RuntimeError("a Loader is initialised once")
-        cdef string path_ = path.encode()
-        cdef string name_ = model_name.encode()
-        cdef Failure failure
+        self.path, self.model_name = path.encode(), model_name.encode()
+        self.single_threaded, self.num_runners = single_threaded, num_runners
+        self.device_index = device_index
+        self.unset = "the model has no weights"
         self.wanted = Inputs(
             inputs, ranges, ranges_hold=ranges_hold, validate=validate, repair=repair,
             refuse_values=refuse_values)
@@ -88,26 +93,61 @@ cdef class Loader:
         self.follow = outputs is None
         self.kind = None if outputs is None else kind_named(outputs)
         self.permits = make_unique[_cxx.Permits](num_runners)
-        cdef vector[string] call_spec
-        cdef vector[string] fqns
-        with nogil:
-            failure = _cxx.open(
-                self.loader, path_, name_, single_threaded, num_runners, device_index,
-                call_spec, fqns)
-        if failure.fault != Fault.kNone:
-            _raise(failure)
-        self.call_spec = [text.decode() for text in call_spec]
-        self.constant_fqns = [text.decode() for text in fqns]
 
     def __dealloc__(self):
         if self.permits:
             with nogil:
-                _cxx.close(self.loader, deref(self.permits))
-                _cxx.abandon(self.loader)  # still there only after a fork in the middle of a run
+                deref(self.permits).close()
 
-    def plan_calls(self, structure: tuple[Any, Any, Any], *, bint arrays_only) -> None:
-        """Take over `CallPlan.structure`, and whether all arguments are inputs of the model."""
+    def open(self, uint64_t number) -> Generation:
+        """Make a container for the model, with the weights that stand in its code."""
+        cdef Generation generation = Generation.__new__(Generation)
+        cdef Failure failure
+        if not self.permits:
+            raise ModelClosedError("the model was never loaded")
+        generation.loader = self
+        with nogil:
+            failure = _cxx.open(
+                generation.held, self.path, self.model_name, self.single_threaded,
+                self.num_runners, self.device_index, number)
+        if failure.fault != Fault.kNone:
+            _raise(failure)
+        return generation
+
+    def serve(self, Generation generation not None) -> None:
+        """Let all runs that begin from now on run on a generation.
+
+        Those that are under way end on what they began with, which is freed with the last of them
+        if nobody else holds it.
+        """
+        if generation.loader is not self or generation.held == NULL:
+            raise ValueError("a generation of another model")
+        cdef cbool open
+        with nogil:
+            open = deref(self.permits).serve(generation.held)
+        if not open:
+            raise ModelClosedError("the model was closed")
+
+    def plan_calls(
+        self,
+        structure: tuple[Any, Any, Any],
+        *,
+        bint arrays_only,
+        rebuild: Callable[[list[Any]], Any] | None,
+    ) -> None:
+        """Say how calls are structured.
+
+        Parameters
+        ----------
+        structure : tuple
+            `CallPlan.structure`.
+        arrays_only : bool
+            Whether all arguments are inputs of the model.
+        rebuild : callable or None
+            From the outputs to the result, if that is more than the outputs in their structure.
+        """
         self.structure = Structure(*structure, arrays_only=arrays_only)
+        self.rebuild = rebuild
 
     # Without Cython's own function type, which has no vectorcall under the limited API, Python
     # calls what has one parameter directly: a fifth of a microsecond less.
@@ -125,14 +165,15 @@ cdef class Loader:
 
     cdef object _result(self, vector[_cxx.Tensor]& outputs, tuple leaves, Kind kind):
         """What a call gives, of the outputs."""
-        if self.structure is None:
-            return _outputs(outputs, leaves, kind)
-        if self.structure.result.kind == _LEAF:
-            return _output(outputs[0], leaves, kind)
-        return self.structure.build(_outputs(outputs, leaves, kind))
+        if self.structure is None or self.rebuild is not None or (
+                self.structure.result.kind != _LEAF):
+            return self._rebuild(_outputs(outputs, leaves, kind))
+        return _output(outputs[0], leaves, kind)
 
     cdef object _rebuild(self, list outputs):
-        return outputs if self.structure is None else self.structure.build(outputs)
+        if self.structure is None:
+            return outputs
+        return self.structure.build(outputs) if self.rebuild is None else self.rebuild(outputs)
 
     @cython.binding(False)
     def run(self, inputs: Sequence[Any]) -> list[Any]:
@@ -147,11 +188,22 @@ cdef class Loader:
         leaves = self._run(leaves, outputs)
         return _outputs(outputs, leaves, kind)
 
-    cdef tuple _run(self, tuple inputs, vector[_cxx.Tensor]& outputs):
+    def run_numbered(self, inputs: Sequence[Any]) -> tuple[list[Any], int]:
+        """The same, with the number of the generation that ran."""
+        cdef tuple leaves = tuple(inputs)
+        cdef Kind kind = _kind_of(leaves) if self.follow else self.kind
+        cdef vector[_cxx.Tensor] outputs
+        cdef uint64_t number = 0
+        leaves = self._run(leaves, outputs, &number)
+        return _outputs(outputs, leaves, kind), number
+
+    cdef tuple _run(
+        self, tuple inputs, vector[_cxx.Tensor]& outputs, uint64_t* number=NULL
+    ):
         """Fill `outputs`. Returns what the inputs lay on."""
         cdef vector[_cxx.Tensor] tensors
         cdef tuple leaves = self._prepare(inputs, tensors, False)
-        self._execute(tensors, outputs)
+        self._execute(tensors, outputs, number)
         return leaves
 
     def run_boxed(self, list inputs) -> list[Any]:
@@ -193,17 +245,20 @@ cdef class Loader:
             _output(made[i], leaves, kind) if array is None else array
             for i, array in enumerate(out)]
 
-    cdef int _execute(self, vector[_cxx.Tensor]& tensors, vector[_cxx.Tensor]& outputs) except -1:
+    cdef int _execute(
+        self,
+        vector[_cxx.Tensor]& tensors,
+        vector[_cxx.Tensor]& outputs,
+        uint64_t* number=NULL,
+    ) except -1:
         cdef Failure failure
+        cdef uint64_t ran = 0
         failure.fault = Fault.kBusy
-        while failure.fault == Fault.kBusy:
+        while self._goes_on(failure):
             with nogil:
-                failure = _cxx.run(
-                    self.loader, deref(self.permits), self.threads, tensors, outputs)
-            if failure.fault == Fault.kBusy:
-                PyErr_CheckSignals()
-        if failure.fault != Fault.kNone:
-            _raise(failure)
+                failure = _cxx.run(deref(self.permits), self.threads, tensors, outputs, ran)
+        if number != NULL:
+            number[0] = ran
         return 0
 
     cdef int _execute_into(
@@ -214,21 +269,27 @@ cdef class Loader:
         out,
     ) except -1:
         """The same, and copy the outputs into the targets, which lie on the arrays of `out`."""
-        cdef int64_t wrong = -1
         cdef Failure failure
+        cdef int64_t wrong = -1
         failure.fault = Fault.kBusy
-        while failure.fault == Fault.kBusy:
+        while self._goes_on(failure):
             with nogil:
                 failure = _cxx.run_into(
-                    self.loader, deref(self.permits), self.threads, tensors, targets, outputs,
-                    wrong)
-            if failure.fault == Fault.kBusy:
-                PyErr_CheckSignals()
-        if failure.fault != Fault.kNone:
-            _raise(failure)
+                    deref(self.permits), self.threads, tensors, targets, outputs, wrong)
         if wrong >= 0:
             _refuse_targets(outputs, targets, out, wrong)
         return 0
+
+    cdef bint _goes_on(self, const Failure& failure) except -1:
+        """Whether there was no runner yet. Handles signals then, and raises what is a failure."""
+        if failure.fault == Fault.kNone:
+            return False
+        if failure.fault == Fault.kUnset:
+            raise ConstantError(self.unset)
+        if failure.fault != Fault.kBusy:
+            _raise(failure)
+        PyErr_CheckSignals()
+        return True
 
     def time_runs(self, inputs: Sequence[Any], size_t repeats) -> float:
         """Seconds that `repeats` runs take in a C++ loop: what no Python call can beat."""
@@ -237,14 +298,10 @@ cdef class Loader:
         cdef double seconds = 0
         cdef tuple leaves = self._prepare(tuple(inputs), tensors, False)
         failure.fault = Fault.kBusy
-        while failure.fault == Fault.kBusy:
+        while self._goes_on(failure):
             with nogil:
                 failure = _cxx.time_runs(
-                    self.loader, deref(self.permits), self.threads, tensors, repeats, seconds)
-            if failure.fault == Fault.kBusy:
-                PyErr_CheckSignals()
-        if failure.fault != Fault.kNone:
-            _raise(failure)
+                    deref(self.permits), self.threads, tensors, repeats, seconds)
         del leaves
         return seconds
 
@@ -285,7 +342,10 @@ cdef class Loader:
         return bound
 
     def close(self) -> None:
-        """Wait for the runs that are under way, then free the model. Harmless the second time."""
+        """Wait for the runs that are under way, and serve nothing any more.
+
+        Harmless the second time. The generation that was served is freed unless somebody holds it.
+        """
         if self.permits:
             with nogil:
-                _cxx.close(self.loader, deref(self.permits))
+                deref(self.permits).close()

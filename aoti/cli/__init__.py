@@ -13,15 +13,19 @@ import click
 from aoti import __version__, logs
 from aoti.cli.cache import cache_group
 from aoti.cli.check import check
+from aoti.cli.export import export
 from aoti.cli.infer import infer
 from aoti.cli.info import info
 from aoti.cli.models import models
 from aoti.cli.show import printable
 from aoti.cli.test_device import test_device
+from aoti.cli.unpack import unpack
+from aoti.cli.verify import verify
 from aoti.errors import (
     AmbiguousModelError,
     AotiError,
     ConfigError,
+    ExportError,
     InputError,
     ModelNotFoundError,
     PackageNotFoundError,
@@ -46,12 +50,22 @@ def cli() -> None:
     """
 
 
-for _verb in (infer, info, check, models, cache_group, test_device):
+for _verb in (
+    infer,
+    info,
+    check,
+    export,
+    verify,
+    unpack,
+    models,
+    cache_group,
+    test_device,
+):
     cli.add_command(_verb)
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code. Errors become one line on standard error."""
+    """Run one command and return its exit code. Errors become a line or two on standard error."""
     try:
         if logs.debugging():
             logs.show("debug")
@@ -70,7 +84,8 @@ def run(arguments: list[str] | None = None) -> int:
     except SystemExit as error:  # click's way to end where whoever read our output has gone
         return error.code if isinstance(error.code, int) else 0
     except AotiError as error:
-        _say(str(error))
+        # Of an export, what is wrong and what to do are a line each.
+        _say(*(str(error).splitlines() if isinstance(error, ExportError) else [str(error)]))
         if logs.debugging():
             for note in getattr(error, "__notes__", ()):
                 _say(*note.splitlines())

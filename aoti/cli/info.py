@@ -54,7 +54,7 @@ def _describe(package: Package, name: str) -> dict[str, Any]:
             signature = signature.renamed(signature.plan(signature.call_spec))
     metadata = package.metadata(name)
     machine = (metadata.get("AOTI_PLATFORM"), metadata.get("AOTI_MACHINE"))
-    arguments, outputs = signature.arguments, signature.outputs
+    arguments, results = signature.arguments, signature.results
     return {
         "name": name,
         "device": package.device(name),
@@ -62,10 +62,14 @@ def _describe(package: Package, name: str) -> dict[str, Any]:
         "isa": metadata.get("AOTI_CPU_ISA") or None,
         "compute_capability": metadata.get("AOTI_COMPUTE_CAPABILITY") or None,
         "exporter": package.exporter(name),
+        "preset": signature.preset,
+        "options": dict(signature.options),
+        "notes": list(signature.notes),
+        "golden": package.extra(f"aoti/golden/{name}.json") is not None,
         "weights": package.weights(name),
         "threads": package.threads(name),
         "inputs": None if arguments is None else [describe(spec) for spec in arguments],
-        "outputs": None if outputs is None else [describe(spec) for spec in outputs],
+        "outputs": None if results is None else [describe(spec) for spec in results],
         "ranges": {k: {"min": v[0], "max": v[1]} for k, v in signature.ranges.items()},
         "ranges_enforced": signature.enforced,
         "may_abort": package.may_abort(name),
@@ -84,6 +88,12 @@ def _show(document: dict[str, Any]) -> None:
         click.echo()
         keys = ("device", "platform", "isa", "compute_capability", "exporter", "weights")
         rows = [(key.replace("_", " "), model[key]) for key in keys if model[key]]
+        if model["preset"]:
+            rows.append(("preset", model["preset"]))
+            rows += [("option", f"{key}={value}") for key, value in model["options"].items()]
+            rows += [("note", note) for note in model["notes"]]
+        if model["golden"]:
+            rows.append(("golden values", "aoti verify runs them"))
         if model["threads"]:
             rows.append(("threads", f"{model['threads']} in its own kernels, compiled in"))
         show_table(f"model {model['name']}", ("", ""), [*rows, *model["metadata"].items()])
@@ -91,7 +101,8 @@ def _show(document: dict[str, Any]) -> None:
             if model[what] is None:
                 click.echo(f"{what}: the package does not tell")
                 continue
-            specs = [(s["name"], *_cells(s, model["ranges"])) for s in model[what]]
+            note = "pass the same" if what == "inputs" else "always"
+            specs = [(s["name"], *_cells(s, model["ranges"], note)) for s in model[what]]
             notes = any(spec[-1] for spec in specs)
             columns = ("name", "dtype", "shape", "note")[: 4 if notes else 3]
             click.echo()
@@ -103,10 +114,10 @@ def _show(document: dict[str, Any]) -> None:
             )
 
 
-def _cells(spec: dict[str, Any], ranges: dict[str, Any]) -> tuple[str, str, str]:
+def _cells(spec: dict[str, Any], ranges: dict[str, Any], constant: str) -> tuple[str, str, str]:
     """What a table says of an argument or a result: dtype, shape, note."""
     if "constant" in spec:
-        return "constant", repr(spec["constant"]), "pass the same"
+        return "constant", repr(spec["constant"]), constant
     notes = []
     if spec["values"]:
         notes.append(f"values {spec['values'][0]}..{spec['values'][1]}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,8 @@ from torch.utils import _pytree as pytree
 from aoti import __version__
 from aoti.errors import PackageError
 from aoti.exporting.indices import value_ranges
+from aoti.exporting.shapes import shapes_by_tensor
+from aoti.exporting.structures import Structure
 from aoti.expression import fingerprint
 from aoti.signature import Range, Signature
 from aoti.spec import ConstantSpec, Dim, TensorSpec
@@ -23,15 +24,13 @@ from aoti.spec import ConstantSpec, Dim, TensorSpec
 _LONGEST_SIZE = 200  # characters that a size takes to write down
 
 
-def describe_program(
-    program: torch.export.ExportedProgram, symbol_names: Mapping[str, str]
-) -> Signature:
+def describe_program(structure: Structure, symbol_names: Mapping[str, str]) -> Signature:
     """The signature of the package that a program is compiled to.
 
     Parameters
     ----------
-    program : torch.export.ExportedProgram
-        What is compiled.
+    structure : Structure
+        What is compiled, and the structure of its calls.
     symbol_names : mapping of str to str
         The names that people gave to symbols, as `names_of_symbols` finds them.
 
@@ -40,16 +39,13 @@ def describe_program(
     ValueError
         The program takes what a package cannot: numbers that may change from call to call.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own use of what it deprecates
-        functional = program.run_decompositions({})
+    program, documents = structure.program, structure.call_spec
+    functional = structure.functional
     graph_signature = functional.graph_signature
     values = {n.name: n.meta.get("val") for n in functional.graph.nodes}
     rename = _Renaming(symbol_names)
-    in_spec, out_spec = program.call_spec.in_spec, program.call_spec.out_spec
-    documents = pytree.treespec_dumps(in_spec), pytree.treespec_dumps(out_spec)
     parameters = _parameters(program)
-    fields = dict([*_fields(in_spec, documents[0]), *_fields(out_spec, documents[1])])
+    fields = dict(field for document in documents for field in _fields(document))
 
     arguments = [spec.arg for spec in graph_signature.input_specs if _is_user(spec)]
     tensors = [arg.name for arg in arguments if isinstance(arg, TensorArgument)]
@@ -74,10 +70,14 @@ def describe_program(
                 f"argument {arg.name!r} is a number that may change from call to call, which a "
                 "package cannot take: pass it as a tensor, or leave it out of dynamic_shapes"
             )
-    results = [spec.arg for spec in graph_signature.output_specs if _is_user(spec)]
+    tensor_results = (
+        rename.tensor(spec.arg.name, values[spec.arg.name])
+        for spec in graph_signature.output_specs
+        if _is_user(spec)
+    )
     signature = Signature(
         arguments=tuple(described),
-        outputs=tuple(rename.tensor(arg.name, values[arg.name]) for arg in results),
+        results=tuple(constant or next(tensor_results) for constant in structure.results),
         ranges=rename.ranges(program.range_constraints),
         call_spec=documents,
         parameters=parameters,
@@ -108,13 +108,7 @@ def names_of_symbols(
     dynamic_shapes : object
         As it was given to ``torch.export.export``.
     """
-    args, kwargs = examples
-    if isinstance(dynamic_shapes, Mapping):
-        given: Any = dict(zip(_parameters(program), args, strict=False)) | kwargs
-    else:
-        given = [*args, *kwargs.values()]
-    dims: dict[int, Any] = {}
-    _pair(given, dynamic_shapes, dims)
+    dims = shapes_by_tensor(examples, dynamic_shapes, _parameters(program))
     placeholders = {n.name: n.meta.get("val") for n in program.graph.nodes}
     user_inputs = [s.arg for s in program.graph_signature.input_specs if _is_user(s)]
     names: dict[str, str] = {}
@@ -192,27 +186,13 @@ def _parameters(program: torch.export.ExportedProgram) -> tuple[str, ...]:
     return tuple(names[:count])
 
 
-def _fields(spec: pytree.TreeSpec, document: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The field names of the namedtuples in a tree, by the names they have in its document."""
+def _fields(document: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The field names of the namedtuples in a treespec, by the names they have in it."""
 
-    def walk(node: Any, record: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
-        if record["type"] == "collections.namedtuple":
-            yield record["context"], tuple(node.context._fields)
-        for child, child_record in zip(node.children(), record["children_spec"], strict=True):
-            yield from walk(child, child_record)
+    def walk(node: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+        if node["type"] == "collections.namedtuple":
+            yield node["context"], pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[node["context"]]._fields
+        for child in node["children_spec"]:
+            yield from walk(child)
 
-    yield from walk(spec, json.loads(document)[1])
-
-
-def _pair(value: Any, shapes: Any, dims: dict[int, Any]) -> None:
-    """Note for each tensor, by its identity, what `shapes` says of it."""
-    if shapes is None:
-        return
-    if isinstance(value, torch.Tensor):
-        dims[id(value)] = shapes
-    elif isinstance(value, Mapping) and isinstance(shapes, Mapping):
-        for key in shapes:
-            _pair(value[key], shapes[key], dims)
-    elif isinstance(value, list | tuple) and isinstance(shapes, list | tuple):
-        for item, shape in zip(value, shapes, strict=False):
-            _pair(item, shape, dims)
+    yield from walk(json.loads(document)[1])

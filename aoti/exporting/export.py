@@ -1,76 +1,143 @@
-"""From a module to a package: trace, compile, put in place."""
+"""From a module to a package: find, trace, describe, rewrite, compile, pack, verify."""
 
 from __future__ import annotations
 
 import os
-import tempfile
+import re
+import shutil
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch._inductor import aoti_compile_and_package
-from torch.utils._pytree import tree_map_only
 
-from aoti.exporting.describe import describe_program, names_of_symbols
+from aoti.errors import ConfigError, ExportError
+from aoti.exporting.checkpoints import load_checkpoint
+from aoti.exporting.compiling import Job, compile_program, fixed_sizes, scratch_directory
+from aoti.exporting.describe import describe_program
+from aoti.exporting.measuring import Speed
+from aoti.exporting.measuring import measure as time_calls
+from aoti.exporting.packing import missing_parents, replacing, write_package
+from aoti.exporting.passes import check_names, rewrite
+from aoti.exporting.presets import Preset, find_preset
+from aoti.exporting.report import Exported, ExportedModel
+from aoti.exporting.shapes import named_shapes, parse_dim
+from aoti.exporting.sources import Source
+from aoti.exporting.structures import simplify
+from aoti.exporting.tracing import Traced, trace
+from aoti.exporting.verifying import Case, Eager, golden_values
+from aoti.exporting.verifying import verify as compare_with_eager
 from aoti.signature import METADATA_KEY
 
-# Inductor's defaults compile for the very machine and thread count of the export. These make a
-# package run on every x86-64 machine of the last ten years, on as many threads as it is given.
-# 256-bit vectors are what x86-64-v3 has.
-_PORTABLE: dict[str, Any] = {"cpp.dynamic_threads": True}
-if os.uname().machine == "x86_64":
-    _PORTABLE |= {"cpp.march": "x86-64-v3", "cpp.simdlen": 256}
+Buffers = Literal["refuse", "reset"]
 
 
 def export(
-    module: torch.nn.Module | torch.export.ExportedProgram,
-    args: tuple[Any, ...] = (),
+    module: Any,
+    args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
     path: str | os.PathLike[str],
-    dynamic_shapes: dict[str, Any] | tuple[Any, ...] | list[Any] | None = None,
-    metadata: Mapping[str, str] | None = None,
+    dynamic_shapes: Any = None,
+    dims: Mapping[str, str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    preset: str | Preset = "portable",
     options: Mapping[str, Any] | None = None,
-) -> Path:
+    passes: Sequence[str] | None = None,
+    name: str = "model",
+    metadata: Mapping[str, str] | None = None,
+    buffers: Buffers = "refuse",
+    or_static: bool = False,
+    golden: bool = False,
+    verify: bool = False,
+    measure: bool = False,
+    in_process: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Exported:
     """Compile a module ahead of time into a package that `aoti.load` runs.
 
     Parameters
     ----------
-    module : torch.nn.Module or torch.export.ExportedProgram
+    module : torch.nn.Module, torch.export.ExportedProgram, str or mapping
         What to compile. A module is put into inference mode by the caller (``module.eval()``);
-        its training mode is traced as it is. It must be on the device that shall run it.
-    args, kwargs : tuple, mapping
+        its training mode is traced as it is. A text is ``pkg.mod:callable`` or
+        ``file.py:callable``, which returns ``(module, args, kwargs, dynamic_shapes)``, of which the
+        end may be missing; or the path of a program that ``torch.export.save`` wrote. A mapping
+        has one of these, or such a tuple, for the name of each model of the package.
+    args, kwargs : sequence, mapping
         Example arguments. The package is called with the same structure. An exported program has
         its own, and its own dynamic shapes.
     path : str or os.PathLike
         The file to write, ending in ``.pt2``. It is replaced only once the package is whole.
     dynamic_shapes : optional
-        Which sizes may change, as `torch.export.export` takes them. All others are fixed.
-        Examples of dynamic sizes must be at least 2: torch specialises on 0 and 1.
+        Which sizes may change, as `torch.export.export` takes them, or by name:
+        ``{"x": {0: "batch=1..64"}}``. All others are fixed. Examples of dynamic sizes must be at
+        least 2: torch specialises on 0 and 1.
+    dims : mapping of str to str, optional
+        Ranges for sizes that have names already: ``{"batch": "1..64"}``.
+    checkpoint : str or os.PathLike, optional
+        Weights for the module: a ``.safetensors`` file, or a state dict that torch saved.
+    device : str, optional
+        The device to compile for: ``cpu``, ``cuda``. By default where module and arguments are;
+        otherwise copies of them are moved there.
+    preset : {'portable', 'native', 'updatable'} or Preset, default 'portable'
+        What to compile for: every machine of the platform, this very CPU, or replaceable weights.
+    options : mapping, optional
+        Inductor options, over those of the preset.
+    passes : sequence of str, optional
+        Which rewrites of the graph to apply, instead of those of the preset.
+    name : str, default 'model'
+        The model's name in the package. PyTorch's own loader looks for ``model``.
     metadata : mapping of str to str, optional
         Kept in the package, and in the loaded model's `metadata`.
-    options : mapping, optional
-        Inductor options, over those that make the package portable.
+    buffers : {'refuse', 'reset'}, default 'refuse'
+        What to do with a module that changes its buffers, which a package does not keep from call
+        to call: an error, or every call starts from their exported values.
+    or_static : bool, default False
+        Fix all sizes, with a warning, where the module does not allow for dynamic ones.
+    golden : bool, default False
+        Keep the example arguments and what the module returns for them in the package, for
+        ``aoti verify`` and ``aoti.load(..., self_test=True)``.
+    verify : bool, default False
+        Compare the package with the module before it takes its place: over random inputs, at both
+        ends of every range, at 0 and 1 where ranges have them, and in between.
+    measure : bool, default False
+        Time calls with the example arguments: the package's, the module's, and those of a package
+        that PyTorch's own exporter makes with its default options, which takes a second
+        compilation.
+    in_process : bool, default False
+        Compile in this process, which saves some seconds a model, and does not give the memory
+        back.
+    progress : callable, optional
+        Is told in a line what is being done.
 
     Returns
     -------
-    Path
-        The package.
+    Exported
+        What was done. It can be passed where a path can.
 
     Raises
     ------
-    torch.export errors
-        The module cannot be traced.
-    torch._inductor.exc.InductorError
-        It cannot be compiled; a C++ compiler is needed.
+    ExportError
+        The module cannot be traced or compiled, the package cannot be written, or it differs from
+        the module: in two lines, with the place in the module's code. No file is left.
+    ConfigError
+        An option is not understood.
 
     Warns
     -----
     UserWarning
-        The module changes its buffers, which a package does not keep from call to call; or an
-        input indexes tables in a way that calls cannot be checked for.
+        The module is in training mode; its buffers are reset; sizes were fixed; or an input indexes
+        tables in a way that calls cannot be checked for.
+
+    Notes
+    -----
+    Compiling runs in a process of its own, unless the program uses operators that only this one
+    knows. If this process ends, that one does.
     """
     target = Path(path)
     if target.suffix != ".pt2":
@@ -79,62 +146,211 @@ def export(
         raise TypeError("metadata holds strings only")
     if METADATA_KEY in (metadata or {}):
         raise ValueError(f"the metadata key {METADATA_KEY!r} is the exporter's own")
-    if isinstance(module, torch.export.ExportedProgram):
-        if args or kwargs or dynamic_shapes:
-            raise ValueError("an exported program has its arguments and dynamic shapes already")
-        program, names = module, {}
-    else:
-        args, kwargs = _distinct((args, dict(kwargs or {})))
-        program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
-        names = names_of_symbols(program, (args, kwargs), dynamic_shapes)
-    if changed := program.graph_signature.buffers_to_mutate.values():
+    if buffers not in ("refuse", "reset"):
+        raise ConfigError(f"buffers is 'refuse' or 'reset', and not {buffers!r}")
+    chosen = find_preset(preset).with_options(options or {})
+    if passes is not None:
+        check_names(passes)
+        chosen = replace(chosen, passes=tuple(passes))
+    named = {key: parse_dim(f"{key}={text}") for key, text in (dims or {}).items()}
+    models = module if isinstance(module, Mapping) else {name: module}
+    if isinstance(module, Mapping) and (args or kwargs or dynamic_shapes or checkpoint):
+        raise ValueError("several models have their arguments and dynamic shapes in tuples")
+    for key in models:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", key):
+            raise ConfigError(f"a model's name is of letters, digits, _ - and dots, not {key!r}")
+    say = progress or (lambda _: None)
+    missing_parents(target)  # to fail early
+    with scratch_directory() as scratch:
+        exports = {}
+        for key, spec in models.items():
+            source = Source.find(spec)
+            if not isinstance(module, str | Mapping):
+                source = replace(
+                    source,
+                    args=tuple(args),
+                    kwargs=dict(kwargs or {}),
+                    dynamic_shapes=dynamic_shapes,
+                )
+            exports[key] = _Export(key, source, chosen, say)
+            exports[key].prepare(
+                checkpoint=checkpoint,
+                device=device,
+                dims=named,
+                or_static=or_static,
+                buffers=buffers,
+            )
+        extra: dict[str, str] = {}
+        for key, model in exports.items():
+            model.compile(scratch / key, metadata or {}, in_process=in_process)
+            if golden:
+                say(f"golden values of {key}")
+                extra[f"aoti/golden/{key}.json"] = golden_values(model.eager())
+        say("writing the package")
+        with replacing(target) as partial:
+            write_package(partial, {key: model.files for key, model in exports.items()}, extra)
+            for key, model in exports.items():
+                if verify:
+                    model.verify(partial)
+                if measure:
+                    model.measure(partial, scratch / f"{key}-stock", in_process=in_process)
+            size = partial.stat().st_size
+    return Exported(target, size, {key: model.report() for key, model in exports.items()})
+
+
+class _Export:
+    """One model on its way into a package."""
+
+    def __init__(
+        self, name: str, source: Source, preset: Preset, say: Callable[[str], None]
+    ) -> None:
+        self._name = name
+        self._source = source
+        self._preset = preset
+        self._say = say
+        self._start = time.monotonic()
+        self._seconds = 0.0
+        self._cases: list[Case] = []
+        self._speed: Speed | None = None
+        self._traced: Traced
+        self.files: list[str] = []
+
+    def prepare(
+        self,
+        *,
+        checkpoint: str | os.PathLike[str] | None,
+        device: str | None,
+        dims: Mapping[str, Any],
+        or_static: bool,
+        buffers: Buffers,
+    ) -> None:
+        """All that can be wrong with a model, before anything is compiled."""
+        source = self._source
+        if checkpoint is not None:
+            if not isinstance(source.module, torch.nn.Module):
+                raise ConfigError("a checkpoint is for a module, and a traced program is none")
+            load_checkpoint(source.module, checkpoint)
+        source = source.on(device)
+        shapes = named_shapes(source.dynamic_shapes, dims)
+        self._source = source = replace(source, dynamic_shapes=shapes)
+        self._traced = traced = trace(source, or_static=or_static, say=self._say)
+        self._say(f"describing {self._name}")
+        structure = simplify(traced.program)
+        _check_buffers(structure.functional, buffers)
+        signature = describe_program(structure, traced.names)
+        self._stock = structure.program
+        if self._preset.passes:
+            self._say(f"rewriting {self._name}")
+        self._program, self._rewrites = rewrite(
+            structure.program, self._preset.passes, self._preset.options
+        )
+        self._notes = list(self._rewrites)
+        if traced.static:
+            self._notes.append(
+                "all sizes are fixed, because the module does not allow for dynamic ones"
+            )
+            warnings.warn(f"{self._notes[-1]}: {traced.attempts[0].error}", stacklevel=4)
+        if signature.unchecked_indices:
+            warnings.warn(
+                f"{', '.join(signature.unchecked_indices)}: indexes tables in a way whose range "
+                "cannot be told; an index out of range will end the process, unless you export "
+                "with options={'cpp.dynamic_threads': False, 'cpp.threads': 1}",
+                stacklevel=4,
+            )
+        self.signature = signature
+
+    def compile(self, directory: Path, metadata: Mapping[str, str], *, in_process: bool) -> None:
+        """Compile into a directory that does not exist yet."""
+        self._compile(directory, metadata, in_process=in_process)
+        fixed = fixed_sizes(self.signature, self.files)
+        if fixed and self._preset.frozen:
+            # Inductor does that with an LSTM, and says nothing: kernels then read out of bounds.
+            self._notes.append(f"not frozen, because Inductor would then fix {fixed}")
+            self._preset = self._preset.with_options({"freezing": False})
+            self._say(f"compiling {self._name} again, {self._notes[-1]}")
+            shutil.rmtree(directory)
+            self._compile(directory, metadata, in_process=in_process)
+            fixed = fixed_sizes(self.signature, self.files)
+        if fixed:
+            raise ExportError(
+                f"cannot compile {self._name}: Inductor fixes {fixed}, which was to be dynamic\n"
+                "give it a fixed size, or replace the operator that fixes it"
+            )
+        self._seconds = time.monotonic() - self._start
+
+    def _compile(self, directory: Path, metadata: Mapping[str, str], *, in_process: bool) -> None:
+        directory.mkdir()
+        preset = self._preset
+        self.signature = replace(
+            self.signature,
+            preset=preset.name,
+            options=preset.options,
+            notes=(*preset.gives_up, *self._notes),
+        )
+        options = {
+            **self._preset.options,
+            "aot_inductor.metadata": {**metadata, METADATA_KEY: self.signature.to_json()},
+        }
+        namedtuples = {key: list(fields) for key, fields in self.signature.fields.items()}
+        job = Job(options, namedtuples)
+        self.files = compile_program(
+            self._program, job, directory, name=self._name, in_process=in_process, say=self._say
+        )
+
+    def eager(self) -> Eager:
+        """What the package should give."""
+        module = self._source.module
+        if isinstance(module, torch.export.ExportedProgram):
+            return Eager(module, module.example_inputs)
+        return Eager(module, (self._source.args, self._source.kwargs))
+
+    def verify(self, package: Path) -> None:
+        """Compare a package with eager."""
+        self._cases = compare_with_eager(
+            self.eager(), self.signature, package, self._name, self._say
+        )
+
+    def measure(self, package: Path, directory: Path, *, in_process: bool) -> None:
+        """Time a package against eager and against a stock one."""
+        directory.mkdir()
+        namedtuples = {key: list(fields) for key, fields in self.signature.fields.items()}
+        files = compile_program(
+            self._stock,
+            Job({}, namedtuples),
+            directory,
+            name=f"{self._name} as PyTorch does",
+            in_process=in_process,
+            say=self._say,
+        )
+        stock = directory / "stock.pt2"
+        write_package(stock, {"model": files}, {})
+        self._say(f"measuring {self._name}")
+        self._speed = time_calls(self.eager(), self.signature, self._name, package, stock)
+
+    def report(self) -> ExportedModel:
+        """What was done."""
+        return ExportedModel(
+            self.signature,
+            self._preset,
+            self._traced.attempts,
+            tuple(self._rewrites),
+            tuple(self._cases),
+            self._speed,
+            self._seconds,
+        )
+
+
+def _check_buffers(program: torch.export.ExportedProgram, buffers: Buffers) -> None:
+    changed = ", ".join(program.graph_signature.buffers_to_mutate.values())
+    if changed and buffers == "refuse":
+        raise ExportError(
+            f"the module changes its buffers ({changed}), which a package does not keep from call "
+            "to call\nmake them arguments and results, or export with buffers='reset' if every "
+            "call shall start from their exported values"
+        )
+    if changed:
         warnings.warn(
-            f"the module changes its buffers ({', '.join(changed)}); in a package every call "
-            "starts from their exported values",
-            stacklevel=2,
+            f"the module changes its buffers ({changed}); in a package every call starts from "
+            "their exported values",
+            stacklevel=5,
         )
-    signature = describe_program(program, names)
-    if signature.unchecked_indices:
-        warnings.warn(
-            f"{', '.join(signature.unchecked_indices)}: indexes tables in a way whose range cannot "
-            "be told; an index out of range will end the process, unless you export with "
-            "options={'cpp.dynamic_threads': False, 'cpp.threads': 1}",
-            stacklevel=2,
-        )
-    configs = {
-        **_PORTABLE,
-        "aot_inductor.metadata": {**(metadata or {}), METADATA_KEY: signature.to_json()},
-        **(options or {}),
-    }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".aoti-export-", dir=target.parent) as scratch:
-        # The stem is the prefix of every name in the archive, so it has to be the final one.
-        partial = Path(scratch) / target.name
-        # Inductor ignores `freezing` while gradients are on.
-        with torch.no_grad():
-            aoti_compile_and_package(program, package_path=str(partial), inductor_configs=configs)
-        partial.replace(target)
-    return target
-
-
-def _distinct(arguments: Any) -> Any:
-    """Replace each further appearance of a tensor among the examples by an object of its own.
-
-    The tracer takes one tensor at two places for one input, and the compiled model would then read
-    the second place for both.
-    """
-    seen: set[int] = set()
-
-    def another_if_seen(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            return tensor
-        if 0 in tensor.stride():  # broadcast: there is no memory that a copy could be written to
-            return tensor.detach()
-        # Not clone(), which gives a strided tensor another layout.
-        copy = torch.empty_strided(
-            tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device
-        )
-        return copy.copy_(tensor.detach())
-
-    return tree_map_only(torch.Tensor, another_if_seen, arguments)

@@ -17,6 +17,7 @@ enum class Fault : int {
   kClosed,       // the model was closed
   kBusy,         // no runner is free yet
   kRunLost,      // the process was forked while a model ran
+  kUnset,        // the model's weights were not loaded
   kThreadsLost,  // a fork took the calling thread's OpenMP threads away
   kMemory,       // std::bad_alloc
   kExecution,    // anything that libtorch or the compiled model threw

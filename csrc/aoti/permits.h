@@ -1,7 +1,7 @@
 #pragma once
 
-// Who may run, and until when. Every run holds one of `num_runners` permits, so no thread ever
-// waits inside the AOTInductor container: a thread that waits there while another one's run
+// Who may run, on what, and until when. Every run holds one of `num_runners` permits, so no thread
+// ever waits inside the AOTInductor container: a thread that waits there while another one's run
 // throws is never woken again (model_container.h notifies only on success).
 
 #include <pthread.h>
@@ -17,6 +17,20 @@ enum class Grant : int {
   kBusy,    // none came back in time
   kClosed,  // the model was closed
   kLost,    // this process was forked while a model ran
+  kUnset,   // there is nothing to run on yet
+};
+
+// What runs run on. Which one that is may change between two runs; whoever holds one keeps it.
+class Served {
+ public:
+  Served() = default;
+  virtual ~Served() = default;
+  Served(const Served&) = delete;
+  Served& operator=(const Served&) = delete;
+
+ private:
+  friend class Permits;
+  std::size_t holders_ = 1;  // guarded by the mutex of the Permits
 };
 
 // pthread calls rather than std::condition_variable, whose wait() needs GLIBCXX_3.4.30 when built
@@ -47,8 +61,9 @@ class Permits {
   Permits(const Permits&) = delete;
   Permits& operator=(const Permits&) = delete;
 
-  // Waits for a permit, but no longer than a signal may have to wait for its handler.
-  Grant acquire() noexcept {
+  // Waits for a permit, but no longer than a signal may have to wait for its handler. With it comes
+  // a hold on what is served now.
+  Grant acquire(Served*& served) noexcept {
     constexpr long kPatience = 50'000'000;  // nanoseconds
     pthread_mutex_lock(&mutex_);
     if (free_ == 0 && !closed_ && !forked_in_run()) {
@@ -66,37 +81,79 @@ class Permits {
     const Grant grant = closed_           ? Grant::kClosed
                         : forked_in_run() ? Grant::kLost
                         : free_ == 0      ? Grant::kBusy
+                        : !served_        ? Grant::kUnset
                                           : Grant::kGranted;
-    free_ -= grant == Grant::kGranted ? 1 : 0;
+    if (grant == Grant::kGranted) {
+      --free_;
+      served = served_;
+      ++served->holders_;
+    }
     pthread_mutex_unlock(&mutex_);
     return grant;
   }
 
-  void release() noexcept {
+  // Gives back a permit and the hold that came with it.
+  void release(Served* served) noexcept {
     pthread_mutex_lock(&mutex_);
     ++free_;
+    const bool last = let_go(served);
     if (closed_) {
       pthread_cond_broadcast(&changed_);  // close() counts the permits that came back
     } else {
       pthread_cond_signal(&changed_);
     }
     pthread_mutex_unlock(&mutex_);
+    if (last) {
+      delete served;
+    }
+  }
+
+  // Serves this from now on; runs that are under way end on what they began with, which is freed
+  // with the last of them. False once closed.
+  bool serve(Served* served) noexcept {
+    pthread_mutex_lock(&mutex_);
+    const bool open = !closed_;
+    Served* before = nullptr;
+    if (open) {
+      ++served->holders_;
+      before = served_;
+      served_ = served;
+    }
+    const bool last = before != nullptr && let_go(before);
+    pthread_mutex_unlock(&mutex_);
+    if (last) {
+      delete before;
+    }
+    return open;
+  }
+
+  // Gives up a hold.
+  void drop(Served* served) noexcept {
+    pthread_mutex_lock(&mutex_);
+    const bool last = let_go(served);
+    pthread_mutex_unlock(&mutex_);
+    if (last) {
+      delete served;
+    }
   }
 
   // Turns away all who wait or come later, and returns when every permit is back: after this,
-  // nothing runs. True for the first of all callers only, who may then free what was guarded. It is
-  // never true where permits were out at a fork: they do not come back in the child.
-  bool close() noexcept {
+  // nothing runs, and nothing is served. Not so where permits were out at a fork: they do not come
+  // back in the child.
+  void close() noexcept {
     pthread_mutex_lock(&mutex_);
-    const bool first = !closed_;
     closed_ = true;
     pthread_cond_broadcast(&changed_);
     while (free_ != total_ && !lost_) {
       pthread_cond_wait(&changed_, &mutex_);
     }
-    const bool free_it = first && !lost_;
+    Served* before = served_;
+    served_ = nullptr;
+    const bool last = before != nullptr && let_go(before);
     pthread_mutex_unlock(&mutex_);
-    return free_it;
+    if (last) {
+      delete before;
+    }
   }
 
   // -- around a fork: all are held, so that the child finds every one in a known state -----------
@@ -128,6 +185,10 @@ class Permits {
   }
 
  private:
+  // Whether that was the last hold. A run that a fork took away never gives up its own: what it ran
+  // on is left alone, with locks in whatever state they were.
+  static bool let_go(Served* served) noexcept { return --served->holders_ == 0; }
+
   void make_condition() noexcept {
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
@@ -153,28 +214,32 @@ class Permits {
   pthread_cond_t changed_;
   const std::size_t total_;
   std::size_t free_;
+  Served* served_ = nullptr;
   bool closed_ = false;
   bool lost_ = false;
   Permits* previous_ = nullptr;
   Permits* next_ = nullptr;
 };
 
-// One permit for one scope.
+// One permit for one scope, and what it is for.
 class Permit {
  public:
-  explicit Permit(Permits& permits) noexcept : permits_(permits), grant_(permits.acquire()) {}
+  explicit Permit(Permits& permits) noexcept
+      : permits_(permits), grant_(permits.acquire(served_)) {}
   ~Permit() {
     if (grant_ == Grant::kGranted) {
-      permits_.release();
+      permits_.release(served_);
     }
   }
   Permit(const Permit&) = delete;
   Permit& operator=(const Permit&) = delete;
 
   Grant grant() const noexcept { return grant_; }
+  Served& served() const noexcept { return *served_; }
 
  private:
   Permits& permits_;
+  Served* served_ = nullptr;
   const Grant grant_;
 };
 

@@ -278,6 +278,19 @@ inline Failure clone(at::Tensor& tensor) noexcept {
   });
 }
 
+// The same with the strides that it has.
+inline Failure clone_preserving(at::Tensor& tensor) noexcept {
+  return guarded([&]() -> Failure {
+    tensor = tensor.clone(at::MemoryFormat::Preserve);
+    return {};
+  });
+}
+
+// Bytes of one element.
+inline int64_t itemsize(int dtype) noexcept {
+  return static_cast<int64_t>(c10::elementSize(static_cast<c10::ScalarType>(dtype)));
+}
+
 // A copy of a tensor with these strides, in elements.
 inline Failure copy_strided(
     const at::Tensor& tensor, const std::vector<int64_t>& strides, at::Tensor& copy) noexcept {

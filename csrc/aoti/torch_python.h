@@ -5,6 +5,7 @@
 // of a call. The library is looked up, never linked or loaded, and only used
 // if it is of the minor version that this core was built for.
 
+#include <aoti/compat.h>
 #include <aoti/errors.h>
 
 #include <ATen/Tensor.h>

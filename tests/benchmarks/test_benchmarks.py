@@ -37,3 +37,14 @@ def test_the_benchmark_of_the_checks_runs(packages):
     figures = figures_of("checks", packages / "mlp.pt2", packages / "dtypes.pt2", "--rounds", 2)
     assert (figures["one"]["inputs"], figures["many"]["inputs"]) == (1, 14)
     assert figures["one"]["checked"] > 0
+
+
+def test_the_benchmark_of_loads_runs(weight_packages, tmp_path):
+    np.savez(tmp_path / "inputs.npz", np.ones(64, np.float32))
+    same, inputs = weight_packages / "same.pt2", tmp_path / "inputs.npz"
+    command = [sys.executable, HERE / "load.py", same, inputs, weight_packages / "blob.pt2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    out = subprocess.run(
+        [*command, "--repeats", "1", "--json"], env=environment, capture_output=True, check=True
+    ).stdout
+    assert json.loads(out)["aoti load, ms"] > 0

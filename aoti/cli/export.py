@@ -1,0 +1,227 @@
+"""``aoti export``: from a PyTorch model to a package. The one verb that needs torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aoti.cli.show import printable
+
+if TYPE_CHECKING:
+    from aoti.exporting import Exported, ExportedModel
+    from aoti.exporting.measuring import Speed
+
+
+@click.command()
+@click.argument("sources", metavar="[NAME=]SOURCE...", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, metavar="PT2", help="The package to write.")
+@click.option("--checkpoint", metavar="FILE", help="Weights: .safetensors, or a state dict.")
+@click.option(
+    "--dim", "dims", multiple=True, metavar="NAME=MIN..MAX", help="The range of a named size."
+)
+@click.option("--device", metavar="DEVICE", help="cpu or cuda. Default: where the module is.")
+@click.option(
+    "--preset",
+    type=click.Choice(["portable", "native", "updatable"]),
+    default="portable",
+    show_default=True,
+    help="For every machine, for this very CPU, or with replaceable weights.",
+)
+@click.option(
+    "--set", "options", multiple=True, metavar="NAME=VALUE", help="An Inductor option on top."
+)
+@click.option("--no-passes", is_flag=True, help="Leave out the preset's rewrites of the graph.")
+@click.option("--metadata", multiple=True, metavar="NAME=TEXT", help="Text to keep in the package.")
+@click.option(
+    "--buffers",
+    type=click.Choice(["refuse", "reset"]),
+    default="refuse",
+    show_default=True,
+    help="What to do if the module changes its buffers.",
+)
+@click.option("--or-static", is_flag=True, help="Fix all sizes if they cannot be dynamic.")
+@click.option("--golden", is_flag=True, help="Keep example values, for aoti verify.")
+@click.option("--verify", is_flag=True, help="Compare with eager over the whole ranges.")
+@click.option("--measure", is_flag=True, help="Time it against eager and the stock export.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def export(
+    sources: Sequence[str],
+    output: str,
+    checkpoint: str | None,
+    dims: Sequence[str],
+    device: str | None,
+    preset: str,
+    options: Sequence[str],
+    no_passes: bool,
+    metadata: Sequence[str],
+    buffers: Any,
+    or_static: bool,
+    golden: bool,
+    verify: bool,
+    measure: bool,
+    as_json: bool,
+) -> None:
+    """Compile a PyTorch model into a package.
+
+    SOURCE is pkg.mod:callable or file.py:callable, which returns (module, args, kwargs,
+    dynamic_shapes), of which the end may be missing; or a program that torch.export.save wrote.
+    Several models go into one package by NAME=SOURCE for each.
+
+    \b
+    Example:
+      aoti export mymodel.py:make -o model.pt2 --dim batch=1..64 --golden --verify
+    """
+    if not output.endswith(".pt2"):
+        raise click.UsageError(f"--output {output}: the name must end in .pt2")
+    named = _models(sources)
+    sys.path.insert(0, "")  # modules of the current directory, as with python -m
+    with _progress() as progress, _warnings():
+        progress("importing torch")
+        try:
+            from aoti.exporting import export as export_package
+            from aoti.exporting.presets import parse_option
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise click.ClickException(
+                "exporting needs torch: pip install 'aoti-runtime[export]'"
+            ) from error
+        exported = export_package(
+            named,
+            path=output,
+            dims=dict(_pair(text, "a size is NAME=MIN..MAX") for text in dims),
+            checkpoint=checkpoint,
+            device=device,
+            preset=preset,
+            options=dict(map(parse_option, options)),
+            passes=() if no_passes else None,
+            metadata=dict(_pair(text, "metadata is NAME=TEXT") for text in metadata),
+            buffers=buffers,
+            or_static=or_static,
+            golden=golden,
+            verify=verify,
+            measure=measure,
+            progress=progress,
+        )
+    if as_json:
+        json.dump(_document(exported), sys.stdout, indent=2)
+        click.echo()
+    else:
+        _show(exported)
+
+
+def _models(sources: Sequence[str]) -> dict[str, str]:
+    """Sources by the names of their models."""
+    if len(sources) == 1 and "=" not in sources[0]:
+        return {"model": sources[0]}
+    named = dict(_pair(text, "several models are NAME=SOURCE") for text in sources)
+    if len(named) < len(sources):
+        raise click.UsageError("two models have one name")
+    return named
+
+
+def _pair(text: str, form: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not name or not separator:
+        raise click.UsageError(f"{form}, and not {text!r}")
+    return name, value
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Says on standard error what is being done and for how long: one moving line, or many."""
+    start = time.monotonic()
+    if not sys.stderr.isatty():
+        yield lambda text: click.echo(f"{time.monotonic() - start:6.1f} s  {text}", err=True)
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting")
+        yield lambda text: bar.update(task, description=escape(text))
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[None]:
+    """Our own warnings in one line each; torch's are for who works on torch."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=UserWarning, module="aoti")
+        yield
+    for warning in caught:
+        click.echo(f"aoti: warning: {printable(warning.message)}", err=True)
+
+
+def _document(exported: Exported) -> dict[str, Any]:
+    return {
+        "path": str(exported.path),
+        "bytes": exported.bytes,
+        "models": [_describe(name, model) for name, model in exported.models.items()],
+    }
+
+
+def _describe(name: str, model: ExportedModel) -> dict[str, Any]:
+    return {
+        "name": name,
+        "seconds": model.seconds,
+        "preset": model.preset.name,
+        "options": dict(model.preset.options),
+        "attempts": [{"how": a.how, "error": a.error} for a in model.attempts],
+        "rewrites": list(model.rewrites),
+        "notes": list(model.signature.notes),
+        "milliseconds": model.speed and asdict(model.speed),
+        "verified": [
+            {
+                "sizes": case.sizes,
+                "skipped": case.skipped,
+                "max_errors": {output.name: output.max_error for output in case.outputs},
+            }
+            for case in model.cases
+        ],
+    }
+
+
+def _speed(speed: Speed) -> str:
+    others = ("eager", speed.eager), ("the stock export", speed.stock)
+    shown = (f"{time / speed.package:.2f} times as fast as {name}" for name, time in others)
+    return f"{speed.package:.3f} ms a call: {', '.join(shown)}"
+
+
+def _show(exported: Exported) -> None:
+    from aoti.cli.show import show_table
+
+    show_table(str(exported.path), ("", ""), [("size", f"{exported.bytes / 1e6:.1f} MB")])
+    for name, model in exported.models.items():
+        rows = [
+            ("compiled in", f"{model.seconds:.1f} s"),
+            ("preset", model.preset.name),
+        ]
+        rows += [("option", f"{key}={value}") for key, value in model.preset.options.items()]
+        rows += [("traced", f"{a.how}: {a.error or 'done'}") for a in model.attempts]
+        rows += [("note", note) for note in model.signature.notes]
+        if model.speed is not None:
+            rows.append(("speed", _speed(model.speed)))
+        if model.cases:
+            compared = [case for case in model.cases if case.skipped is None]
+            worst = max((o.max_error for case in compared for o in case.outputs), default=0.0)
+            rows.append(
+                ("verified", f"equal to eager at {len(compared)} sizes; differs by {worst:.1e}")
+            )
+            rows += [
+                ("skipped", f"{', '.join(f'{k}={v}' for k, v in c.sizes.items())}: {c.skipped}")
+                for c in model.cases
+                if c.skipped
+            ]
+        click.echo()
+        show_table(f"model {name}", ("", ""), rows)

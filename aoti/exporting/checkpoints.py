@@ -1,0 +1,80 @@
+"""Weights from a file into a module: safetensors, or a state dict that torch saved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aoti.errors import ExportError
+
+_SHOWN = 5  # names that a message lists
+
+
+def load_checkpoint(module: torch.nn.Module, path: str | os.PathLike[str]) -> None:
+    """Give a module the weights of a file, all of them and no others.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        What takes them; its weights are overwritten.
+    path : str or os.PathLike
+        A ``.safetensors`` file, or one that ``torch.save`` wrote of a state dict. Nothing but
+        tensors and plain containers is unpickled.
+
+    Raises
+    ------
+    ExportError
+        The file cannot be read, or its names or shapes are not those of the module.
+    """
+    weights = _read(Path(path))
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in weights]
+    unexpected = [name for name in weights if name not in wanted]
+    if missing or unexpected:
+        parts = [
+            f"{what} {_listed(names)}"
+            for what, names in (("lacks", missing), ("has unknown", unexpected))
+            if names
+        ]
+        raise ExportError(
+            f"checkpoint {path} does not fit {type(module).__name__}: it {'; it '.join(parts)}\n"
+            "load another checkpoint, or rename or leave out what differs before the export"
+        )
+    for name, tensor in weights.items():
+        if tensor.shape != wanted[name].shape:
+            raise ExportError(
+                f"checkpoint {path} does not fit {type(module).__name__}: {name} is "
+                f"{tuple(tensor.shape)} there, and {tuple(wanted[name].shape)} in the module\n"
+                "build the module with the sizes that the checkpoint was trained with"
+            )
+    module.load_state_dict(weights)
+
+
+def _read(path: Path) -> Mapping[str, torch.Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except ModuleNotFoundError as error:
+        raise ExportError(f"{path}: pip install safetensors to read it") from error
+    except Exception as error:  # a damaged file raises whatever its readers come across
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExportError(f"cannot read checkpoint {path}: {reason}") from error
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]  # as training frameworks wrap it
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in loaded.values()
+    ):
+        raise ExportError(f"checkpoint {path} holds no state dict: a dict of tensors by name")
+    return loaded
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,276 @@
+"""From an exported program to the files of a package, in a process of its own.
+
+Compiling takes some hundred megabytes and leaves threads, worker processes and mapped libraries
+behind. All of that ends with the child. The child ends with its parent, too, and takes its files
+along: it holds the reading end of a pipe that closes when the parent is gone, however it went.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from aoti.errors import ExportError
+from aoti.exporting.failures import cause, explain, explain_text
+from aoti.exporting.packing import check_space
+from aoti.signature import Signature
+from aoti.spec import Dim
+from aoti.wrapper import read_wrapper
+
+# Operators of other namespaces come from libraries that the child would have to load first.
+_OWN_NAMESPACES = {"aten", "prims", "prim", "quantized", "quantized_decomposed", "higher_order"}
+_POLL = 0.2  # seconds
+_PROGRAM, _JOB, _RESULT, _LOG = "program.pt2", "job.json", "result.json", "log"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the child is told.
+
+    Attributes
+    ----------
+    options : mapping
+        Inductor's options.
+    namedtuples : mapping of str to list of str
+        Field names of the namedtuples in the program's structure, by their names in treespecs.
+    """
+
+    options: Mapping[str, Any]
+    namedtuples: Mapping[str, Sequence[str]]
+
+
+@contextlib.contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """A directory for what is made on the way, gone at the end.
+
+    Raises
+    ------
+    ExportError
+        The disk is full, or there is no place for it.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="aoti-export-") as name:
+            yield Path(name)
+    except OSError as error:
+        raise explain(error, f"write to {tempfile.gettempdir()}") from cause(error)
+
+
+def compile_program(
+    program: torch.export.ExportedProgram,
+    job: Job,
+    directory: Path,
+    *,
+    name: str,
+    in_process: bool,
+    say: Callable[[str], None],
+) -> list[str]:
+    """Compile a program.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        What to compile.
+    job : Job
+        How.
+    directory : Path
+        An empty directory for the files, in a `scratch_directory`.
+    name : str
+        What messages call the model.
+    in_process : bool
+        Whether not to start a process for it.
+    say : callable
+        Is told what is being done.
+
+    Returns
+    -------
+    list of str
+        The files of the package.
+
+    Raises
+    ------
+    ExportError
+        With the reason in two lines. The child has ended.
+    """
+    say(f"compiling {name}")
+    saved = _saved(program, directory / _PROGRAM)
+    if in_process or not (saved and _is_portable(program)):
+        if not in_process:
+            say(f"compiling {name} in this process: it holds what another one does not know")
+        if saved:  # Inductor may fix sizes of what it compiles, for good
+            program = torch.export.load(directory / _PROGRAM)
+        try:
+            return compile_here(program, job.options, directory)
+        except Exception as error:  # Inductor wraps whatever went wrong below it
+            raise explain_text(f"{type(error).__name__}: {error}", f"compile {name}", "") from error
+    (directory / _JOB).write_text(json.dumps(asdict(job)))
+    code = _run(directory, lambda stage: say(f"compiling {name}: {stage}"))
+    try:
+        result = json.loads((directory / _RESULT).read_text())
+    except (OSError, ValueError):
+        raise _died(directory, code, name) from None
+    if "error" in result:
+        raise explain_text(result["error"], f"compile {name}", "")
+    files: list[str] = result["files"]
+    return files
+
+
+def compile_here(
+    program: torch.export.ExportedProgram, options: Mapping[str, Any], directory: Path
+) -> list[str]:
+    """Compile a program in this process; give the files."""
+    from torch._inductor import aot_compile
+
+    args, kwargs = program.example_inputs
+    # Inductor takes a directory for its own name of a file only where it is one already.
+    target = directory / "model"
+    target.mkdir()
+    settings = {
+        **options,
+        "aot_inductor.package": True,
+        "aot_inductor.output_path": str(target),
+    }
+    # Inductor ignores `freezing` while gradients are on.
+    with torch.no_grad():
+        module: Any = program.module(check_guards=False)
+        files: Any = aot_compile(module, args, kwargs, options=settings)
+    return [file for file in files if isinstance(file, str)]
+
+
+def fixed_sizes(signature: Signature, files: Sequence[str]) -> str:
+    """The dynamic sizes that the generated code has fixed, for people; empty if there is none."""
+    (wrapper,) = (file for file in files if file.endswith(".wrapper.cpp"))
+    generated = read_wrapper(Path(wrapper).read_text()) or ()
+    names = {
+        f"{size} at {there}": None
+        for ours, theirs in zip(signature.inputs or (), generated, strict=False)
+        for size, there in zip(ours.shape or (), theirs.shape or (), strict=False)
+        if isinstance(size, Dim) and isinstance(there, int)
+    }
+    return ", ".join(names)
+
+
+def _is_portable(program: torch.export.ExportedProgram) -> bool:
+    """Whether a fresh process with torch knows all operators of a program."""
+    for module in program.graph_module.modules():
+        if not isinstance(module, torch.fx.GraphModule):
+            continue
+        for node in module.graph.nodes:
+            namespace = getattr(node.target, "namespace", "aten")
+            if node.op == "call_function" and namespace not in _OWN_NAMESPACES:
+                return False
+    return not any(map(_is_foreign, program.constants.values()))
+
+
+def _is_foreign(constant: Any) -> bool:
+    return not isinstance(constant, torch.Tensor)
+
+
+def _saved(program: torch.export.ExportedProgram, path: Path) -> bool:
+    weights = (*program.state_dict.values(), *program.constants.values())
+    held = (value.nbytes for value in weights if isinstance(value, torch.Tensor))
+    check_space(path.parent, sum(held))
+    try:
+        torch.export.save(program, path)
+    except OSError:
+        raise
+    except Exception:  # what cannot be written down, of many kinds
+        path.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _run(directory: Path, say: Callable[[str], None]) -> int:
+    """Run the child to its end, saying how far it has come."""
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    with (directory / _LOG).open("wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "aoti.exporting.compiling", str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for us, and what the child starts is ended with it
+        )
+        try:
+            stage = ""
+            while child.poll() is None:
+                if stage != (now := _stage(directory)):
+                    stage = now
+                    say(stage)
+                time.sleep(_POLL)
+            return child.returncode
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            assert child.stdin is not None
+            child.stdin.close()
+
+
+def _stage(directory: Path) -> str:
+    if any((directory / "model").glob("*.wrapper.cpp")):
+        return "C++ compiler"
+    return "generating code" if (directory / "started").exists() else "starting"
+
+
+def _died(directory: Path, code: int, name: str) -> ExportError:
+    log = (directory / _LOG).read_text(errors="replace")
+    if code == -signal.SIGKILL:
+        what = "the compiling process was killed, as happens when memory runs out"
+        return ExportError(f"cannot compile {name}: {what}\nexport on a machine with more of it")
+    lines = [line for line in log.splitlines() if line.strip()] or [f"exit code {code}"]
+    return explain_text(f"{lines[-1]}\n{log}", f"compile {name}", "")
+
+
+# -- the child -------------------------------------------------------------------------------------
+
+
+def _main(directory: Path) -> None:
+    import threading
+
+    threading.Thread(target=_end_with_parent, args=(directory,), daemon=True).start()
+    job = json.loads((directory / _JOB).read_text())
+    for known_as, fields in job["namedtuples"].items():
+        stand_in = namedtuple("stand_in", fields)  # type: ignore[misc]
+        pytree._register_namedtuple(stand_in, serialized_type_name=known_as)
+    program = torch.export.load(directory / _PROGRAM)
+    (directory / _PROGRAM).unlink()
+    (directory / "started").touch()
+    try:
+        result: dict[str, Any] = {"files": compile_here(program, job["options"], directory)}
+    except Exception as error:  # told by the parent, in its own words
+        result = {"error": f"{type(error).__name__}: {error}"}
+        if os.environ.get("AOTI_DEBUG"):
+            raise
+    partial = directory / f"{_RESULT}.partial"
+    partial.write_text(json.dumps(result))
+    partial.replace(directory / _RESULT)
+
+
+def _end_with_parent(directory: Path) -> None:
+    import shutil
+
+    os.read(0, 1)  # nothing ever comes but the end
+    shutil.rmtree(directory.parent, ignore_errors=True)  # the whole scratch directory
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(0)  # Inductor's worker processes and exit handlers have nothing more to do

@@ -1,0 +1,362 @@
+"""Rewrites of convolutions: small ones as matrix products or sums, batch norms into weights.
+
+A package runs a convolution by calling libtorch's, which costs some tens of microseconds however
+little there is to compute. As a product, or as a sum for a depthwise one, it becomes generated
+code, fused with what stands around it. That pays for small layers only: so each one is timed both
+ways first. All rewrites compute the same up to the rounding of floats.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from aoti.exporting.graphs import arguments, copied, finished, replace
+
+aten = torch.ops.aten
+
+_CONVOLUTIONS = (
+    *(aten.conv1d.default, aten.conv1d.padding),
+    *(aten.conv2d.default, aten.conv2d.padding),
+    aten.convolution.default,
+)
+# Multiplications of the largest layer that is looked at. Larger ones never gained: libtorch's own
+# kernel is then busy long enough for the call not to matter.
+_LARGEST = 32e6
+_GAIN = 0.95  # of the time before, at most, for a layer to be rewritten
+
+Measure = Callable[[Sequence["Layer"]], Sequence[tuple[float, float]]]
+Rewritten = tuple[torch.export.ExportedProgram, list[str]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution: all that its time depends on.
+
+    Attributes
+    ----------
+    input : tuple of int
+        (batch, channels, *sizes); of a dynamic size, what it was exported with.
+    dynamic : tuple of int
+        The dimensions of the input that may change.
+    weight : tuple of int
+        (output channels, channels / groups, *kernel).
+    bias : bool
+        Whether there is one.
+    stride, dilation : tuple of int
+        One per size.
+    padding : tuple of (int, int)
+        Zeros before and behind, one pair per size.
+    groups : int
+        Of channels that do not see each other.
+    """
+
+    input: tuple[int, ...]
+    dynamic: tuple[int, ...]
+    weight: tuple[int, ...]
+    bias: bool
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    def __str__(self) -> str:
+        kernel = "x".join(map(str, self.weight[2:]))
+        return f"conv{len(self.stride)}d {self.input[1]} to {self.weight[0]}, kernel {kernel}"
+
+    @property
+    def rewrite(self) -> str | None:
+        """What it can become: ``"product"``, ``"sum"`` or nothing."""
+        if self.groups == 1:
+            return "product"
+        return "sum" if self.groups == self.input[1] == self.weight[0] else None
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The sizes that come out."""
+        return tuple(
+            _length(size + sum(pad), kernel, stride, dilation)
+            for size, pad, kernel, stride, dilation in zip(
+                self.input[2:],
+                self.padding,
+                self.weight[2:],
+                self.stride,
+                self.dilation,
+                strict=True,
+            )
+        )
+
+    @property
+    def multiplications(self) -> int:
+        """How many one call takes."""
+        return self.input[0] * math.prod(self.outputs) * math.prod(self.weight)
+
+    def original(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The convolution as libtorch computes it."""
+        function = torch.conv1d if len(self.stride) == 1 else torch.conv2d
+        if all(before == behind for before, behind in self.padding):
+            symmetric = [before for before, _ in self.padding]
+            return function(x, weight, bias, self.stride, symmetric, self.dilation, self.groups)
+        padded = torch.constant_pad_nd(x, _innermost_first(self.padding), 0.0)
+        return function(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+
+    def rewritten(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The same without a convolution."""
+        if self.rewrite == "sum":
+            return self._as_sum(x, weight, bias)
+        return self._as_product(x, weight, bias)
+
+    def _as_product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Every window as a row of a matrix, times the weights."""
+        spatial = range(2, x.dim())
+        if math.prod(self.weight[2:]) == 1 and not any(map(any, self.padding)):
+            for dim, stride in zip(spatial, self.stride, strict=True):
+                if stride > 1:
+                    x = x[(slice(None),) * dim + (slice(None, None, stride),)]
+            windows = x.permute(0, *spatial, 1)
+        else:
+            windows = self._windows(x)
+        sizes = windows.shape[: x.dim() - 1]
+        # The channels stand innermost: whole runs of them are copied.
+        rows = windows.reshape(-1, math.prod(self.weight[1:]))
+        columns = weight.permute(0, *spatial, 1).reshape(self.weight[0], -1).t()
+        product = rows @ columns if bias is None else torch.addmm(bias, rows, columns)
+        return product.view(*sizes, self.weight[0]).permute(0, x.dim() - 1, *range(1, x.dim() - 1))
+
+    def _as_sum(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """One product of the shifted input with a weight per channel for each place in a window."""
+        windows = self._windows(x)
+        channels, _, *kernel = self.weight
+        weights = weight.reshape(channels, -1).t().contiguous()
+        total: Tensor | None = bias
+        for number, place in enumerate(itertools.product(*map(range, kernel))):
+            shifted = windows
+            for index in place:
+                shifted = shifted.select(x.dim() - 1, index)
+            term = shifted * weights[number]
+            total = term if total is None else total + term
+        assert total is not None
+        return total.permute(0, x.dim() - 1, *range(1, x.dim() - 1))
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """The input behind each output: (batch, *output sizes, *kernel, channels), not copied.
+
+        What it is a view of is padded, and has the channels innermost.
+        """
+        x = x.permute(0, *range(2, x.dim()), 1)
+        if any(map(any, self.padding)):
+            x = torch.constant_pad_nd(x, [0, 0, *_innermost_first(self.padding)], 0.0)
+        # as_strided also makes Inductor compute the padded input once instead of in every window.
+        x = x.clone(memory_format=torch.contiguous_format)
+        batch, *sizes, channels = x.shape
+        over_batch, *over, _ = x.stride()
+        kernel = self.weight[2:]
+        outputs = map(_length, sizes, kernel, self.stride, self.dilation)
+        steps = [step * stride for step, stride in zip(over, self.stride, strict=True)]
+        within = [step * dilation for step, dilation in zip(over, self.dilation, strict=True)]
+        return x.as_strided([batch, *outputs, *kernel, channels], [over_batch, *steps, *within, 1])
+
+
+def rewrite_convolutions(
+    program: torch.export.ExportedProgram, measure: Measure | None = None
+) -> Rewritten:
+    """Replace small convolutions by generated code.
+
+    Looks at `conv1d` and `conv2d` of float32 on the CPU, of any stride, padding and dilation. One
+    of all channels becomes a matrix product, a depthwise one a sum; of other groups, unbatched or
+    large ones are left alone. Sizes may be dynamic.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        Is left as it is.
+    measure : callable, optional
+        Gives seconds before and after for each of some layers, as `layertimes.measure` does; only
+        where it is faster a layer is rewritten. Without it all are.
+
+    Returns
+    -------
+    program : torch.export.ExportedProgram
+        With the same weights.
+    report : list of str
+        A line for each kind of layer that was looked at.
+
+    Raises
+    ------
+    ArithmeticError
+        A rewritten layer computes something else than the original, beyond rounding. Nothing was
+        rewritten.
+    """
+    program = copied(program)
+    found: dict[Node, Layer] = {
+        node: layer
+        for node in program.graph_module.graph.nodes
+        if (layer := _layer(node)) and layer.rewrite and layer.multiplications <= _LARGEST
+    }
+    layers = list(dict.fromkeys(found.values()))
+    times = dict(zip(layers, measure(layers), strict=True)) if measure and layers else {}
+    report = []
+    for layer in layers:
+        count = sum(other == layer for other in found.values())
+        line = f"{layer}" + (f" ({count} times)" if count > 1 else "")
+        if layer in times:
+            before, after = times[layer]
+            if after > _GAIN * before:
+                report.append(
+                    f"{line}: left alone, {_us(after)} as a {layer.rewrite}, {_us(before)} now"
+                )
+                continue
+            line += f": {_us(after)} instead of {_us(before)}"
+        _check(layer)
+        report.append(f"{line}, as a {layer.rewrite}")
+        for node in [node for node, other in found.items() if other == layer]:
+            called = arguments(node)
+            tensors = [called["input"], called["weight"], called["bias"]]
+            replace(node, layer.rewritten, [tensor for tensor in tensors if tensor is not None])
+    return finished(program), report
+
+
+def fold_batch_norms(program: torch.export.ExportedProgram) -> Rewritten:
+    """Compute batch norms that follow a convolution into its weights.
+
+    Inductor does so for the convolutions that it knows, which a rewritten one no longer is. For
+    packages whose weights are frozen: otherwise each call would compute the new weights again.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        Is left as it is.
+
+    Returns
+    -------
+    program : torch.export.ExportedProgram
+        With the same weights, and the folded ones computed from them in its graph.
+    report : list of str
+        One line, if there was anything to fold.
+    """
+    program = copied(program)
+    count = 0
+    for norm in list(program.graph_module.graph.nodes):
+        if norm.target != aten.batch_norm.default:
+            continue
+        convolution, called = norm.args[0], arguments(norm)
+        foldable = convolution.target in _CONVOLUTIONS and len(convolution.users) == 1
+        if not foldable or called["training"] or called["running_mean"] is None:
+            continue
+        before = arguments(convolution)
+        names = ("weight", "bias", "running_mean", "running_var")
+        tensors = {name: called[name] for name in names if called[name] is not None}
+        if before["bias"] is not None:
+            tensors["shift"] = before["bias"]
+        function = partial(_normed, convolution.target, before, called["eps"], tuple(tensors))
+        replace(norm, function, [before["input"], before["weight"], *tensors.values()])
+        program.graph_module.graph.erase_node(convolution)
+        count += 1
+    return finished(program), [f"{count} folded into convolutions"] if count else []
+
+
+def _normed(
+    operator: Any,
+    called: Mapping[str, Any],
+    eps: float,
+    names: Sequence[str],
+    x: Tensor,
+    weight: Tensor,
+    *tensors: Tensor,
+) -> Tensor:
+    """A convolution with the batch norm behind it in its weights."""
+    given = dict(zip(names, tensors, strict=True))
+    scale = torch.rsqrt(given["running_var"] + eps)
+    if "weight" in given:
+        scale = scale * given["weight"]
+    bias = (
+        given["shift"] - given["running_mean"] if "shift" in given else -given["running_mean"]
+    ) * scale
+    if "bias" in given:
+        bias = bias + given["bias"]
+    scaled = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+    result: Tensor = operator(**{**called, "input": x, "weight": scaled, "bias": bias})
+    return result
+
+
+def _layer(node: Node) -> Layer | None:
+    """The convolution that a node is, if it is one that could be rewritten."""
+    if node.target not in _CONVOLUTIONS:
+        return None
+    called = arguments(node)
+    x, weight = called["input"].meta["val"], called["weight"].meta["val"]
+    spatial = weight.dim() - 2
+    if (
+        called.get("transposed")
+        or spatial not in {1, 2}
+        or x.dim() != weight.dim()
+        or {x.dtype, weight.dtype} != {torch.float32}
+        or x.device.type != "cpu"
+        or not isinstance(x.shape[1], int)
+    ):
+        return None
+    sizes = tuple(map(_hint, x.shape))
+    if None in sizes:
+        return None
+    dilation = _each(called["dilation"], spatial)
+    return Layer(
+        input=sizes,  # type: ignore[arg-type]
+        dynamic=tuple(dim for dim, size in enumerate(x.shape) if not isinstance(size, int)),
+        weight=tuple(weight.shape),
+        bias=called["bias"] is not None,
+        stride=_each(called["stride"], spatial),
+        padding=_padding(called["padding"], weight.shape[2:], dilation),
+        dilation=dilation,
+        groups=called["groups"],
+    )
+
+
+def _hint(size: Any) -> int | None:
+    """A size as a number; of a dynamic one that of the example, if there is one."""
+    return size if isinstance(size, int) else size.node.hint
+
+
+def _each(value: Sequence[int], count: int) -> tuple[int, ...]:
+    return tuple(value) * count if len(value) == 1 else tuple(value)
+
+
+def _padding(
+    value: str | Sequence[int], kernel: Sequence[int], dilation: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    if value == "valid":
+        return ((0, 0),) * len(kernel)
+    if isinstance(value, str):  # "same": an odd zero goes behind
+        total = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
+        return tuple((zeros // 2, zeros - zeros // 2) for zeros in total)
+    return tuple((zeros, zeros) for zeros in _each(value, len(kernel)))
+
+
+def _innermost_first(padding: Sequence[tuple[int, int]]) -> list[int]:
+    """Padding as `torch.constant_pad_nd` takes it."""
+    return [zeros for pair in reversed(padding) for zeros in pair]
+
+
+def _length(size: int, kernel: int, stride: int, dilation: int) -> int:
+    return (size - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _check(layer: Layer) -> None:
+    """Compare both forms of a layer, in double precision: only rounding may differ."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [layer.input, layer.weight, *([layer.weight[:1]] if layer.bias else [])]
+    tensors = [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
+    expected, actual = layer.original(*tensors), layer.rewritten(*tensors)
+    if actual.shape != expected.shape or not torch.allclose(actual, expected, rtol=1e-9, atol=1e-9):
+        raise ArithmeticError(f"{layer} as a {layer.rewrite} differs from the convolution")
+
+
+def _us(seconds: float) -> str:
+    return f"{seconds * 1e6:.0f} us" if seconds < math.inf else "does not compile"

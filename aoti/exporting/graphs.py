@@ -1,0 +1,83 @@
+"""Editing exported programs: a copy to edit, and nodes replaced by what a function computes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+_ORIGIN = ("nn_module_stack", "stack_trace", "torch_fn")  # where in people's code a node comes from
+
+
+def copied(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """A program with a graph of its own, and the same weights."""
+    module = copy.deepcopy(program.graph_module)
+    # A copied graph avoids the names of builtins, such as "input"; the signature goes by them.
+    for node, original in zip(module.graph.nodes, program.graph_module.graph.nodes, strict=True):
+        node.name = original.name
+    return torch.export.ExportedProgram(
+        root=module,
+        graph=module.graph,
+        graph_signature=copy.deepcopy(program.graph_signature),
+        state_dict=program.state_dict,
+        range_constraints=dict(program.range_constraints),
+        module_call_graph=program.module_call_graph,
+        example_inputs=program.example_inputs,
+        constants=program.constants,
+        verifiers=program.verifiers,
+    )
+
+
+def finished(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program after its graph was edited: checked, recompiled."""
+    graph = program.graph_module.graph
+    graph.lint()
+    program.graph_module.recompile()
+    return program
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """All arguments of a call of an operator by their names, defaults included."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    values = {argument.name: argument.default_value for argument in schema}
+    values.update(zip(values, node.args, strict=False))
+    return {**values, **node.kwargs}
+
+
+def replace(node: Node, function: Callable[..., torch.Tensor], inputs: Sequence[Node]) -> None:
+    """Put what a function computes in the place of a node.
+
+    Parameters
+    ----------
+    node : torch.fx.Node
+        What is replaced.
+    function : callable
+        Plain torch code from as many tensors as there are inputs to one tensor. It is traced with
+        the sizes that the program knows them by, so dynamic ones stay dynamic.
+    inputs : sequence of torch.fx.Node
+        What the function is given.
+    """
+
+    def positional(*tensors: torch.Tensor) -> torch.Tensor:
+        return function(*tensors)
+
+    with torch.no_grad(), inputs[0].meta["val"].fake_mode:
+        traced = make_fx(positional, tracing_mode="symbolic")(
+            *(argument.meta["val"] for argument in inputs)
+        )
+    graph: Graph = node.graph
+    placeholders = [inner for inner in traced.graph.nodes if inner.op == "placeholder"]
+    mapping = dict(zip(placeholders, inputs, strict=True))
+    with graph.inserting_before(node):
+        output = graph.graph_copy(traced.graph, mapping)
+    for inner, outer in mapping.items():
+        if inner.op == "call_function":
+            outer.meta |= {key: node.meta[key] for key in _ORIGIN if key in node.meta}
+    assert isinstance(output, Node)
+    node.replace_all_uses_with(output)
+    graph.erase_node(node)
+    output.name = node.name  # the signature calls outputs of the program by it

@@ -1,0 +1,156 @@
+"""Random inputs over the whole range that a signature declares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from aoti.expression import affine
+from aoti.signature import Signature
+from aoti.spec import ConstantSpec, Dim, TensorSpec
+
+Sizes = dict[str, int]
+
+_MAX_ELEMENTS = 1 << 23  # of all inputs together: ranges often go further than memory does
+_RANDOM_SIZES = 2  # how many times sizes are drawn
+
+
+def sizes_to_try(signature: Signature, example: Sizes, generator: torch.Generator) -> list[Sizes]:
+    """Which sizes to look at: the ends of every range, 0 and 1 where it has them, some between.
+
+    Parameters
+    ----------
+    signature : Signature
+        What the model takes.
+    example : dict of str to int
+        The sizes of the example arguments.
+    generator : torch.Generator
+        Where the random ones come from.
+    """
+    symbols = [symbol for symbol in signature.ranges if symbol in example]
+    ends = {symbol: _ends(signature, symbol, example) for symbol in symbols}
+    found = [dict(example)]
+    for n in (0, -1):  # all at one end together
+        found.append(_fitting(signature, {s: (ends[s][0], ends[s][-1])[n] for s in symbols}))
+    for symbol in symbols:
+        found += [_fitting(signature, {**example, symbol: size}) for size in ends[symbol]]
+    for _ in range(_RANDOM_SIZES if symbols else 0):
+        found.append(
+            _fitting(
+                signature,
+                {
+                    s: int(torch.randint(ends[s][0], ends[s][-1] + 1, (1,), generator=generator))
+                    for s in symbols
+                },
+            )
+        )
+    return [dict(sizes) for sizes in dict.fromkeys(tuple(sizes.items()) for sizes in found)]
+
+
+def example_sizes(signature: Signature, leaves: Sequence[Any]) -> Sizes:
+    """What the symbols stand for in the example arguments."""
+    sizes: Sizes = {}
+    for spec, leaf in zip(signature.arguments or (), leaves, strict=True):
+        for dim, size in _dims(spec):
+            if affine(size.name) is not None:
+                symbol, scale, offset = size.form
+                sizes[symbol] = (leaf.shape[dim] - offset) // scale
+    return sizes
+
+
+def is_computable(signature: Signature) -> bool:
+    """Whether every size can be computed from the symbols."""
+    arguments = signature.arguments or ()
+    return all(affine(size.name) is not None for spec in arguments for _, size in _dims(spec))
+
+
+def random_leaves(
+    signature: Signature,
+    examples: Sequence[Any],
+    sizes: Mapping[str, int],
+    generator: torch.Generator,
+) -> list[Any]:
+    """Arguments of these sizes in flat order, with values like those of the examples.
+
+    Floats are of the examples' mean and spread, integers within the examples' range, or within
+    that of the tables that they index. What is no tensor stays as it is.
+    """
+    return [
+        example
+        if isinstance(spec, ConstantSpec)
+        else _random(
+            spec, example, [_evaluate(size, sizes) for size in spec.shape or ()], sizes, generator
+        )
+        for spec, example in zip(signature.arguments or (), examples, strict=True)
+    ]
+
+
+def _ends(signature: Signature, symbol: str, example: Sizes) -> list[int]:
+    low, high = signature.ranges[symbol]
+    low = low or 0
+    if high is None:
+        high = max(4 * example[symbol], low)
+    return sorted({low, high, *(size for size in (0, 1) if low <= size <= high)})
+
+
+def _fitting(signature: Signature, sizes: Sizes) -> Sizes:
+    """The same, with the largest sizes made smaller until the inputs fit into memory."""
+    sizes = dict(sizes)
+    while _elements(signature, sizes) > _MAX_ELEMENTS:
+        largest = max(sizes, key=sizes.__getitem__)
+        low = signature.ranges[largest][0] or 0
+        if sizes[largest] <= max(low, 1):
+            break
+        sizes[largest] = max(sizes[largest] // 2, low, 1)
+    return sizes
+
+
+def _elements(signature: Signature, sizes: Sizes) -> int:
+    return sum(
+        math.prod(_evaluate(size, sizes) for size in spec.shape or ())
+        for spec in signature.inputs or ()
+    )
+
+
+def _random(
+    spec: TensorSpec,
+    example: torch.Tensor,
+    shape: Sequence[int],
+    sizes: Mapping[str, int],
+    generator: torch.Generator,
+) -> torch.Tensor:
+    dtype, device = example.dtype, example.device
+    if dtype == torch.bool:
+        return torch.randint(0, 2, shape, generator=generator).bool().to(device)
+    if dtype.is_floating_point or dtype.is_complex:
+        mean, spread = 0.0, 1.0
+        values = example.detach().to("cpu", torch.complex128 if dtype.is_complex else torch.float64)
+        if not dtype.is_complex and values.numel() > 1 and bool(values.isfinite().all()):
+            mean, spread = float(values.mean()), float(values.std()) or 1.0
+        drawn = torch.randn(shape, generator=generator, dtype=values.dtype) * spread + mean
+        return drawn.to(device, dtype)
+    if spec.values is not None:
+        low, high = (_evaluate(bound, sizes) for bound in spec.values)
+    else:
+        whole = example.detach().cpu().to(torch.int64)
+        low, high = (int(whole.min()), int(whole.max())) if whole.numel() else (0, 1)
+    if high < low:  # a table without rows
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.randint(low, high + 1, shape, generator=generator).to(device, dtype)
+
+
+def _dims(spec: TensorSpec | ConstantSpec) -> Iterator[tuple[int, Dim]]:
+    if isinstance(spec, TensorSpec):
+        for dim, size in enumerate(spec.shape or ()):
+            if isinstance(size, Dim):
+                yield dim, size
+
+
+def _evaluate(size: int | Dim, sizes: Mapping[str, int]) -> int:
+    if isinstance(size, int):
+        return size
+    symbol, scale, offset = size.form
+    return scale * sizes[symbol] + offset

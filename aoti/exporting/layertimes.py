@@ -1,0 +1,168 @@
+"""How long layers take in a package, before and after a rewrite: compiled and run in a child.
+
+Both forms of each layer are compiled as they would be in the package and run in turns. All of it
+is done by one process that ends with its memory and files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aoti.exporting.convolutions import Layer
+
+_ROUNDS = 15
+_SLICE = 2e-3  # seconds that a layer runs before the other form has its turn
+
+
+def measure(layers: Sequence[Layer], options: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Seconds that layers take before and after their rewrite.
+
+    Takes two compilations a layer: about ten seconds each on one core.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        What is timed, on random numbers and zeros as bias.
+    options : mapping
+        Inductor's options of the package that they are for.
+
+    Returns
+    -------
+    list of (float, float)
+        The least of some rounds. A form that does not compile or run takes infinitely long.
+
+    Raises
+    ------
+    RuntimeError
+        The measuring process ended early; with its last words.
+    """
+    with tempfile.TemporaryDirectory(prefix="aoti-layers-") as name:
+        directory = Path(name)
+        job = {"layers": [asdict(layer) for layer in layers], "options": dict(options)}
+        (directory / "job.json").write_text(json.dumps(job))
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        with (directory / "log").open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", "aoti.exporting.layertimes", name],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+                start_new_session=True,  # so that what it starts is ended with it
+            )
+            try:
+                child.wait()
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        result = directory / "result.json"
+        if not result.exists():
+            said = (directory / "log").read_text(errors="replace").strip().splitlines()
+            raise RuntimeError(f"layers could not be timed: {said[-1] if said else 'killed'}")
+        return [tuple(times) for times in json.loads(result.read_text())]
+
+
+# -- the child -------------------------------------------------------------------------------------
+
+
+class _Alone(nn.Module):
+    """One layer as a model."""
+
+    def __init__(self, layer: Layer, compute: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.compute = compute
+        self.weight = nn.Parameter(torch.randn(layer.weight))
+        self.bias = nn.Parameter(torch.zeros(layer.weight[0])) if layer.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.compute(x, self.weight, self.bias)
+
+
+def _time(layer: Layer, options: Mapping[str, Any], directory: Path) -> tuple[float, float]:
+    x = torch.randn(layer.input)
+    forms = [
+        _compiled(_Alone(layer, compute), x, layer.dynamic, options, directory / name)
+        for name, compute in (("before.pt2", layer.original), ("after.pt2", layer.rewritten))
+    ]
+    before, after = forms
+    if before is None or after is None:
+        return (0.0, math.inf)  # nothing to choose from
+    rounds = [(_slice(before, x), _slice(after, x)) for _ in range(_ROUNDS)]
+    # The least: other work on the machine only ever adds to it.
+    first, second = zip(*rounds, strict=True)
+    return min(first), min(second)
+
+
+def _compiled(
+    module: nn.Module, x: Tensor, dynamic: Sequence[int], options: Mapping[str, Any], path: Path
+) -> Any:
+    """The loaded package of a module, or None."""
+    from torch._inductor import aoti_compile_and_package
+
+    shapes = (dict.fromkeys(dynamic, torch.export.Dim.AUTO),)
+    try:
+        with torch.no_grad():
+            program = torch.export.export(module.eval(), (x,), dynamic_shapes=shapes)
+            aoti_compile_and_package(
+                program, package_path=str(path), inductor_configs=dict(options)
+            )
+        runner = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+        runner.run([x])
+    except Exception as error:  # whatever Inductor or the compiler raises: that form is not there
+        print(f"{path.stem}: {type(error).__name__}: {error}")
+        return None
+    return runner
+
+
+def _slice(runner: Any, x: Tensor) -> float:
+    """Seconds a call, over some calls."""
+    inputs = [x]
+    runner.run(inputs)  # warm again after the other one
+    calls, start = 0, time.perf_counter()
+    while (passed := time.perf_counter() - start) < _SLICE:
+        runner.run(inputs)
+        calls += 1
+    return passed / calls if calls else passed
+
+
+def _main(directory: Path) -> None:
+    job = json.loads((directory / "job.json").read_text())
+    layers = [_layer(fields) for fields in job["layers"]]
+    times = []
+    for number, layer in enumerate(layers):
+        (directory / str(number)).mkdir()
+        times.append(_time(layer, job["options"], directory / str(number)))
+    partial = directory / "result.partial"
+    partial.write_text(json.dumps(times))
+    partial.replace(directory / "result.json")
+
+
+def _layer(fields: Mapping[str, Any]) -> Layer:
+    """A layer out of JSON, which knows no tuples."""
+
+    def tuples(value: Any) -> Any:
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return Layer(**{name: tuples(value) for name, value in fields.items()})
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(0)  # Inductor's worker processes and exit handlers have nothing more to do

@@ -1,0 +1,109 @@
+"""From compiled files to a package in its place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch.export.pt2_archive._package import package_pt2
+
+from aoti.errors import ConfigError
+from aoti.exporting.failures import cause, explain
+
+_SPARE = 1 << 20  # bytes, for names and gaps in the archive
+
+
+def check_space(directory: Path, needed: int) -> None:
+    """Refuse to write an archive of so many bytes where there is no room for it.
+
+    libtorch's writer ends the process when the disk is full.
+
+    Raises
+    ------
+    OSError
+        The disk is full.
+    """
+    if shutil.disk_usage(directory).free < needed + _SPARE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+
+
+def missing_parents(target: Path) -> list[Path]:
+    """The directories above a file that are not there, the innermost first.
+
+    Raises
+    ------
+    ConfigError
+        They cannot be made, or nothing can be written to the innermost that is there.
+    """
+    missing = [parent for parent in target.parents if not parent.exists()]
+    place = target.parents[len(missing)]
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK) or target.is_dir():
+        raise ConfigError(f"cannot write {target}: no file can be made there")
+    return missing
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path to write a package to, which takes the place of `target` if all goes well.
+
+    It has the same name, which is the prefix of every name in the archive, in a directory beside
+    it, which is gone at the end.
+
+    Raises
+    ------
+    ExportError
+        The disk is full, or the place cannot be written to.
+    """
+    made = missing_parents(target)
+    scratch = target.parent / f".aoti-export-{secrets.token_hex(4)}"
+    done = False
+    try:
+        try:
+            scratch.mkdir(parents=True)
+            yield scratch / target.name
+            (scratch / target.name).replace(target)
+            done = True
+        except OSError as error:
+            raise explain(error, f"write {target}") from cause(error)
+    finally:
+        (scratch / target.name).unlink(missing_ok=True)
+        for directory in [scratch, *([] if done else made)]:
+            if directory.is_dir() and not any(directory.iterdir()):
+                directory.rmdir()
+
+
+def write_package(
+    path: Path, models: Mapping[str, Sequence[str]], extra: Mapping[str, str]
+) -> None:
+    """Write a package.
+
+    Parameters
+    ----------
+    path : Path
+        Where to, by the name that it shall have: that is the prefix of all names in it.
+    models : mapping of str to sequence of str
+        The compiled files of each model.
+    extra : mapping of str to str
+        Further files, by their names below ``extra/``.
+
+    Raises
+    ------
+    OSError
+        The disk is full.
+    """
+    # A file of no bytes cannot be mapped, and without one there is nothing to map.
+    files: dict[str, list[Any]] = {
+        name: [
+            f for f in compiled if not (f.endswith("_weights.blob") and not Path(f).stat().st_size)
+        ]
+        for name, compiled in models.items()
+    }
+    sizes = (Path(file).stat().st_size for listed in files.values() for file in listed)
+    check_space(path.parent, sum(sizes) + sum(map(len, extra.values())))
+    package_pt2(str(path), aoti_files=files, extra_files=dict(extra))

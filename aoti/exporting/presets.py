@@ -1,0 +1,152 @@
+"""Presets: named sets of Inductor options, and what they give up.
+
+Inductor's own defaults compile for the very machine and thread count of the export, and put the
+weights into the code. None of these does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch._inductor import config
+
+from aoti.errors import ConfigError
+
+Option = bool | int | float | str | None
+
+# The exporter's own, without which there is no package or none that describes itself.
+_RESERVED = {
+    *("aot_inductor.package", "aot_inductor.output_path", "aot_inductor.metadata"),
+    *("aot_inductor.package_cpp_only",),
+}
+
+# Weights in a file beside the code, where they can be mapped; and kernels that run on as many
+# threads as they are given.
+_ALWAYS: dict[str, Option] = {
+    "cpp.dynamic_threads": True,
+    "aot_inductor.package_constants_in_so": False,
+    "aot_inductor.package_constants_on_disk_format": "binary_blob",
+}
+# Every x86-64 machine of the last ten years. 256-bit vectors are what x86-64-v3 has. Elsewhere the
+# compiler's own baseline is as portable as it gets.
+_BASELINE: dict[str, Option] = (
+    {"cpp.march": "x86-64-v3", "cpp.simdlen": 256} if os.uname().machine == "x86_64" else {}
+)
+
+
+# Weights laid out for the kernels, and for every matrix product the fastest of what there is. That
+# is found by trying: oneDNN's kernel alone takes some 50 us a call where the batch is dynamic.
+_TUNED: dict[str, Option] = {
+    "freezing": True,
+    "max_autotune": True,
+    "max_autotune_gemm_backends": "CPP,ATEN",
+    "cpp.enable_concat_linear": True,
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named set of options.
+
+    Attributes
+    ----------
+    name : str
+        What `aoti.export` knows it by.
+    options : mapping of str to bool, int, float, str or None
+        Inductor's options, by the names that ``torch._inductor.config`` has for them.
+    passes : tuple of str
+        Rewrites of the graph before it is compiled: names in `aoti.exporting.passes`.
+    """
+
+    name: str
+    options: Mapping[str, Option]
+    passes: tuple[str, ...] = field(default=())
+
+    def with_options(self, options: Mapping[str, Any]) -> Preset:
+        """The same with further options over its own.
+
+        Raises
+        ------
+        ConfigError
+            Inductor has no option of that name, or it is the exporter's own.
+        """
+        known = config.get_config_copy()
+        for name in options:
+            if name in _RESERVED:
+                raise ConfigError(f"option {name!r} is the exporter's own")
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise ConfigError(f"Inductor has no option {name!r}{hint}")
+        return replace(self, options={**self.options, **options})
+
+    @property
+    def frozen(self) -> bool:
+        """Whether weights lose their names, so that no others can take their place."""
+        return bool(self.options.get("freezing"))
+
+    @property
+    def gives_up(self) -> tuple[str, ...]:
+        """What a package with these options cannot do, for people."""
+        given_up = [
+            "frozen: the weights are laid out for the kernels and cannot be replaced"
+            if self.frozen
+            else "not frozen: the weights can be replaced, and kernels take them as they are"
+        ]
+        if _BASELINE and not self.options.get("cpp.march"):
+            given_up.append(
+                "native: it runs on CPUs that have all instructions of the exporting one"
+            )
+        return tuple(given_up)
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("portable", {**_ALWAYS, **_BASELINE, **_TUNED}),
+        Preset("native", {**_ALWAYS, **_TUNED}),
+        Preset(
+            "updatable",
+            # Weights of a few elements would otherwise be written into the code as numbers.
+            {**_ALWAYS, **_BASELINE, "freezing": False, "always_keep_tensor_constants": True},
+        ),
+    )
+}
+
+
+def find_preset(name: str | Preset) -> Preset:
+    """The preset of that name.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    """
+    if isinstance(name, Preset):
+        return name
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}: there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def parse_option(text: str) -> tuple[str, Option]:
+    """An option as the command line has it: ``cpp.threads=1``. Values are JSON, or else text.
+
+    Raises
+    ------
+    ConfigError
+        There is no ``=`` in it.
+    """
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigError(f"an option is written NAME=VALUE, and not {text!r}")
+    words = {"True": True, "False": False, "None": None}
+    try:
+        return name, words[value] if value in words else json.loads(value)
+    except ValueError:
+        return name, value

@@ -1,0 +1,211 @@
+"""Is a package what eager PyTorch is? Over random inputs, from one end of every range to the other.
+
+And golden values: what eager gives for the examples, kept in the package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from aoti import golden
+from aoti.errors import AotiError, ExportError
+from aoti.exporting.inputs import example_sizes, is_computable, random_leaves, sizes_to_try
+from aoti.exporting.structures import plain
+from aoti.golden import Comparison, compare
+from aoti.signature import Signature
+from aoti.spec import ConstantSpec
+
+_SEED = 0
+_MAX_GOLDEN_BYTES = 16 << 20
+
+Run = Callable[[Sequence[Any]], Sequence[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison with eager.
+
+    Attributes
+    ----------
+    sizes : dict of str to int
+        What the dynamic sizes were.
+    outputs : tuple of Comparison
+        How far each output is from eager's.
+    skipped : str or None
+        Why there was nothing to compare: eager itself fails with these sizes.
+    """
+
+    sizes: dict[str, int]
+    outputs: tuple[Comparison, ...]
+    skipped: str | None = None
+
+
+class Eager:
+    """A module as it is called before the export, on flat leaves.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or torch.export.ExportedProgram
+        What was exported.
+    examples : tuple
+        Its example arguments, ``(args, kwargs)``.
+    """
+
+    def __init__(self, module: Any, examples: Any) -> None:
+        program = isinstance(module, torch.export.ExportedProgram)
+        self._module = module.module(check_guards=False) if program else module
+        self.leaves, self._structure = pytree.tree_flatten(examples)
+
+    def __call__(self, leaves: Sequence[Any]) -> list[Any]:
+        """All leaves of the result; what the module changes in itself is undone."""
+        copies = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        with _unchanged(self._module):
+            result: list[Any] = pytree.tree_leaves(plain(self.call(copies)))
+        return [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in result]
+
+    def call(self, leaves: Sequence[Any]) -> Any:
+        """What the module returns, and nothing else."""
+        args, kwargs = pytree.tree_unflatten(list(leaves), self._structure)
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            return self._module(*args, **kwargs)
+
+
+def golden_values(eager: Eager) -> str:
+    """The document of golden values: the example arguments and what eager makes of them.
+
+    Raises
+    ------
+    ExportError
+        They are too large to be kept in a package.
+    """
+    inputs = [leaf for leaf in eager.leaves if isinstance(leaf, torch.Tensor)]
+    outputs = [leaf for leaf in eager(eager.leaves) if isinstance(leaf, torch.Tensor)]
+    total = sum(tensor.nbytes for tensor in (*inputs, *outputs))
+    if total > _MAX_GOLDEN_BYTES:
+        raise ExportError(
+            f"golden values would take {total >> 20} MiB, of {_MAX_GOLDEN_BYTES >> 20} at most\n"
+            "export with smaller example arguments, which dynamic sizes allow for"
+        )
+    return golden.to_json(list(map(_named, inputs)), list(map(_named, outputs)))
+
+
+def verify(
+    eager: Eager, signature: Signature, package: Path, name: str, say: Callable[[str], None]
+) -> list[Case]:
+    """Compare a package with eager.
+
+    Returns
+    -------
+    list of Case
+        The first one has the sizes of the examples.
+
+    Raises
+    ------
+    ExportError
+        An output differs by more than the tolerances, or the package refuses or fails what eager
+        takes.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    example = example_sizes(signature, eager.leaves)
+    tries = [example]
+    if is_computable(signature):
+        tries = sizes_to_try(signature, example, generator)
+    cases = []
+    with runner(signature, package, name) as run:
+        for number, sizes in enumerate(tries):
+            shown = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
+            say(f"verifying {name}, {number + 1} of {len(tries)}{shown and ': '}{shown}")
+            leaves = eager.leaves
+            if is_computable(signature):
+                leaves = random_leaves(signature, eager.leaves, sizes, generator)
+            case = _compare(eager, run, leaves, sizes, signature)
+            cases.append(case)
+            for output in case.outputs:
+                if not output.ok:
+                    raise ExportError(
+                        f"the package of {name} differs from eager{shown and ' at '}{shown}: "
+                        f"output {output.name}: {output.reason}\nexport with other options "
+                        "(preset='updatable' changes the fewest things), and report it"
+                    )
+    return cases
+
+
+def _compare(
+    eager: Eager, run: Run, leaves: Sequence[Any], sizes: dict[str, int], signature: Signature
+) -> Case:
+    try:
+        expected = eager(leaves)
+    except Exception as error:  # the module's own: it does not take these sizes
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return Case(sizes, (), f"eager fails: {reason}")
+    try:
+        got = run([leaf.clone() for leaf in leaves if isinstance(leaf, torch.Tensor)])
+    except AotiError as error:
+        raise ExportError(
+            f"the package fails where eager does not{f', at {sizes}' if sizes else ''}: {error}\n"
+            "narrow the ranges of the dynamic sizes to what the package takes"
+        ) from error
+    tensors = iter(got)
+    outputs = []
+    for spec, value in zip(signature.results or (), expected, strict=True):
+        if isinstance(spec, ConstantSpec):
+            spec_matches = repr(spec.value) == repr(value)
+            if not spec_matches:
+                raise ExportError(
+                    f"result {spec.name} was {spec.value!r} when traced, and eager gives {value!r}"
+                    "\nreturn it as a tensor: what is no tensor was compiled in"
+                )
+        else:
+            outputs.append(compare(spec.name, str(spec.dtype), _wide(next(tensors)), _wide(value)))
+    return Case(sizes, tuple(outputs))
+
+
+@contextlib.contextmanager
+def runner(signature: Signature, package: Path, name: str) -> Iterator[Run]:
+    """What runs the package on flat tensors."""
+    devices = {spec.device for spec in (*(signature.inputs or ()), *(signature.outputs or ()))}
+    if devices <= {"cpu"}:
+        import aoti
+
+        with aoti.load(package, model_name=name, cache=False) as model:
+            yield lambda tensors: model.run(tensors, outputs="torch")
+    else:  # torch's own loader has the devices that aoti has not
+        from torch._inductor.package import load_package  # type: ignore[attr-defined]
+
+        loader = load_package(str(package), name).loader
+        yield lambda tensors: loader.run(list(tensors))
+
+
+@contextlib.contextmanager
+def _unchanged(module: torch.nn.Module) -> Iterator[None]:
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
+
+
+def _wide(tensor: torch.Tensor) -> Any:
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if tensor.dtype.is_complex:
+        return tensor.to(torch.complex128).numpy()
+    return (tensor.double() if tensor.dtype.is_floating_point else tensor).numpy()
+
+
+def _named(tensor: torch.Tensor) -> tuple[str, Any]:
+    """The dtype of a tensor, and its elements, as integers where numpy has no such dtype."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    try:
+        return name, tensor.numpy()
+    except TypeError:
+        integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[tensor.element_size()]
+        return name, tensor.view(integer).numpy()

@@ -1,0 +1,103 @@
+"""Weights that a package keeps as pickles (``pickle_weights``): read as data, nothing is run.
+
+Each is what ``torch.save`` writes of one tensor: a zip archive with a pickle that says what it is,
+and its storage. The pickle may name a handful of classes, which stand here for themselves.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+from aoti.archive import readable
+from aoti.errors import PackageError
+from aoti.spec import DTYPES
+
+_PICKLE_LIMIT = 1 << 20  # bytes; one tensor takes some hundred
+_STORAGES = {
+    "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
+    "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    dtype: str | None  # None: the tensor says it
+    key: str
+
+
+@contextmanager
+def open_storage(file: IO[bytes], name: str) -> Iterator[tuple[str, IO[bytes]]]:
+    """The dtype of a tensor that ``torch.save`` wrote, and its storage, to be read.
+
+    Raises
+    ------
+    PackageError
+        It is no such file, or holds anything but a tensor.
+    """
+    with readable(name):
+        archive = zipfile.ZipFile(file)
+        (document,) = [n for n in archive.namelist() if n.endswith("/data.pkl")]
+        folder = document.removesuffix("data.pkl")
+        if archive.getinfo(document).file_size > _PICKLE_LIMIT:
+            raise PackageError(f"{name}: its pickle is too large")
+        order = f"{folder}byteorder"
+        if order in archive.namelist() and archive.read(order) != b"little":
+            raise PackageError(f"{name}: its bytes are in big-endian order")
+        text = archive.read(document)
+        try:
+            storage = _Tensors(io.BytesIO(text)).load()
+        except (pickle.UnpicklingError, LookupError, AttributeError, MemoryError) as error:
+            raise PackageError(f"{name} holds more than a tensor: {error!s:.200}") from error
+        if not isinstance(storage, _Storage) or storage.dtype is None:
+            raise PackageError(f"{name} holds no tensor")
+        reader = archive.open(f"{folder}data/{storage.key}")
+    with reader:
+        yield storage.dtype, reader
+
+
+class _Tensors(pickle.Unpickler):
+    """Knows what `torch.save` writes of a tensor; whatever else a pickle names is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _KNOWN:
+            return _KNOWN[module, name]
+        if module == "torch" and name in DTYPES:
+            return name
+        if module in ("torch", "torch.storage") and name in _STORAGES:
+            return _STORAGES[name]
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        what, dtype, key, _device, _numel = pid
+        if what != "storage" or not isinstance(key, str) or not isinstance(dtype, str | None):
+            raise pickle.UnpicklingError(f"{what!r:.50}")
+        return _Storage(dtype, key)
+
+
+def _tensor_v2(storage: _Storage, *_: object) -> _Storage:
+    return storage
+
+
+def _tensor_v3(storage: _Storage, *rest: Any) -> _Storage:
+    return _Storage(rest[5], storage.key)
+
+
+def _parameter(tensor: _Storage, *_: object) -> _Storage:
+    return tensor
+
+
+_KNOWN: dict[tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor_v2,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
+    ("torch.storage", "UntypedStorage"): None,
+    ("collections", "OrderedDict"): dict,
+}

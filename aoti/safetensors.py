@@ -1,0 +1,70 @@
+"""Where the tensors of a ``.safetensors`` file stand: its header, and nothing else of it.
+
+The format: 8 bytes with the length of a JSON document, that document, the tensors. The library of
+that name gives copies; weights are mapped, or read to where they stay.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from aoti.constants import itemsize
+from aoti.errors import ConstantError
+
+_HEADER_LIMIT = 100 << 20  # bytes; the library's own
+_DTYPES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16",
+    "U32": "uint32", "I32": "int32", "U64": "uint64", "I64": "int64",
+    "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor in a file: its dtype and shape, in C order, and its first byte."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The steps between its elements, in elements."""
+        return tuple(math.prod(self.shape[dim + 1 :]) for dim in range(len(self.shape)))
+
+
+def read_header(file: int, name: str) -> dict[str, Stored]:
+    """The tensors of an open file, by their names.
+
+    Raises
+    ------
+    ConstantError
+        It is no such file, or is cut short.
+    """
+    size = os.fstat(file).st_size
+    length = int.from_bytes(os.pread(file, 8, 0), "little")
+    if size < 8 or length > min(_HEADER_LIMIT, size - 8):
+        raise ConstantError(f"{name} is no .safetensors file, or is cut short")
+    try:
+        header: dict[str, Any] = json.loads(os.pread(file, length, 8))
+        header.pop("__metadata__", None)
+        return {key: _stored(item, 8 + length, size) for key, item in header.items()}
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ConstantError(f"{name} is no sound .safetensors file: {error!s:.200}") from error
+
+
+def _stored(item: Any, start: int, size: int) -> Stored:
+    dtype, shape = _DTYPES.get(item["dtype"], item["dtype"].lower()), tuple(item["shape"])
+    begin, end = item["data_offsets"]
+    if not all(type(number) is int and 0 <= number < 1 << 62 for number in (*shape, begin, end)):
+        raise ValueError("sizes that are none")
+    if end - begin != math.prod(shape) * itemsize(dtype) and item["dtype"] in _DTYPES:
+        raise ValueError(f"{end - begin} bytes for {item['dtype']} {shape}")
+    if start + end > size:
+        raise ValueError(f"it has {size} bytes, and a tensor ends at {start + end}")
+    return Stored(dtype, shape, start + begin)

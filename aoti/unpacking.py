@@ -1,0 +1,68 @@
+"""Unpacked models: directories that are loaded where they stand, without an extraction."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from aoti.archive import Limits
+from aoti.errors import ConfigError
+from aoti.extraction import Key, discard, write
+from aoti.package import Package, Source
+
+
+def unpack(
+    path: Source,
+    directory: str | os.PathLike[str],
+    *,
+    model_name: str | None = None,
+    limits: Limits | None = None,
+) -> Path:
+    """Write a model of a package to a directory that `load` uses as it is.
+
+    For images and machines without a place for a cache: nothing is copied, hashed or written when
+    it is loaded, and processes share its pages. The directory must stay as it is as long as a model
+    that was loaded from it lives; its files are therefore read-only.
+
+    Parameters
+    ----------
+    path : str, os.PathLike, bytes, bytearray, memoryview or binary file
+        A package, as for `load`.
+    directory : str or os.PathLike
+        Where to. It must not exist, and is there only once it is whole.
+    model_name : str, optional
+        Which model of the package; needed only where it holds several.
+    limits : Limits, optional
+        How much the package may hold before it is refused.
+
+    Returns
+    -------
+    Path
+        The directory.
+
+    Raises
+    ------
+    ConfigError
+        The directory exists.
+    PackageNotFoundError, PackageError, ModelNotFoundError
+        As for `load`.
+
+    Notes
+    -----
+    It takes libtorch 2.13 or newer to load it.
+    """
+    target = Path(directory)
+    with Package(path, limits=limits or Limits()) as package:
+        key = Key(package.digest, package.select(model_name), as_zip=False)
+        if target.exists() or target.is_symlink():
+            raise ConfigError(f"{target} exists already: name a directory that does not")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(package, key, target, with_source=True)
+    try:
+        for file in target.rglob("*"):
+            if file.is_file():
+                file.chmod(0o444)
+    except BaseException:
+        discard(target)
+        raise
+    return target

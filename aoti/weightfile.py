@@ -1,0 +1,113 @@
+"""The weights of an extracted model in one file of their own, to be mapped.
+
+libtorch's loader copies a package's file of weights into memory of the process, and does not read
+pickled ones at all. So neither gets into the directory that it is given: what stands beside that is
+this file, and a description of what is in it, which comes from the model's generated C++.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import IO
+
+from aoti.constants import Constant, ConstantTable, itemsize, read_constants
+from aoti.errors import PackageError
+from aoti.package import Package
+from aoti.pickled import open_storage
+
+WEIGHTS = "weights.bin"
+TABLE = "constants.json"
+
+_BLOCK = 1 << 20  # bytes
+
+
+def separate(package: Package, model: str, directory: Path) -> None:
+    """Put the weights of a model into a file of their own, as far as they are not in its code.
+
+    Parameters
+    ----------
+    package : Package
+        Where the model comes from.
+    model : str
+        Its name.
+    directory : Path
+        Of the extraction, whose ``model`` directory holds the model's files already. Where the
+        generated C++ was stripped, or has constants that are no plain tensors, they stay as they
+        are, for libtorch to read.
+
+    Raises
+    ------
+    PackageError
+        The weights are kept as pickles that cannot be read.
+    """
+    files = directory / "model/data/aotinductor" / model
+    table = read_constants(package.source(model) or "")
+    config = files / "weights_config.json"
+    if table is not None:
+        (directory / TABLE).write_text(table.to_json())
+    if config.exists():
+        if table is None:
+            raise PackageError(
+                f"{package.name}: model {model!r} keeps its weights as pickles, and does not tell "
+                "how they are laid out (its generated C++ was stripped); get the whole package, or "
+                "export it again with aot_inductor.package_constants_on_disk_format='binary_blob'"
+            )
+        _write_pickled(package, config.read_bytes(), table, directory / WEIGHTS)
+        config.unlink()
+    elif table is not None and (blob := find_blob(files)):
+        blob.replace(directory / WEIGHTS)
+        for other in files.glob("*.blob"):
+            other.unlink()
+
+
+def find_blob(files: Path) -> Path | None:
+    """The file of weights among a model's files."""
+    blobs = sorted(files.glob("*.blob"))
+    named = [blob for blob in blobs if blob.name.endswith(".wrapper_weights.blob")]
+    return next(iter(named or blobs), None)
+
+
+def read_table(directory: Path) -> ConstantTable | None:
+    """What `separate` found out about the constants of an extraction."""
+    try:
+        return ConstantTable.from_json((directory / TABLE).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _write_pickled(package: Package, config: bytes, table: ConstantTable, path: Path) -> None:
+    try:
+        stored = {
+            fqn: (str(file), tuple(map(int, shape)), tuple(map(int, strides)), int(offset))
+            for fqn, (file, shape, strides, offset) in json.loads(config).items()
+        }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise PackageError(f"{package.name}: weights_config.json is damaged: {error}") from error
+    offsets = table.offsets()
+    with path.open("xb") as out:
+        out.truncate(table.nbytes)
+        for constant in table.constants:
+            file, *layout, offset = stored.get(constant.fqn, ("", (), (), 0))
+            name = f"{package.name}: the weight {constant.fqn}"
+            if not file:
+                raise PackageError(f"{name} is not in it; get the package again")
+            if layout != [constant.shape, constant.strides] or offset < 0:
+                raise PackageError(f"{name} is {layout[0]} in it; its code takes {constant}")
+            out.seek(offsets[constant.name])
+            with package.open_weight(file) as entry, open_storage(entry, name) as (dtype, storage):
+                if dtype != constant.dtype:
+                    raise PackageError(f"{name} is {dtype} in it; its code takes {constant}")
+                _copy(storage, offset * itemsize(dtype), constant, out, name)
+
+
+def _copy(storage: IO[bytes], skip: int, constant: Constant, out: IO[bytes], name: str) -> None:
+    storage.seek(skip)
+    left = constant.extent
+    while left and (block := storage.read(min(left, _BLOCK))):
+        out.write(block)
+        left -= len(block)
+    if left:
+        raise PackageError(f"{name} is cut short")
+    while storage.read(_BLOCK):  # its checksum is verified at its end
+        pass

@@ -1,0 +1,31 @@
+#pragma once
+
+// Keeps a core that is built on a new system within manylinux_2_28 (glibc 2.28, GLIBCXX_3.4.24), as
+// its toolchain does by itself. tools/check_wheel names the symbol when something is to be added.
+
+#include <features.h>
+
+#include <new>
+
+// Functions that moved into libc.so.6 with glibc 2.34, under the versions that they had before,
+// which every later glibc has too.
+#if __GLIBC_PREREQ(2, 34)
+#if defined(__x86_64__)
+__asm__(".symver dlopen, dlopen@GLIBC_2.2.5");
+__asm__(".symver dlsym, dlsym@GLIBC_2.2.5");
+__asm__(".symver pthread_condattr_setclock, pthread_condattr_setclock@GLIBC_2.3.3");
+#elif defined(__aarch64__)
+__asm__(".symver dlopen, dlopen@GLIBC_2.17");
+__asm__(".symver dlsym, dlsym@GLIBC_2.17");
+__asm__(".symver pthread_condattr_setclock, pthread_condattr_setclock@GLIBC_2.17");
+#endif
+#endif
+
+// What std::vector of gcc 11 and later calls is GLIBCXX_3.4.29. Same definition as the library's.
+#if defined(_GLIBCXX_RELEASE) && _GLIBCXX_RELEASE >= 11
+namespace std {
+[[noreturn]] __attribute__((weak)) void __throw_bad_array_new_length() {
+  throw std::bad_array_new_length();
+}
+}  // namespace std
+#endif

@@ -1,0 +1,180 @@
+#pragma once
+
+// A container of libtorch's with one set of weights, and its number. New weights go into a
+// container of their own (the code is mapped once, so that takes about a millisecond), which takes
+// the place of the other between two runs. libtorch's own two buffers are not used for that:
+// folding the second one changes constants that were just set (model_container.h,
+// update_constant_buffer), a failure in it leaves a runner with the wrong ones, and neither is
+// there to go back to.
+
+#include <aoti/errors.h>
+#include <aoti/fork.h>
+#include <aoti/permits.h>
+#include <aoti/tensor.h>
+
+#include <ATen/Tensor.h>
+#include <torch/csrc/inductor/aoti_package/model_package_loader.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace aoti {
+
+using Loader = torch::inductor::AOTIModelPackageLoader;
+
+class Generation : public Served {
+ public:
+  explicit Generation(uint64_t number) noexcept : number(number) {}
+
+  ~Generation() override {
+    static_cast<void>(guarded([&]() -> Failure {
+      storages_.clear();
+      loader.reset();
+      return {};
+    }));
+    // The container makes a tensor of its own over each that it is told to leave to its user, and
+    // never frees it (MaybeOwningAtenTensorHandle in aoti_runtime/utils.h). It is gone, and nobody
+    // else has these: the reference is given up in its stead.
+    for (const at::Tensor& tensor : lent_) {
+      if (tensor.use_count() > 1) {
+        c10::raw::intrusive_ptr::decref(tensor.unsafeGetTensorImpl());
+      }
+    }
+  }
+
+  // Hands weights to the container, by its names for them, instead of those that it has. Nothing
+  // may run on it yet. They are not copied, and live as long as this does.
+  void fill(const std::vector<std::string>& names, std::vector<at::Tensor>& tensors, bool fold) {
+    std::unordered_map<std::string, at::Tensor> map;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      // Without an owner, so that an output that lies in one is known for what it is; and a tensor
+      // of this container alone.
+      lent_.push_back(
+          detail::tensor_over(
+              c10::DataPtr(tensors[i].data_ptr(), c10::Device(c10::kCPU)),
+              static_cast<int>(tensors[i].scalar_type()),
+              tensors[i].sizes(),
+              tensors[i].strides()));
+      map.emplace(names[i], lent_.back());
+    }
+    owners_ = std::move(tensors);
+    auto* runner = loader->get_runner();
+    // By way of the second buffer: what the first one allocated for the weights in the code is then
+    // freed.
+    runner->update_constant_buffer(
+        map, /*use_inactive=*/true, /*validate_full_updates=*/false, /*user_managed=*/true);
+    map.clear();
+    runner->swap_constant_buffer();
+    runner->free_inactive_constant_buffer();
+    if (fold) {
+      runner->run_const_fold(/*use_inactive=*/false);
+    }
+    note_storages();
+  }
+
+  // Whether a tensor lies in the memory of a weight.
+  bool lends(const at::Tensor& tensor) const noexcept {
+    return std::binary_search(
+        storages_.begin(), storages_.end(), tensor.storage().unsafeGetStorageImpl());
+  }
+
+  void note_storages() {
+    storages_.clear();
+    for (const auto& [name, tensor] : loader->get_runner()->extract_constants_map(false)) {
+      if (tensor.defined() && tensor.has_storage()) {
+        storages_.push_back(tensor.storage().unsafeGetStorageImpl());
+      }
+    }
+    std::sort(storages_.begin(), storages_.end());
+  }
+
+  std::unique_ptr<Loader> loader;
+  const uint64_t number;
+
+ private:
+  std::vector<at::Tensor> owners_;
+  std::vector<at::Tensor> lent_;
+  std::vector<const c10::StorageImpl*> storages_;
+};
+
+// What the container says of a constant.
+struct ConstantFacts {
+  std::string name;
+  std::string fqn;
+  int dtype = 0;
+};
+
+inline Failure open(
+    Generation*& generation,
+    const std::string& path,
+    const std::string& model_name,
+    bool single_threaded,
+    std::size_t num_runners,
+    c10::DeviceIndex device_index,
+    uint64_t number) noexcept {
+  return guarded([&]() -> Failure {
+    handle_forks();
+    auto made = std::make_unique<Generation>(number);
+    const std::lock_guard<std::mutex> lock(construction_mutex());
+    made->loader =
+        std::make_unique<Loader>(path, model_name, single_threaded, num_runners, device_index);
+    made->note_storages();
+    generation = made.release();
+    return {};
+  });
+}
+
+inline Failure describe(
+    const Generation& generation,
+    std::vector<std::string>& call_spec,
+    std::vector<std::string>& fqns,
+    std::vector<ConstantFacts>& constants) noexcept {
+  return guarded([&]() -> Failure {
+    call_spec = generation.loader->get_call_spec();
+    fqns = generation.loader->get_constant_fqns();
+    const auto* runner = generation.loader->get_runner();
+    const auto dtypes = runner->getConstantNamesToDtypes();
+    for (const auto& [name, fqn] : runner->getConstantNamesToOriginalFQNs()) {
+      constants.push_back({name, fqn, dtypes.at(name)});
+    }
+    return {};
+  });
+}
+
+inline Failure fill(
+    Generation& generation,
+    const std::vector<std::string>& names,
+    std::vector<at::Tensor>& tensors,
+    bool fold) noexcept {
+  return guarded([&]() -> Failure {
+    generation.fill(names, tensors, fold);
+    return {};
+  });
+}
+
+// The weights by their fully qualified names. Not copies: they are the generation's. Undefined
+// where one is no plain tensor on the CPU, but packed for an operator.
+inline Failure weights(
+    const Generation& generation,
+    std::vector<std::string>& fqns,
+    std::vector<at::Tensor>& tensors) noexcept {
+  return guarded([&]() -> Failure {
+    for (auto& [fqn, tensor] : generation.loader->get_runner()->extract_constants_map(false)) {
+      if (tensor.defined()) {
+        const bool plain = tensor.layout() == c10::kStrided && tensor.device().is_cpu() &&
+                           tensor.has_storage() && tensor.dim() <= kMaxRank;
+        fqns.push_back(fqn);
+        tensors.push_back(plain ? tensor : at::Tensor());
+      }
+    }
+    return {};
+  });
+}
+
+}  // namespace aoti

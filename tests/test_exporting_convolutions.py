@@ -1,0 +1,236 @@
+"""Convolutions rewritten at export: the same values, where asked for, and nothing else touched."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+from aoti.exporting import layertimes
+from aoti.exporting.convolutions import Layer, fold_batch_norms, rewrite_convolutions
+from aoti.exporting.graphs import copied
+
+aten = torch.ops.aten
+CONVOLUTIONS = {
+    aten.conv1d.default,
+    aten.conv1d.padding,
+    aten.conv2d.default,
+    aten.conv2d.padding,
+    aten.convolution.default,
+}
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}  # of float32, for sums of a few hundred terms
+
+
+def exported(module, *args, shapes=None):
+    torch.manual_seed(0)
+    for tensor in module.state_dict().values():
+        if tensor.dtype == torch.float32:
+            tensor.uniform_(0.1, 1.0)
+    return torch.export.export(module.eval(), args, dynamic_shapes=shapes)
+
+
+def left(program) -> int:
+    """The number of convolutions in a program."""
+    return sum(node.target in CONVOLUTIONS for node in program.graph_module.graph.nodes)
+
+
+def assert_equal(program, other, *args):
+    with torch.no_grad():
+        torch.testing.assert_close(other.module()(*args), program.module()(*args), **TOLERANCE)
+
+
+ONE, TWO = torch.randn(2, 4, 17), torch.randn(2, 4, 11, 9)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (nn.Conv1d(4, 5, 3), ONE),
+        (nn.Conv1d(4, 5, 3, bias=False), ONE),
+        (nn.Conv1d(4, 5, 1), ONE),
+        (nn.Conv1d(4, 5, 1, stride=3), ONE),
+        (nn.Conv1d(4, 5, 1, padding=2), ONE),
+        (nn.Conv1d(4, 5, 17), ONE),
+        (nn.Conv1d(4, 5, 4, stride=2, padding=3, dilation=2), ONE),
+        (nn.Conv1d(4, 5, 4, padding="same"), ONE),
+        (nn.Conv1d(4, 5, 4, padding="valid"), ONE),
+        (nn.Conv1d(4, 5, 3, padding=1, padding_mode="reflect"), ONE),
+        (nn.Conv1d(4, 4, 3, groups=4, stride=2, padding=1), ONE),
+        (nn.Conv1d(4, 4, 3, groups=4, bias=False, dilation=3), ONE),
+        (nn.Conv2d(4, 5, 3), TWO),
+        (nn.Conv2d(4, 5, 1, stride=2), TWO),
+        (nn.Conv2d(4, 5, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 3)), TWO),
+        (nn.Conv2d(4, 5, (2, 4), padding="same", dilation=2), TWO),
+        (nn.Conv2d(4, 5, 3, bias=False), TWO.to(memory_format=torch.channels_last)),
+        (nn.Conv2d(4, 5, 3), TWO.transpose(2, 3)),
+        (nn.Conv2d(4, 4, (3, 2), groups=4, stride=2, padding=1), TWO),
+        (nn.Conv2d(4, 4, 3, groups=4, padding="same", dilation=2), TWO),
+    ],
+)
+def test_a_rewritten_convolution_computes_the_same(module, x):
+    program = exported(module, x)
+    rewritten, report = rewrite_convolutions(program)
+    assert (left(program), left(rewritten), len(report)) == (1, 0, 1)
+    assert_equal(program, rewritten, x)
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (nn.Conv1d(4, 6, 3, groups=2), ONE),
+        (nn.Conv1d(4, 8, 3, groups=4), ONE),
+        (nn.Conv2d(4, 6, 3, groups=2), TWO),
+        (nn.ConvTranspose1d(4, 6, 3), ONE),
+        (nn.Conv1d(4, 6, 3), ONE[0]),
+        (nn.Conv3d(4, 6, 3), torch.randn(1, 4, 5, 5, 5)),
+        (nn.Conv1d(4, 6, 3).double(), ONE.double()),
+        (nn.Conv2d(64, 512, 3), torch.randn(1, 64, 32, 32)),
+        (nn.Linear(17, 3), ONE),
+    ],
+    ids="groups multiplier groups2d transposed unbatched 3d double large linear".split(),
+)
+def test_what_does_not_pay_or_is_not_known_is_left_alone(module, x):
+    program = exported(module, x)
+    rewritten, report = rewrite_convolutions(program)
+    assert (left(rewritten), report) == (left(program), [])
+    assert_equal(program, rewritten, x)
+
+
+class Net(nn.Module):
+    """Convolutions one behind the other, one of them twice, and a result changed in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.again = nn.Conv2d(8, 8, 3, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+
+    def forward(self, x):
+        x = self.again(self.again(self.first(x).relu_()).relu_())
+        return {"sum": self.depthwise(x).add_(1).sum((2, 3)), "x": x}
+
+
+def test_batch_and_sizes_may_stay_dynamic():
+    shapes = {"x": {0: Dim("batch", min=1, max=8), 2: Dim("height", min=6, max=64), 3: Dim.AUTO}}
+    program = exported(Net(), torch.randn(3, 3, 16, 20), shapes=shapes)
+    rewritten, _ = rewrite_convolutions(program)
+    assert left(rewritten) == 0
+    for size in ((1, 3, 6, 7), (8, 3, 64, 33)):
+        assert_equal(program, rewritten, torch.randn(size))
+
+
+def test_the_given_program_stays_as_it_is():
+    program = exported(Net(), torch.randn(1, 3, 8, 8))
+    before = str(program.graph_module.graph)
+    rewrite_convolutions(program)
+    fold_batch_norms(program)
+    assert str(program.graph_module.graph) == before
+
+
+def test_a_rewritten_program_can_be_saved(tmp_path):
+    program = exported(Net(), torch.randn(1, 3, 8, 8))
+    rewritten, _ = rewrite_convolutions(program)
+    torch.export.save(rewritten, tmp_path / "program.pt2")
+    assert_equal(program, torch.export.load(tmp_path / "program.pt2"), torch.randn(1, 3, 8, 8))
+
+
+def test_only_layers_measured_faster_are_rewritten():
+    program = exported(Net(), torch.randn(1, 3, 8, 8))
+    asked = []
+
+    def measure(layers):
+        asked.extend(layers)
+        return [(1e-5, 5e-6 if layer.groups == 1 else 9.9e-6) for layer in layers]
+
+    rewritten, report = rewrite_convolutions(program, measure)
+    assert [layer.weight for layer in asked] == [(8, 3, 3, 3), (8, 8, 3, 3), (8, 1, 3, 3)]
+    assert left(rewritten) == 1
+    assert report == [
+        "conv2d 3 to 8, kernel 3x3: 5 us instead of 10 us, as a product",
+        "conv2d 8 to 8, kernel 3x3 (2 times): 5 us instead of 10 us, as a product",
+        "conv2d 8 to 8, kernel 3x3: left alone, 10 us as a sum, 10 us now",
+    ]
+
+
+def test_what_does_not_compile_is_left_alone():
+    program = exported(nn.Conv1d(4, 5, 3), ONE)
+    rewritten, report = rewrite_convolutions(program, lambda layers: [(0.0, math.inf)])
+    assert left(rewritten) == 1
+    assert "does not compile" in report[0]
+
+
+def test_a_wrong_rewrite_is_refused(monkeypatch):
+    original = Layer.rewritten
+    monkeypatch.setattr(Layer, "rewritten", lambda self, *tensors: original(self, *tensors) * 1.001)
+    with pytest.raises(ArithmeticError, match="conv1d 4 to 5, kernel 3 as a product differs"):
+        rewrite_convolutions(exported(nn.Conv1d(4, 5, 3), ONE))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_batch_norm_is_folded_into_the_convolution_before_it(bias, affine, groups):
+    layers = nn.Conv2d(4, 6, 3, groups=groups, bias=bias), nn.BatchNorm2d(6, affine=affine)
+    program = exported(nn.Sequential(*layers, nn.ReLU()), TWO)
+    folded, report = fold_batch_norms(program)
+    assert report == ["1 folded into convolutions"]
+    targets = [node.target for node in folded.graph_module.graph.nodes]
+    assert aten.batch_norm.default not in targets
+    assert left(folded) == 1
+    assert_equal(program, folded, TWO)
+    if groups == 1:
+        rewritten, _ = rewrite_convolutions(folded)
+        assert left(rewritten) == 0
+        assert_equal(program, rewritten, TWO)
+
+
+class Reused(nn.Module):
+    """What goes into the batch norm is wanted elsewhere, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        x = self.convolution(x)
+        return self.norm(x) + x
+
+
+@pytest.mark.parametrize(
+    "module", [Reused(), nn.Sequential(nn.ReLU(), nn.BatchNorm1d(4))], ids=["reused", "alone"]
+)
+def test_other_batch_norms_stay(module):
+    program = exported(module, ONE)
+    folded, report = fold_batch_norms(program)
+    assert report == []
+    assert_equal(program, folded, ONE)
+
+
+def test_a_copy_of_a_program_has_its_weights():
+    program = exported(nn.Conv1d(4, 5, 3), ONE)
+    assert copied(program).state_dict["weight"] is program.state_dict["weight"]
+
+
+def test_layers_are_timed_in_a_process_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    layer = Layer((1, 4, 16), (0,), (5, 4, 3), True, (1,), ((1, 1),), (1,), 1)
+    ((before, after),) = layertimes.measure([layer], {"freezing": True})
+    assert 0 < before < 1
+    assert 0 < after < 1
+    assert not list(tmp_path.glob("aoti-*"))
+
+
+def test_a_measurement_that_ends_early_says_why(monkeypatch):
+    layer = Layer((1, 4, 16), (), (5, 4, 3), True, (1,), (), (1,), 1)
+    monkeypatch.setattr(sys, "executable", sys.executable + "-there-is-none")
+    with pytest.raises(FileNotFoundError, match="there-is-none"):
+        layertimes.measure([layer], {})
+    monkeypatch.undo()
+    monkeypatch.setattr(layertimes, "asdict", lambda layer: {"input": [1, 4]})
+    with pytest.raises(RuntimeError, match=r"layers could not be timed: TypeError: .*missing"):
+        layertimes.measure([layer], {})

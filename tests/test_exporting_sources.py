@@ -1,0 +1,173 @@
+"""What is exported, however it is named: sources, sizes, checkpoints, options, structures."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import aoti
+from aoti.exporting.checkpoints import load_checkpoint
+from aoti.exporting.presets import PRESETS, parse_option
+from aoti.exporting.shapes import named_shapes, parse_dim
+from aoti.exporting.sources import Source
+from aoti.exporting.structures import plain
+
+X = torch.ones(3, 4)
+
+
+@pytest.fixture
+def module_file(tmp_path):
+    """A file with functions that make models, right and wrong ones."""
+    path = tmp_path / "makers.py"
+    path.write_text(
+        """
+import torch
+linear = torch.nn.Linear(4, 2).eval()
+def full():
+    return linear, (torch.ones(3, 4),), {}, {"input": {0: "batch"}}
+def short():
+    return linear, torch.ones(3, 4)
+def wrong():
+    return 3
+def fails():
+    return undefined
+class Deep:
+    @staticmethod
+    def make():
+        return linear, torch.ones(3, 4)
+"""
+    )
+    return path
+
+
+@pytest.mark.parametrize("name", ["full", "short", "Deep.make"])
+def test_a_function_in_a_file_gives_a_source(module_file, name):
+    source = Source.find(f"{module_file}:{name}")
+    assert type(source.module) is nn.Linear
+    assert [tuple(x.shape) for x in source.args] == [(3, 4)]
+    assert source.dynamic_shapes == ({"input": {0: "batch"}} if name == "full" else None)
+
+
+def test_functions_that_fail_are_told_with_their_line(module_file):
+    with pytest.raises(aoti.ExportError, match=r"makers.py:\d+, in fails: return undefined"):
+        Source.find(f"{module_file}:fails")
+    with pytest.raises(aoti.ExportError, match="gave int, which cannot be exported"):
+        Source.find(f"{module_file}:wrong")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("{}:nothing", "has no 'nothing'"),
+        ("nowhere.py:make", "there is no file"),
+        ("no_such_module:make", "there is no module"),
+        ("no_such_program.pt2", "neither MODULE:CALLABLE"),
+    ],
+)
+def test_names_of_nothing_are_refused(module_file, name, message):
+    with pytest.raises(aoti.ConfigError, match=message):
+        Source.find(name.format(module_file))
+
+
+def test_a_saved_program_is_a_source(tmp_path):
+    path = tmp_path / "program.pt2"
+    torch.export.save(torch.export.export(nn.Linear(4, 2), (X,)), path)
+    assert isinstance(Source.find(str(path)).module, torch.export.ExportedProgram)
+    path.write_text("nonsense")
+    with pytest.raises(aoti.ExportError, match=r"no program that torch.export.save wrote"):
+        Source.find(str(path))
+
+
+def test_a_source_moves_as_a_copy():
+    source = Source(nn.Linear(4, 2), (X,))
+    assert source.on("cpu") is source
+    moved = source.on("meta")
+    assert (moved.module.weight.device.type, moved.args[0].device.type) == ("meta", "meta")
+    assert source.module.weight.device.type == "cpu"
+
+
+# -- sizes by name -------------------------------------------------------------------------------
+
+
+def test_sizes_have_names_and_ranges():
+    shapes = named_shapes({"x": {0: "batch=1..64"}, "y": [{1: "batch"}], "z": None}, {})
+    first, second = shapes["x"][0], shapes["y"][0][1]
+    assert first is second
+    assert (first.__name__, first.min, first.max) == ("batch", 1, 64)
+    assert parse_dim("n=2..").min == 2
+
+
+def test_ranges_of_names_can_be_given_apart():
+    given = {"batch": parse_dim("batch=1..8")}
+    shapes = named_shapes(({0: Dim("batch", max=4)}, {0: "batch=1..2"}), given)
+    assert shapes[0][0] is shapes[1][0] is given["batch"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1..2", "batch=", "batch=1", "batch=8..1", "a b=1..2", "x=a..b"]
+)
+def test_misspelt_sizes_are_refused(text):
+    with pytest.raises(aoti.ConfigError):
+        parse_dim(text)
+
+
+# -- checkpoints ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth", "wrapped"])
+def test_weights_come_from_a_file(tmp_path, kind):
+    wanted, module = nn.Linear(4, 2), nn.Linear(4, 2)
+    path = tmp_path / f"weights.{kind}"
+    if kind == "safetensors":
+        pytest.importorskip("safetensors.torch").save_file(wanted.state_dict(), path)
+    else:
+        state = wanted.state_dict()
+        torch.save({"state_dict": state, "epoch": 3} if kind == "wrapped" else state, path)
+    load_checkpoint(module, path)
+    assert torch.equal(module.weight, wanted.weight)
+
+
+# -- options -------------------------------------------------------------------------------------
+
+
+def test_options_are_json_or_text():
+    texts = ["cpp.threads=1", "freezing=true", "freezing=False", "cpp.march=znver4", "a=None", "b="]
+    assert [parse_option(text)[1] for text in texts] == [1, True, False, "znver4", None, ""]
+    with pytest.raises(aoti.ConfigError, match="NAME=VALUE"):
+        parse_option("freezing")
+
+
+def test_what_is_given_up_follows_from_the_options():
+    assert "cannot be replaced" in " ".join(PRESETS["portable"].gives_up)
+    assert "can be replaced" in " ".join(PRESETS["updatable"].gives_up)
+    thawed = PRESETS["portable"].with_options({"freezing": False})
+    assert "can be replaced" in " ".join(thawed.gives_up)
+
+
+# -- structures ----------------------------------------------------------------------------------
+
+Named = namedtuple("Named", ["a", "b"])
+
+
+@dataclass
+class Data:
+    first: object
+    second: object = None
+
+
+class ModelOutput(OrderedDict):
+    """As libraries of models have it: a dict with more ways to be read."""
+
+
+def test_types_become_plain_ones_with_the_same_names():
+    value = (Data(1, [Named(2, ModelOutput(x=3))]), OrderedDict(y=4))
+    result = plain(value)
+    assert result == ({"first": 1, "second": [Named(2, {"x": 3})]}, {"y": 4})
+    assert type(result[0]["second"][0]) is Named
+    assert type(result[0]["second"][0].b) is dict
+    assert type(result[1]) is OrderedDict

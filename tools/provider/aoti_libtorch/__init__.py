@@ -1,0 +1,1 @@
+"""PyTorch's CPU libraries for aoti: found by it, and of no use by itself."""
