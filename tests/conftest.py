@@ -50,16 +50,16 @@ def interop() -> Path:
 
 
 @pytest.fixture(scope="session")
-def batch_packages() -> Path:
-    """The directory of the packages that tests/batch_packages.py exports."""
-    script = ROOT / "tests/batch_packages.py"
+def models() -> Path:
+    """The directory of the packages that tests/models.py exports."""
+    script = ROOT / "tests/models.py"
     return _export(script, ROOT / "build/packages", [script, *EXPORTER])
 
 
 @pytest.fixture(scope="session")
-def models() -> Path:
-    """The directory of the packages that tests/models.py exports."""
-    script = ROOT / "tests/models.py"
+def batch_packages() -> Path:
+    """The directory of the packages that tests/batch_packages.py exports."""
+    script = ROOT / "tests/batch_packages.py"
     return _export(script, ROOT / "build/packages", [script, *EXPORTER])
 
 

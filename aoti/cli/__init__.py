@@ -51,15 +51,8 @@ def cli() -> None:
 
 
 for _verb in (
-    infer,
-    info,
-    check,
-    export,
-    verify,
-    unpack,
-    models,
-    cache_group,
-    test_device,
+    *(infer, info, check, export, verify, unpack),
+    *(models, cache_group, test_device),
 ):
     cli.add_command(_verb)
 

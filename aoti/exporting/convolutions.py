@@ -23,7 +23,7 @@ from aoti.exporting.graphs import arguments, copied, finished, replace
 
 aten = torch.ops.aten
 
-_CONVOLUTIONS = (
+CONVOLUTIONS = (
     *(aten.conv1d.default, aten.conv1d.padding),
     *(aten.conv2d.default, aten.conv2d.padding),
     aten.convolution.default,
@@ -248,7 +248,7 @@ def fold_batch_norms(program: torch.export.ExportedProgram) -> Rewritten:
         if norm.target != aten.batch_norm.default:
             continue
         convolution, called = norm.args[0], arguments(norm)
-        foldable = convolution.target in _CONVOLUTIONS and len(convolution.users) == 1
+        foldable = convolution.target in CONVOLUTIONS and len(convolution.users) == 1
         if not foldable or called["training"] or called["running_mean"] is None:
             continue
         before = arguments(convolution)
@@ -289,7 +289,7 @@ def _normed(
 
 def _layer(node: Node) -> Layer | None:
     """The convolution that a node is, if it is one that could be rewritten."""
-    if node.target not in _CONVOLUTIONS:
+    if node.target not in CONVOLUTIONS:
         return None
     called = arguments(node)
     x, weight = called["input"].meta["val"], called["weight"].meta["val"]

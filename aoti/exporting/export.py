@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -172,7 +172,7 @@ def export(
                     kwargs=dict(kwargs or {}),
                     dynamic_shapes=dynamic_shapes,
                 )
-            exports[key] = _Export(key, source, chosen, say)
+            exports[key] = _Export(key, source, chosen, (options or {}).keys(), say)
             exports[key].prepare(
                 checkpoint=checkpoint,
                 device=device,
@@ -202,11 +202,17 @@ class _Export:
     """One model on its way into a package."""
 
     def __init__(
-        self, name: str, source: Source, preset: Preset, say: Callable[[str], None]
+        self,
+        name: str,
+        source: Source,
+        preset: Preset,
+        given: Collection[str],
+        say: Callable[[str], None],
     ) -> None:
         self._name = name
         self._source = source
         self._preset = preset
+        self._given = given  # names of options that the caller set
         self._say = say
         self._start = time.monotonic()
         self._seconds = 0.0
@@ -241,8 +247,11 @@ class _Export:
         self._stock = structure.program
         if self._preset.passes:
             self._say(f"rewriting {self._name}")
-        self._program, self._rewrites = rewrite(
+        self._program, self._rewrites, asked = rewrite(
             structure.program, self._preset.passes, self._preset.options
+        )
+        self._preset = self._preset.with_options(
+            {name: value for name, value in asked.items() if name not in self._given}
         )
         self._notes = list(self._rewrites)
         if traced.static:

@@ -1,8 +1,8 @@
 """Rewrites of the exported graph before it is compiled, each with a name and a switch.
 
-A pass takes an exported program and Inductor's options for it, and gives one that computes the same
-and what it rewrote, in lines for people. Presets name the passes that they want, in their order;
-`aoti.export(..., passes=...)` names others.
+A pass takes an exported program and Inductor's options for it. It gives one that computes the same,
+what it rewrote, in lines for people, and the options that the rewrite asks for. Presets name the
+passes that they want, in their order; `aoti.export(..., passes=...)` names others.
 """
 
 from __future__ import annotations
@@ -21,15 +21,29 @@ from aoti.exporting.linears import transpose_linears
 
 Pass = Callable[
     [torch.export.ExportedProgram, Mapping[str, Any]],
-    tuple[torch.export.ExportedProgram, Sequence[str]],
+    tuple[torch.export.ExportedProgram, Sequence[str], Mapping[str, Any]],
 ]
 
+
+def _batch_norms(program: torch.export.ExportedProgram, _: Mapping[str, Any]) -> Any:
+    return *fold_batch_norms(program), {}
+
+
+def _convolutions(program: torch.export.ExportedProgram, options: Mapping[str, Any]) -> Any:
+    return *rewrite_convolutions(program, partial(measure, options=options)), {}
+
+
+def _linears(program: torch.export.ExportedProgram, _: Mapping[str, Any]) -> Any:
+    program, lines = transpose_linears(program)
+    # Inductor would hand the layers to oneDNN, in its own layout; and nothing is left to tune.
+    options = {"cpp.weight_prepack": False, "max_autotune": False}
+    return program, lines, options if lines else {}
+
+
 PASSES: Mapping[str, Pass] = {
-    "batch-norms": lambda program, _: fold_batch_norms(program),
-    "convolutions": lambda program, options: rewrite_convolutions(
-        program, partial(measure, options=options)
-    ),
-    "linears": lambda program, _: transpose_linears(program),
+    "batch-norms": _batch_norms,
+    "convolutions": _convolutions,
+    "linears": _linears,
 }
 
 
@@ -48,7 +62,7 @@ def check_names(names: Sequence[str]) -> None:
 
 def rewrite(
     program: torch.export.ExportedProgram, names: Sequence[str], options: Mapping[str, Any]
-) -> tuple[torch.export.ExportedProgram, list[str]]:
+) -> tuple[torch.export.ExportedProgram, list[str], dict[str, Any]]:
     """Apply passes in the given order, for a package that is compiled with these options.
 
     Returns
@@ -57,6 +71,8 @@ def rewrite(
         What to compile.
     report : list of str
         What was rewritten, a line each, headed by the name of its pass.
+    options : dict
+        What the rewrites ask for.
 
     Raises
     ------
@@ -64,10 +80,12 @@ def rewrite(
         A pass failed.
     """
     report: list[str] = []
+    asked: dict[str, Any] = {}
     for name in names:
         try:
-            program, lines = PASSES[name](program, options)
+            program, lines, more = PASSES[name](program, {**options, **asked})
         except (ArithmeticError, RuntimeError) as error:
             raise explain(error, f"apply the pass {name!r}") from cause(error)
         report += [f"{name}: {line}" for line in lines]
-    return program, report
+        asked |= more
+    return program, report, asked

@@ -47,6 +47,8 @@ _TUNED: dict[str, Option] = {
     "max_autotune_gemm_backends": "CPP,ATEN",
     "cpp.enable_concat_linear": True,
 }
+# Names in `aoti.exporting.passes`.
+_REWRITES = ("batch-norms", "convolutions", "linears")
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("portable", {**_ALWAYS, **_BASELINE, **_TUNED}),
-        Preset("native", {**_ALWAYS, **_TUNED}),
+        Preset("portable", {**_ALWAYS, **_BASELINE, **_TUNED}, _REWRITES),
+        Preset("native", {**_ALWAYS, **_TUNED}, _REWRITES),
         Preset(
             "updatable",
             # Weights of a few elements would otherwise be written into the code as numbers.
