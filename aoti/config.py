@@ -42,6 +42,10 @@ LOAD_OPTIONS: dict[str, type] = {
     "intra_op_threads": int,
     "queue_size": int,
     "timeout": float,
+    "self_test": bool,
+    "weights": str,
+    "map_source": bool,
+    "warmup": bool,
 }
 _KEYS: dict[str, type] = {
     "model": str,
@@ -65,7 +69,7 @@ class Config:
     model : str or None
         The package: a path, or the name of a registered model (see `aoti.models`).
     model_name, device, device_index, num_runners, single_threaded, sha256, validate, outputs, \
-    intra_op_threads, queue_size, timeout
+    intra_op_threads, queue_size, timeout, self_test, weights, map_source, warmup
         The options of `aoti.load`.
     cache_enabled : bool or None
         Its option `cache`.
@@ -88,6 +92,10 @@ class Config:
     intra_op_threads: int | None = None
     queue_size: int | None = None
     timeout: float | None = None
+    self_test: bool | None = None
+    weights: str | None = None
+    map_source: bool | None = None
+    warmup: bool | None = None
     cache_enabled: bool | None = None
     cache_dir: str | None = None
     cache_size: str | None = None
@@ -124,8 +132,8 @@ class Config:
             # A name is what could not be meant for a path, unless a package stands there.
             if looks_like_a_path(model) or (directory / model).exists():
                 settings["model"] = str(directory / model)
-        if "cache.dir" in settings:
-            settings["cache.dir"] = str(directory / settings["cache.dir"])
+        for key in {"cache.dir", "weights"} & settings.keys():
+            settings[key] = str(directory / settings[key])
         return cls._of({**settings, **_from_environment(environ)})
 
     @classmethod

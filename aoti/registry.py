@@ -253,6 +253,8 @@ def _described(directory: Path, name: str, place: str) -> RegisteredModel:
         options = {k.removeprefix("load."): v for k, v in settings.items() if "." in k}
         if "sha256" in settings:
             options["sha256"] = settings["sha256"]
+        if "weights" in options:
+            options["weights"] = str(directory / options["weights"])
         return RegisteredModel(
             name=given,
             version=version,

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from aoti.checks import Checker
-from aoti.errors import InputError, InputTypeError, ModelClosedError
+from aoti.checks import Checker, Flatten
+from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.model import InferenceResult
 from aoti.package import Package, Source
 from aoti.spec import Dim, TensorSpec
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from aoti.pytree import CallPlan
 
 
 class FakeModel:
@@ -47,7 +46,8 @@ class FakeModel:
 
     Notes
     -----
-    Everything runs in the caller's thread: a `Future` of `submit` is done when it is returned.
+    Everything runs in the caller's thread: a `Future` of `submit` is done when it is returned. The
+    options `out` and `outputs` of a call are not taken.
 
     Examples
     --------
@@ -69,16 +69,21 @@ class FakeModel:
             raise ValueError("a fake model needs a function, or a package to be like")
         self._function = function
         self._checker: Checker | None = None
-        self._plan: CallPlan | None = None
+        self._flatten: Flatten | None = None
+        self._rebuild: Callable[[Sequence[object]], object] = list
+        self._flatten_result: Callable[[Any], list[object]] = _leaves
         self._closed = False
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         if package is not None:
             with Package(package) as opened:
                 signature = opened.signature(opened.select(model_name))
                 self._checker = Checker(signature, opened.name)
-                if signature.call_spec is not None:
-                    self._plan = signature.plan(signature.call_spec)
-                    self._flatten = self._checker.plan_calls(self._plan)
+                # A structure that only the exporting program knows cannot be checked.
+                with contextlib.suppress(PackageError):
+                    if signature.call_spec is not None:
+                        plan = signature.plan(signature.call_spec)
+                        self._flatten = self._checker.plan_calls(plan)
+                        self._rebuild, self._flatten_result = self._checker.plan_results(plan)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...] | None:
@@ -99,12 +104,11 @@ class FakeModel:
         """Check the arguments against the package, if there is one, and call the function."""
         self._note(args, kwargs)
         arrays: list[Any] = []
-        if self._plan is not None:
+        if self._flatten is not None:
             arrays = self._check(self._flatten(args, kwargs))
         if self._function is not None:
             return self._function(*args, **kwargs)
-        outputs = self._zeros(arrays)
-        return outputs if self._plan is None else self._plan.rebuild(outputs)
+        return self._rebuild(self._zeros(arrays))
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """As a call, with flat inputs and a flat list of outputs."""
@@ -114,8 +118,7 @@ class FakeModel:
         arrays = self._check(inputs)
         if self._function is None:
             return self._zeros(arrays)
-        result = self._function(*inputs)
-        return list(self._plan.flatten_result(result)) if self._plan else _leaves(result)
+        return self._flatten_result(self._function(*inputs))
 
     def boxed_run(self, inputs: list[Any]) -> list[Any]:
         """As `run`, and empties the list."""

@@ -13,11 +13,11 @@ from aoti.spec import Dim, TensorSpec
 N = Dim("n", 2, 64)
 
 
-def signature(inputs, outputs, **options):
+def signature(inputs, outputs):
     def specs(shapes):
         return tuple(TensorSpec(f"t{i}", "float32", shape) for i, shape in enumerate(shapes))
 
-    return Signature(arguments=specs(inputs), outputs=specs(outputs), ranges={"n": (2, 64)})
+    return Signature(arguments=specs(inputs), results=specs(outputs), ranges={"n": (2, 64)})
 
 
 def test_a_free_first_dimension_of_all_joins_calls():

@@ -46,7 +46,7 @@ def test_the_example_loads_a_model(write, packages, tmp_path):
     path = write(EXAMPLE.read_text())
     shutil.copy(packages / "mlp.pt2", tmp_path)
     config = aoti.Config.from_file(path)
-    assert set(config.options) == {*LOAD_OPTIONS, "cache"} - {"sha256"}
+    assert set(config.options) == {*LOAD_OPTIONS, "cache"} - {"sha256", "weights"}
     with aoti.load(config, num_runners=3) as model:
         assert model.path == str(tmp_path / "mlp.pt2")
         assert (model.num_runners, model.timeout) == (3, 2.5)

@@ -91,6 +91,8 @@ def test_what_cannot_be_told_needs_a_function(packages):
     with pytest.raises(ValueError, match="pass a function"):
         FakeModel(package=packages / "stock.pt2")(X)
     assert FakeModel(lambda x: 7, package=packages / "stock.pt2")(X) == 7
+    # Its result is of a type that only the exporting program knows.
+    assert FakeModel(lambda x: 7, package=packages / "registered.pt2")(X) == 7
 
 
 def test_it_needs_no_libtorch(packages, run_python):

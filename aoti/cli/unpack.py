@@ -7,9 +7,11 @@ import sys
 
 import click
 
+from aoti.cli.show import complete_model, located
+
 
 @click.command()
-@click.argument("path", metavar="PT2")
+@click.argument("path", metavar="PT2", shell_complete=complete_model)
 @click.argument("directory", metavar="DIRECTORY")
 @click.option("--model-name", metavar="NAME", help="Which model, if the package holds several.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -25,7 +27,7 @@ def unpack(path: str, directory: str, model_name: str | None, as_json: bool) -> 
     """
     import aoti
 
-    written = aoti.unpack(path, directory, model_name=model_name)
+    written = aoti.unpack(located(path), directory, model_name=model_name)
     size = sum(file.stat().st_size for file in written.rglob("*") if file.is_file())
     if as_json:
         json.dump({"directory": str(written), "bytes": size}, sys.stdout, indent=2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aoti.cli.show import device_name
+from aoti.cli.show import complete_model, device_name, located
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("path", metavar="PT2")
+@click.argument("path", metavar="PT2", shell_complete=complete_model)
 @click.option("--model-name", metavar="NAME", help="Which model, if the package holds several.")
 @click.option(
     "--device",
@@ -51,7 +51,7 @@ def verify(
     import aoti
     from aoti.golden import Golden
 
-    with aoti.Package(path) as package:
+    with aoti.Package(located(path)) as package:
         name = package.select(model_name)
         golden = Golden.of(package, name)
     with aoti.load(path, model_name=name, device=device) as model:
