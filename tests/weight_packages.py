@@ -18,6 +18,11 @@ from torch.export import Dim
 import aoti
 
 # Everything that is a constant stays one: Inductor puts small ones into the code.
+PLAIN = {  # Inductor's own ways with weights
+    "aot_inductor.package_constants_in_so": True,
+    "aot_inductor.package_constants_on_disk_format": None,
+    "always_keep_tensor_constants": False,
+}
 KEPT = {"always_keep_tensor_constants": True}
 OUTSIDE = {"aot_inductor.package_constants_in_so": False}
 BLOB = {**OUTSIDE, "aot_inductor.package_constants_on_disk_format": "binary_blob"}
@@ -92,8 +97,15 @@ def main(directory: Path) -> None:
     batch = {"x": {0: Dim("batch", min=1, max=1024)}}
 
     def export(name, module, *args, dynamic_shapes=None, **options) -> None:
-        path = directory / f"{name}.pt2"
-        aoti.export(module, args, path=path, dynamic_shapes=dynamic_shapes, options=options)
+        aoti.export(
+            module,
+            args,
+            path=directory / f"{name}.pt2",
+            dynamic_shapes=dynamic_shapes,
+            preset="updatable",
+            options={**PLAIN, **options},
+            buffers="reset",
+        )
 
     for name, place in (("inside", {}), ("blob", BLOB), ("pickles", PICKLES), ("bare", OUTSIDE)):
         export(name, mlp, rows, dynamic_shapes=batch, **KEPT, **place)
