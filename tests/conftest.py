@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,66 +22,93 @@ ROOT = Path(__file__).parents[1]
 EXPORTER = [ROOT / "aoti/signature.py", *sorted((ROOT / "aoti/exporting").glob("*.py"))]
 
 
-def _export(script: Path, target: Path, inputs: list[Path]) -> Path:
+SCRIPTS = {  # by the fixture that gives the directory of what the script exports
+    "weight_packages": "weight_packages.py",
+    "models": "models.py",
+    "packages": "packages.py",
+    "interop": "interop_packages.py",
+    "batch_packages": "batch_packages.py",
+}
+
+
+def _export(fixture: str) -> Path:
     """Run an export script unless it ran before with the same inputs; give its directory."""
+    script = ROOT / "tests" / SCRIPTS[fixture]
+    inputs = [script, ROOT / "tests/packages.py", *EXPORTER]
     content = b"".join(path.read_bytes() for path in inputs) + version("torch").encode()
-    directory = target / hashlib.sha256(content).hexdigest()[:16]
+    directory = ROOT / "build/packages" / hashlib.sha256(content).hexdigest()[:16]
     if not (directory / "done").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run(
-            [sys.executable, "-W", "ignore", str(script), str(directory)], check=True, env=env
-        )
+        _run(script, directory)
         (directory / "done").touch()
     return directory
+
+
+def _export_minilm() -> Path:
+    """Export what tools/demo exports too."""
+    path = ROOT / "build/models/minilm.pt2"
+    sources = [ROOT / "tools/minilm.py", *EXPORTER]
+    if not path.exists() or any(s.stat().st_mtime > path.stat().st_mtime for s in sources):
+        _run(sources[0], path)
+    return path
+
+
+def _run(script: Path, target: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", str(script), str(target)]
+    subprocess.run(command, check=True, env=env)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Export all that the chosen tests need, on all cores: compiling takes minutes the first time.
+
+    What fails, fails again in the fixture, where it is told.
+    """
+    if session.config.option.collectonly:
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name in SCRIPTS:
+            if name in wanted:
+                pool.submit(_export, name)
+        if "minilm" in wanted:
+            pool.submit(_export_minilm)
 
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
     """The directory of the packages that tests/packages.py exports."""
-    script = ROOT / "tests/packages.py"
-    return _export(script, ROOT / "build/packages", [script, *EXPORTER])
+    return _export("packages")
 
 
 @pytest.fixture(scope="session")
 def interop() -> Path:
     """The directory of the packages that tests/interop_packages.py exports."""
-    script = ROOT / "tests/interop_packages.py"
-    return _export(script, ROOT / "build/packages", [script, *EXPORTER])
+    return _export("interop")
 
 
 @pytest.fixture(scope="session")
 def models() -> Path:
     """The directory of the packages that tests/models.py exports."""
-    script = ROOT / "tests/models.py"
-    return _export(script, ROOT / "build/packages", [script, *EXPORTER])
+    return _export("models")
 
 
 @pytest.fixture(scope="session")
 def batch_packages() -> Path:
     """The directory of the packages that tests/batch_packages.py exports."""
-    script = ROOT / "tests/batch_packages.py"
-    return _export(script, ROOT / "build/packages", [script, *EXPORTER])
+    return _export("batch_packages")
 
 
 @pytest.fixture(scope="session")
 def weight_packages() -> Path:
     """The directory of the packages that tests/weight_packages.py exports."""
-    script = ROOT / "tests/weight_packages.py"
-    inputs = [script, ROOT / "tests/packages.py", *EXPORTER]
-    return _export(script, ROOT / "build/packages", inputs)
+    return _export("weight_packages")
 
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
-    """The package of MiniLM-L6, the one that tools/demo exports too."""
-    path = ROOT / "build/models/minilm.pt2"
-    sources = [ROOT / "tools/minilm.py", *EXPORTER]
-    if not path.exists() or any(s.stat().st_mtime > path.stat().st_mtime for s in sources):
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-W", "ignore", str(sources[0]), str(path)]
-        subprocess.run(command, check=True, env=env)
-    return path
+    """The package of MiniLM-L6."""
+    return _export_minilm()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -43,10 +43,19 @@ def alarm():
     def ring(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, ring)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    # Not SIGALRM, which limits the time of tests.
+    main, before = threading.main_thread().ident, signal.signal(signal.SIGUSR1, ring)
+    timers = []
+
+    def set_alarm(seconds):
+        timers.append(threading.Timer(seconds, signal.pthread_kill, (main, signal.SIGUSR1)))
+        timers[-1].start()
+
+    yield set_alarm
+    for timer in timers:
+        timer.cancel()
+        timer.join()
+    signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.fixture
