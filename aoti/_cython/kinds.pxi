@@ -48,16 +48,26 @@ cdef class Kind:
 
 
 cdef dict _kinds = {}  # by type; False for what is no array by DLPack
+# The one that was asked for last: a call asks several times, and the next call for the same.
+cdef object _last_type = None
+cdef Kind _last_kind = None
 
 cdef Kind _kind(array_type):
     """The kind of a type, None if its arrays have no `__dlpack__`."""
+    global _last_type, _last_kind
+    if array_type is _last_type:
+        return _last_kind
     cached = _kinds.get(array_type)
-    if cached is not None:
-        return None if cached is False else <Kind>cached
-    found = kinds.find(array_type)
-    kind = None if found is None else Kind(*found)
-    if len(_kinds) < 100:  # types that a program makes as it runs shall not live forever
-        _kinds[array_type] = False if kind is None else kind
+    if cached is None:
+        found = kinds.find(array_type)
+        cached = False if found is None else Kind(*found)
+        if len(_kinds) < 100:  # types that a program makes as it runs shall not live forever
+            _kinds[array_type] = cached
+    kind = None if cached is False else <Kind>cached
+    if array_type in _kinds:
+        _last_type = None  # what is let go of here may run code that asks for another one
+        _last_kind = kind
+        _last_type = array_type
     return kind
 
 
