@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import aoti
 from aoti import ConfigError, Package, PackageError, _libtorch, cache
 
 pytestmark = pytest.mark.usefixtures("place")
@@ -31,8 +32,8 @@ def test_different_models_contents_and_forms_stand_side_by_side(package_of, extr
         assert len(extraction.key) < 140
 
 
-def test_as_zip_gives_an_archive_that_the_loader_takes(packages, mlp, rows, extract):
-    extraction = extract(packages / "mlp.pt2", as_zip=True)
+def test_as_zip_gives_an_archive_that_the_loader_takes(packages, rows, extract):
+    extraction = extract(packages / "stock.pt2", as_zip=True)
     names = {path.name for path in extraction.directory.iterdir()}
     assert names == {"model.pt2", "manifest.json", "constants.json"}
     assert extraction.path == extraction.directory / "model.pt2"
@@ -58,7 +59,8 @@ def test_as_zip_gives_an_archive_that_the_loader_takes(packages, mlp, rows, extr
         outputs=None,
     )
     loader.serve(loader.open(1))
-    assert loader.run([rows])[0].tolist() == mlp(rows).tolist()
+    with aoti.load(packages / "stock.pt2") as model:
+        assert loader.run([rows])[0].tolist() == model.run([rows])[0].tolist()
     loader.close()
 
 
