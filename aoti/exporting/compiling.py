@@ -266,8 +266,19 @@ def _end_with_parent(directory: Path) -> None:
     import shutil
 
     os.read(0, 1)  # nothing ever comes but the end
+    group = os.getpgrp()
+    if os.fork() != 0:
+        return
+    # Outside the group: this one has to outlive all who may still write there.
+    os.setsid()
+    os.killpg(group, signal.SIGKILL)
+    patience = time.monotonic() + 5
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < patience:
+            os.killpg(group, 0)
+            time.sleep(0.01)
     shutil.rmtree(directory.parent, ignore_errors=True)  # the whole scratch directory
-    os.killpg(0, signal.SIGKILL)
+    os._exit(0)
 
 
 if __name__ == "__main__":
