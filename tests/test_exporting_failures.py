@@ -140,6 +140,10 @@ def test_a_failure_is_told_in_two_lines(name, tmp_path):
         ({"preset": "fast"}, "no preset 'fast': there are portable, native, updatable"),
         ({"options": {"cpp.marhc": "native"}}, "did you mean 'cpp.march'"),
         ({"options": {"aot_inductor.package": False}}, "exporter's own"),
+        (
+            {"options": {"aot_inductor.package_constants_on_disk_format": "pickle_weights"}},
+            "not into pickles",
+        ),
         ({"dims": {"batch": "1-64"}}, "NAME=MIN..MAX"),
         ({"dims": {"batch": "1..64"}}, "no size is named batch"),
         ({"passes": ["faster"]}, "no pass 'faster'"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from packages import MLP
 from torch import Tensor, nn
+from torch._inductor import aoti_compile_and_package
 from torch.export import Dim
 
 import aoti
@@ -107,8 +108,15 @@ def main(directory: Path) -> None:
             buffers="reset",
         )
 
-    for name, place in (("inside", {}), ("blob", BLOB), ("pickles", PICKLES), ("bare", OUTSIDE)):
+    for name, place in (("inside", {}), ("blob", BLOB), ("bare", OUTSIDE)):
         export(name, mlp, rows, dynamic_shapes=batch, **KEPT, **place)
+    program = torch.export.export(mlp, (rows,), dynamic_shapes=batch)
+    with torch.no_grad():
+        aoti_compile_and_package(
+            program,
+            package_path=str(directory / "pickles.pt2"),
+            inductor_configs={**KEPT, **PICKLES},
+        )
     torch.save(mlp.state_dict(), directory / "mlp.pth")
     fold = {"aot_inductor.use_runtime_constant_folding": True}
     export("fold", Scale(), four, **fold, **BLOB)

@@ -25,12 +25,14 @@ _RESERVED = {
     *("aot_inductor.package_cpp_only",),
 }
 
+_ON_DISK = "aot_inductor.package_constants_on_disk_format"
+
 # Weights in a file beside the code, where they can be mapped; and kernels that run on as many
 # threads as they are given.
 _ALWAYS: dict[str, Option] = {
     "cpp.dynamic_threads": True,
     "aot_inductor.package_constants_in_so": False,
-    "aot_inductor.package_constants_on_disk_format": "binary_blob",
+    _ON_DISK: "binary_blob",
 }
 # Every x86-64 machine of the last ten years. 256-bit vectors are what x86-64-v3 has. Elsewhere the
 # compiler's own baseline is as portable as it gets.
@@ -75,7 +77,8 @@ class Preset:
         Raises
         ------
         ConfigError
-            Inductor has no option of that name, or it is the exporter's own.
+            Inductor has no option of that name, or it is the exporter's own; or it asks for weights
+            in pickles.
         """
         known = config.get_config_copy()
         for name in options:
@@ -85,6 +88,8 @@ class Preset:
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise ConfigError(f"Inductor has no option {name!r}{hint}")
+        if options.get(_ON_DISK) == "pickle_weights":
+            raise ConfigError("weights go into the code or into a binary_blob, not into pickles")
         return replace(self, options={**self.options, **options})
 
     @property
