@@ -55,12 +55,13 @@ def test_updates_free_what_they_replace(weight_packages, anonymous):
 # and how much of that is the file of weights.
 PSS = """
 import os, sys, numpy as np, aoti
+from pathlib import Path
 path, count, fork = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "fork"
-ready, asked, told = os.pipe(), os.pipe(), os.pipe()
+ready, asked, told, done = os.pipe(), os.pipe(), os.pipe(), os.pipe()
 def load():
     return aoti.load(path, intra_op_threads=1, warmup=True)
 def pss(model):
-    text = open("/proc/self/smaps").read()
+    text = Path("/proc/self/smaps").read_text()
     weights = text.partition(str(model._extraction.weights))[2].partition("VmFlags")[0]
     return [sum(int(line.split()[1]) << 10 for line in part.split("\\n") if line[:4] == "Pss:")
             for part in (text, weights)]
@@ -71,7 +72,7 @@ def serve():
     os.write(ready[1], b"x")
     os.read(asked[0], 1)
     os.write(told[1], "{} {}\\n".format(*pss(model)).encode())
-    os.read(asked[0], 1)
+    os.read(done[0], 1)  # another pipe: this must not take what another child waits for
 inherited = load() if fork else None
 for _ in range(count):
     if os.fork() == 0:
@@ -90,7 +91,7 @@ with os.fdopen(told[0]) as lines:
     found = [map(int, next(lines).split()) for _ in range(count)]
     found += [pss(inherited)] if fork else []
     print(*map(sum, zip(*found)))
-    os.write(asked[1], b"x" * count)
+    os.write(done[1], b"x" * count)
 while count:
     count -= os.wait()[1] == 0
 """
