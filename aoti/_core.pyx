@@ -48,7 +48,7 @@ from aoti._cxx cimport (
 
 import json
 import sys
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -62,6 +62,7 @@ from aoti.errors import (
     InputTypeError,
     ModelClosedError,
 )
+from aoti.pytree import CONTAINERS
 
 cnp.import_array()
 

@@ -145,7 +145,6 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         self._weights.start(weights, map_source=map_source)
         self.call_spec = tuple(self._weights.call_spec)
         self.constant_fqns = tuple(self._weights.fqns)
-        self._run: Callable[[Sequence[Any]], list[Any]] = self._loader.run
         self._explain = checker.explain
         self._flatten: Flatten
         self._rebuild: Callable[[Sequence[object]], object] = list
@@ -311,7 +310,7 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         if not isinstance(inputs, (list, tuple)):
             raise _not_flat(inputs)
         if outputs is None and out is None:
-            return self._run(inputs)
+            return self._loader.run(inputs)
         return self._loader.run_to(inputs, outputs, out)
 
     def boxed_run(self, inputs: list[Any]) -> list[Any]:

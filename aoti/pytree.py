@@ -29,7 +29,7 @@ _MAX_DEPTH = 100
 _MAX_PATH_CHARS = 10_000_000
 
 # What cannot be a leaf. Exact types: a subclass may well be an array to whoever converts leaves.
-_CONTAINERS = frozenset({tuple, list, dict, OrderedDict, defaultdict, deque})
+CONTAINERS = frozenset({tuple, list, dict, OrderedDict, defaultdict, deque})
 # A default factory is called later: only these, never what else a file may name.
 _FACTORIES: dict[object, Callable[[], object]] = {
     factory.__name__: factory for factory in (int, float, list, dict, set, str, tuple)
@@ -351,18 +351,13 @@ def _flattener(args_node: _Node, kwargs_node: _Node, parameters: Sequence[str]) 
             values = args + pick(kwargs) if num_kwargs else args
         except KeyError:
             raise wrong_call(num_args, names, kwargs_node.keys, args, kwargs) from None
-        if is_flat and _CONTAINERS.isdisjoint(map(type, values)):
+        if is_flat and CONTAINERS.isdisjoint(map(type, values)):
             return values
         leaves: list[object] = []
         _take(nodes, values, leaves)
         return leaves
 
-    def flatten_one(args: tuple[object, ...], kwargs: dict[str, object]) -> Sequence[object]:
-        if kwargs or len(args) != 1 or type(args[0]) in _CONTAINERS:
-            return flatten(args, kwargs)
-        return args
-
-    return flatten_one if is_flat and num_args == 1 and not num_kwargs else flatten
+    return flatten
 
 
 def _take(nodes: Iterable[_Node], values: Iterable[object], leaves: list[object]) -> None:
@@ -370,11 +365,11 @@ def _take(nodes: Iterable[_Node], values: Iterable[object], leaves: list[object]
     for node, value in zip(nodes, values):  # noqa: B905 - both counted; strict would cost 150 ns
         if not node.is_leaf:
             items = node.open(value)
-            if node.is_flat and _CONTAINERS.isdisjoint(map(type, items)):
+            if node.is_flat and CONTAINERS.isdisjoint(map(type, items)):
                 leaves.extend(items)
             else:
                 _take(node.children, items, leaves)
-        elif type(value) in _CONTAINERS:
+        elif type(value) in CONTAINERS:
             got = described(value)
             raise InputTypeError(f"{node.path}: expected one array, got {got}; pass one array here")
         else:

@@ -22,7 +22,7 @@ cdef class Bound:
         if not loader.permits:
             raise ModelClosedError("the model was never loaded")
         self.loader, self.inputs = loader, inputs
-        self.kind = _kind_of(inputs) if loader.follow else loader.kind
+        self.kind = loader.kind_for(inputs)
         self.tensors.clear()
         self.targets.clear()
         self.moving.clear()

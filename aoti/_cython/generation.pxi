@@ -188,13 +188,9 @@ def view_of(value: Any) -> Tensor:
         if strides[i] < 0:
             raise TypeError("its strides are negative")
     failure = _cxx.borrow(borrowed, strides, made)
-    if failure.fault == Fault.kNone:
-        Py_INCREF(value)
-        failure = _cxx.anchor(made.back(), <void*>value, _release_object)
-        if failure.fault != Fault.kNone:
-            Py_DECREF(value)
     if failure.fault != Fault.kNone:
         _raise(failure)
+    _hold(made.back(), value)
     tensor = Tensor.__new__(Tensor)
     tensor.tensor = made.back()
     tensor.readonly = not borrowed.writable

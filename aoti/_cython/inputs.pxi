@@ -53,9 +53,14 @@ cdef bint _all_arrays(tuple values) except *:
     return True
 
 
-cdef object _import_or_not(leaf, Kind kind):
-    """A Tensor over the leaf's memory, or the leaf itself: the repair then says what is wrong."""
-    if type(leaf) is Tensor:
+cdef object _imported(leaf, bint always):
+    """A Tensor over the memory of another library's array, or the leaf itself: what is wrong with
+    it, the repair then says. Not `always`: only where its library has no C functions to look at it.
+    """
+    if type(leaf) is cnp.ndarray or type(leaf) is Tensor:
+        return leaf
+    cdef Kind kind = _kind(type(leaf))
+    if kind is None or (kind.api != NULL and not always):
         return leaf
     try:
         return _import(leaf, kind)
@@ -148,7 +153,6 @@ cdef class Inputs:
         cdef int64_t[64] strides
         cdef Borrowed borrowed
         cdef Failure failure
-        cdef Kind kind
         cdef Py_ssize_t i
         cdef list kept = None
         self._check_count(count)
@@ -156,23 +160,16 @@ cdef class Inputs:
             symbols[i] = _cxx.kAny
         tensors.reserve(count)
         for i in range(count):
-            leaf = inputs[i]
-            if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
-                kind = _kind(type(leaf))
-                if kind is not None and kind.api == NULL:
-                    leaf = _import_or_not(leaf, kind)
+            leaf = _imported(inputs[i], False)
             if self._check(i, leaf, borrowed, symbols, strides) != 0:
                 leaf = self._repaired(i, leaf, kept or list(inputs), borrowed, symbols, strides)
             failure = _cxx.borrow(borrowed, strides, tensors)
-            # A read-only one stays, so that an output that lies in it is found to be read-only.
-            if failure.fault == Fault.kNone and release and borrowed.writable:
-                Py_INCREF(leaf)
-                failure = _cxx.anchor(tensors.back(), <void*>leaf, _release_object)
-                if failure.fault != Fault.kNone:
-                    Py_DECREF(leaf)
-                leaf = None
             if failure.fault != Fault.kNone:
                 _raise(failure)
+            # A read-only one stays, so that an output that lies in it is found to be read-only.
+            if release and borrowed.writable:
+                _hold(tensors.back(), leaf)
+                leaf = None
             if leaf is not inputs[i]:
                 if kept is None:
                     kept = list(inputs)
@@ -212,13 +209,8 @@ cdef class Inputs:
         int64_t* strides,
     ):
         """An array or Tensor to pass in place of an input that does not pass the checks."""
-        cdef Kind kind
         cdef int mismatch
-        if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
-            kind = _kind(type(leaf))
-            if kind is not None:
-                leaf = _import_or_not(leaf, kind)
-        inputs[i] = leaf
+        inputs[i] = leaf = _imported(leaf, True)
         array = self.repair(i, inputs)
         mismatch = self._check(i, array, borrowed, symbols, strides)
         if mismatch == <int>Mismatch.kRange and not self.ranges_hold:
@@ -257,7 +249,6 @@ cdef class Inputs:
         cdef int64_t[64] strides
         cdef Borrowed borrowed
         cdef Failure failure
-        cdef Kind kind
         cdef Py_ssize_t i
         cdef int64_t wrong = -1
         cdef list found = []
@@ -265,12 +256,7 @@ cdef class Inputs:
         for i in range(<Py_ssize_t>self.ranges.size()):
             symbols[i] = _cxx.kAny
         for i in range(len(leaves)):
-            leaf = leaves[i]
-            if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
-                kind = _kind(type(leaf))
-                if kind is not None:
-                    leaf = _import_or_not(leaf, kind)
-            view = leaf
+            leaf = view = _imported(leaves[i], True)
             try:
                 if self._check(i, leaf, borrowed, symbols, strides) != 0:
                     leaf = self._repaired(i, leaf, list(leaves), borrowed, symbols, strides)

@@ -157,9 +157,13 @@ cdef class Loader:
         """Run the model on flat inputs, and give what a call gives."""
         return self._call(tuple(inputs))
 
+    cdef Kind kind_for(self, tuple inputs):
+        """The kind of outputs that these inputs get."""
+        return _kind_of(inputs) if self.follow else self.kind
+
     cdef object _call(self, tuple inputs):
         cdef vector[_cxx.Tensor] outputs
-        cdef Kind kind = _kind_of(inputs) if self.follow else self.kind
+        cdef Kind kind = self.kind_for(inputs)
         cdef tuple leaves = self._run(inputs, outputs)
         return self._result(outputs, leaves, kind)
 
@@ -183,7 +187,7 @@ cdef class Loader:
         memory; one that shares memory with an input keeps that input alive.
         """
         cdef tuple leaves = tuple(inputs)
-        cdef Kind kind = _kind_of(leaves) if self.follow else self.kind
+        cdef Kind kind = self.kind_for(leaves)
         cdef vector[_cxx.Tensor] outputs
         leaves = self._run(leaves, outputs)
         return _outputs(outputs, leaves, kind)
@@ -191,7 +195,7 @@ cdef class Loader:
     def run_numbered(self, inputs: Sequence[Any]) -> tuple[list[Any], int]:
         """The same, with the number of the generation that ran."""
         cdef tuple leaves = tuple(inputs)
-        cdef Kind kind = _kind_of(leaves) if self.follow else self.kind
+        cdef Kind kind = self.kind_for(leaves)
         cdef vector[_cxx.Tensor] outputs
         cdef uint64_t number = 0
         leaves = self._run(leaves, outputs, &number)
@@ -214,7 +218,7 @@ cdef class Loader:
         # does so without the GIL.
         cdef tuple leaves = tuple(inputs)
         inputs.clear()
-        cdef Kind kind = _kind_of(leaves) if self.follow else self.kind
+        cdef Kind kind = self.kind_for(leaves)
         cdef vector[_cxx.Tensor] tensors
         cdef vector[_cxx.Tensor] outputs
         leaves = self._prepare(leaves, tensors, True)
@@ -230,7 +234,7 @@ cdef class Loader:
         if outputs is not None:
             kind = kind_named(outputs)
         else:
-            kind = _kind_of(leaves) if self.follow else self.kind
+            kind = self.kind_for(leaves)
         cdef vector[_cxx.Tensor] tensors
         cdef vector[_cxx.Tensor] made
         cdef vector[_cxx.Tensor] targets

@@ -38,13 +38,9 @@ cdef int _settle(_cxx.Tensor& tensor, tuple leaves, bint* readonly) except -1:
     for leaf in leaves:
         if _look(leaf, borrowed) == <int>Mismatch.kNone and _cxx.contains(borrowed, memory):
             readonly[0] = not borrowed.writable
-            Py_INCREF(leaf)
-            failure = _cxx.anchor(tensor, <void*>leaf, _release_object)
-            if failure.fault != Fault.kNone:
-                Py_DECREF(leaf)
-            break
-    else:
-        failure = _cxx.clone(tensor)  # a weight's, which goes with the model
+            _hold(tensor, leaf)
+            return 0
+    failure = _cxx.clone(tensor)  # a weight's, which goes with the model
     if failure.fault != Fault.kNone:
         _raise(failure)
     return 0

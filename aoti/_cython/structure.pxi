@@ -11,7 +11,6 @@ cdef enum:
 
 cdef dict _NODE_KINDS = {
     "object": _LEAF, "dict": _DICT, "list": _LIST, "tuple": _TUPLE, "namedtuple": _NAMEDTUPLE}
-cdef frozenset _CONTAINERS = frozenset({tuple, list, dict, OrderedDict, defaultdict, deque})
 cdef slice _ALL = slice(None)
 
 
@@ -39,7 +38,7 @@ cdef class Node:
         cdef PyObject* item
         kind = type(value)
         if self.kind == _LEAF:
-            if kind in _CONTAINERS:
+            if kind in CONTAINERS:
                 return False
             leaves.append(value)
             return True

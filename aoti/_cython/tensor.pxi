@@ -23,6 +23,16 @@ cdef void _release_object(void* reference) noexcept nogil:
             Py_DECREF(<object><PyObject*>reference)
 
 
+cdef int _hold(_cxx.Tensor& tensor, owner) except -1:
+    """Make a tensor in the memory of an object keep that object alive."""
+    Py_INCREF(owner)
+    cdef Failure failure = _cxx.anchor(tensor, <void*>owner, _release_object)
+    if failure.fault != Fault.kNone:
+        Py_DECREF(owner)
+        _raise(failure)
+    return 0
+
+
 cdef class Tensor:
     """A tensor on the CPU that owns its memory: readable after the model is closed.
 
