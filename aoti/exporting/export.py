@@ -16,7 +16,8 @@ import torch
 
 from aoti.errors import ConfigError, ExportError
 from aoti.exporting.checkpoints import load_checkpoint
-from aoti.exporting.compiling import Job, compile_program, fixed_sizes, scratch_directory
+from aoti.exporting.children import scratch_directory
+from aoti.exporting.compiling import Job, compile_program, fixed_sizes
 from aoti.exporting.describe import describe_program
 from aoti.exporting.measuring import Speed
 from aoti.exporting.measuring import measure as time_calls
@@ -252,7 +253,10 @@ class _Export:
         if self._preset.passes:
             self._say(f"rewriting {self._name}")
         self._program, self._rewrites, asked = rewrite(
-            structure.program, self._preset.passes, self._preset.options
+            structure.program,
+            self._preset.passes,
+            self._preset.options,
+            lambda stage: self._say(f"rewriting {self._name}: {stage}"),
         )
         self._ask(asked)
         self._notes = list(self._rewrites)
