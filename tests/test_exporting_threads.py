@@ -72,9 +72,9 @@ def test_those_of_a_larger_one_run_on_any_number_of_threads(minilm, threads):
     with aoti.Package(minilm) as package:
         assert package.threads() is None
     with aoti.load(minilm) as model:
-        expected = model(tokens, np.ones_like(tokens))["embedding"]
+        expected = model(input_ids=tokens, attention_mask=np.ones_like(tokens))["embedding"]
     with aoti.load(minilm, intra_op_threads=threads) as model:
-        actual = model(tokens, np.ones_like(tokens))["embedding"]
+        actual = model(input_ids=tokens, attention_mask=np.ones_like(tokens))["embedding"]
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
