@@ -1,0 +1,23 @@
+"""Memory of this process, as the kernel counts it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def private() -> int:
+    """Bytes that no file backs: heaps, stacks, and copies of what was mapped privately."""
+    text = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+    return _kilobytes("Anonymous", text)
+
+
+def resident() -> tuple[int, int]:
+    """Bytes in memory, files that are mapped and shared included: now, and the most there were."""
+    text = Path("/proc/self/status").read_text(encoding="utf-8")
+    return _kilobytes("VmRSS", text), _kilobytes("VmHWM", text)
+
+
+def _kilobytes(key: str, text: str) -> int:
+    match = re.search(rf"^{key}:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0
