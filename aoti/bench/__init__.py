@@ -17,8 +17,8 @@ from typing import Any as _Any
 if _TYPE_CHECKING:
     from aoti.bench.engines import ENGINES, PEERS
     from aoti.bench.machine import Machine, this_machine
-    from aoti.bench.page import markdown
     from aoti.bench.measuring import measure
+    from aoti.bench.page import markdown
     from aoti.bench.picture import save_picture
     from aoti.bench.report import Report
     from aoti.bench.settings import Settings

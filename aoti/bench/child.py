@@ -62,10 +62,10 @@ class Child:
             self._log = stack.enter_context(tempfile.TemporaryFile())
             theirs, ours = os.pipe()
             stack.callback(os.close, theirs)
-            self._requests = stack.enter_context(open(ours, "wb"))
+            self._requests = stack.enter_context(os.fdopen(ours, "wb"))
             ours, answers = os.pipe()
             stack.callback(os.close, answers)
-            self._answers = stack.enter_context(open(ours, "rb"))
+            self._answers = stack.enter_context(os.fdopen(ours, "rb"))
             command = [sys.executable, "-W", "ignore", "-m", "aoti.bench.worker"]
             self.started_ns = time.perf_counter_ns()
             self._process = subprocess.Popen(

@@ -39,17 +39,25 @@ def medians(rounds: Sequence[Round]) -> tuple[float, ...]:
     return tuple(float(np.median(samples([r]))) for r in rounds)
 
 
+def middle(values: Sequence[float]) -> tuple[float, float]:
+    """The range of the values without the lowest and the highest tenth of them."""
+    outer = len(values) // 10
+    inner = sorted(values)[outer : len(values) - outer]
+    return inner[0], inner[-1]
+
+
 def spread(values: Sequence[float]) -> float | None:
-    """Half of their range, as a part of their median; None of a single value."""
+    """Half of their `middle`, as a part of their median; None of a single value."""
     if len(values) < 2:
         return None
-    return (max(values) - min(values)) / 2 / statistics.median(values)
+    low, high = middle(values)
+    return (high - low) / 2 / statistics.median(values)
 
 
 def ratio(own: Sequence[float], first: Sequence[float]) -> Ratio:
     """How they compare, round by round."""
     ratios = [a / b for a, b in zip(own, first, strict=True)]
-    return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+    return Ratio(statistics.median(ratios), *middle(ratios))
 
 
 def bins(engines: Sequence[Sequence[Round]]) -> tuple[float, ...]:

@@ -71,7 +71,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """This machine, now."""
+    """The machine that this runs on, now."""
     (cpu,) = devices()
     core_lists = {
         text

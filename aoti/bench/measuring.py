@@ -57,7 +57,7 @@ def measure(
     against: Sequence[str | os.PathLike[str]] = (),
     source: str | None = None,
     model_name: str | None = None,
-    inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    inputs: Sequence[Any] | None = None,
     dims: Mapping[str, Sequence[int]] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     settings: Settings | None = None,
@@ -79,7 +79,7 @@ def measure(
     model_name : str, optional
         Which model of the packages.
     inputs : sequence of arrays, optional
-        For a flat call. Default: random ones. Lists of arrays by input name are not taken.
+        For a flat call. Default: random ones.
     dims : mapping of str to sequence of int, optional
         Dynamic sizes by their names, each a list to go through; several give all combinations.
         Default: as small as the model takes, but not 0.
@@ -219,9 +219,7 @@ class _Bench:
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
         }
         path = (str(Path.cwd()),) if self.source is not None else ()
-        return Child(
-            target, *arguments, environment=environment, scratch=self.scratch, path=path
-        )
+        return Child(target, *arguments, environment=environment, scratch=self.scratch, path=path)
 
     def start(self, inputs: Inputs) -> None:
         """Start everybody as often as is asked for; the last of their processes stay."""
@@ -289,15 +287,17 @@ class _Bench:
             edges.append(bins)
             for one in self.contestants:
                 measurements.append(self._measurement(one, number, case, bins))
+        shaky = max(measurements, key=lambda measured: measured.spread or 0)
+        if (shaky.spread or 0) > _UNSTABLE:
+            notes.append(
+                f"unstable: rounds differ by up to ±{shaky.spread:.0%} "
+                f"({' '.join(filter(None, (shaky.engine, str(cases[shaky.case]))))}); a quieter "
+                "machine helps, or a longer --duration"
+            )
         for measured in measurements:
-            if (measured.spread or 0) > _UNSTABLE:
-                notes.append(
-                    f"unstable: rounds of {measured.engine} {cases[measured.case]} differ by "
-                    f"±{measured.spread:.0%}; a quieter machine, or a longer --duration, helps"
-                )
             if measured.difference is not None and measured.difference.reason is not None:
                 notes.append(
-                    f"{measured.engine} {cases[measured.case]} computes something else: "
+                    f"{measured.engine} computes something else than {measurements[0].engine}: "
                     f"{measured.difference.reason}"
                 )
         return Report(
@@ -316,6 +316,7 @@ class _Bench:
     ) -> Measurement:
         first, rounds = self.contestants[0], one.rounds[number]
         medians = figures.medians(rounds)
+        low, high = figures.middle(medians)
         per_second = statistics.median(r.calls / r.seconds for r in rounds)
         others = one is not first
         return Measurement(
@@ -324,6 +325,8 @@ class _Bench:
             calls=sum(r.calls for r in rounds),
             latency_ms=figures.latency(rounds),
             rounds_ms=medians,
+            low_ms=low,
+            high_ms=high,
             spread=figures.spread(medians),
             calls_per_second=per_second,
             rows_per_second=None if case.rows is None else per_second * case.rows,

@@ -39,7 +39,7 @@ class Ratio:
     median : float
         Of the ratios of each round, in which both ran one after the other.
     low, high : float
-        The least and the largest ratio of a round.
+        The least and the largest ratio of a round, without the outermost tenths of the rounds.
     """
 
     median: float
@@ -101,9 +101,11 @@ class Measurement:
         How long they took.
     rounds_ms : tuple of float
         The median of each round.
+    low_ms, high_ms : float
+        The least and the largest of these, without the outermost tenths of the rounds.
     spread : float or None
-        Half of what lies between the least and the largest of `rounds_ms`, as a part of the
-        median; None of a single round.
+        Half of what lies between those two, as a part of the median; None of a single round. The
+        medians of two runs on the same quiet machine differ by less than that.
     calls_per_second, rows_per_second : float
         Of all runners together: the median of the rounds. Rows only where the case has them.
     ratio : Ratio or None
@@ -119,6 +121,8 @@ class Measurement:
     calls: int
     latency_ms: Latency
     rounds_ms: tuple[float, ...]
+    low_ms: float
+    high_ms: float
     spread: float | None
     calls_per_second: float
     rows_per_second: float | None
