@@ -13,9 +13,10 @@ _INTEGERS = {1: np.uint8, 2: np.int16, 4: np.int32}
 
 def tensor(array: Any) -> torch.Tensor:
     """A tensor over the memory of an array, of a dtype of numpy or ml_dtypes."""
-    if array.dtype.isbuiltin == 1:
+    try:
         return torch.from_numpy(array)
-    integers = array.view(_INTEGERS[array.dtype.itemsize])
+    except TypeError:  # of ml_dtypes
+        integers = array.view(_INTEGERS[array.dtype.itemsize])
     return torch.from_numpy(integers).view(getattr(torch, array.dtype.name))
 
 
