@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+_ROLLUP = Path("/proc/self/smaps_rollup")
+
 
 def private() -> int:
     """Bytes that no file backs: heaps, stacks, and copies of what was mapped privately."""
-    text = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
-    return _kilobytes("Anonymous", text)
+    return _kilobytes("Anonymous", _ROLLUP.read_text(encoding="ascii"))
+
+
+def proportional() -> int:
+    """Bytes in memory, where a page that n processes share counts a nth for each."""
+    return _kilobytes("Pss", _ROLLUP.read_text(encoding="ascii"))
 
 
 def resident() -> tuple[int, int]:
