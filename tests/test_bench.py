@@ -75,6 +75,7 @@ def test_the_figures_fit_together(mlp_path):
     times = found.latency_ms
     assert times.min <= times.median <= times.p90 <= times.p99 <= times.max
     assert times.min <= times.mean <= times.max
+    assert 0 < found.cpu_ms < times.max
     assert len(found.rounds_ms) == 4
     assert found.low_ms <= sorted(found.rounds_ms)[1] <= found.high_ms
     assert found.rows_per_second == pytest.approx(5 * found.calls_per_second)

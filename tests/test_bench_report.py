@@ -122,7 +122,10 @@ def test_a_picture_is_drawn(report, kind, begins, cases):
 
 def of(*times: int) -> Round:
     kept = np.array(times, np.int64)
-    return Round(len(times), sum(times) / 1e9, min(times), max(times), sum(times), kept.tobytes())
+    total = sum(times)
+    return Round(
+        len(times), total / 1e9, total / 1e9, min(times), max(times), total, kept.tobytes()
+    )
 
 
 def test_percentiles_are_of_all_rounds():

@@ -25,8 +25,8 @@ class Round:
     ----------
     calls : int
         How many.
-    seconds : float
-        How long all of it took.
+    seconds, cpu_seconds : float
+        How long all of it took, and how much of the processors, by all threads of the process.
     least, largest, total : int
         Nanoseconds: of the shortest, the longest, and all calls.
     kept : bytes
@@ -35,6 +35,7 @@ class Round:
 
     calls: int
     seconds: float
+    cpu_seconds: float
     least: int
     largest: int
     total: int
@@ -63,9 +64,8 @@ def side_by_side(
     """Make calls from one thread each, all beginning together."""
     if len(calls) == 1:
         with context():
-            start = time.perf_counter()
-            times = in_a_row(calls[0], seconds)
-            return _round(times, time.perf_counter() - start)
+            clocks = _Clocks()
+            return clocks.round(in_a_row(calls[0], seconds))
     barrier = Barrier(len(calls) + 1)
 
     def work(call: Call) -> array[int]:
@@ -76,13 +76,11 @@ def side_by_side(
     with ThreadPoolExecutor(len(calls)) as pool:
         workers = [pool.submit(work, call) for call in calls]
         barrier.wait()
-        start = time.perf_counter()
-        all_times = [worker.result() for worker in workers]
-        taken = time.perf_counter() - start
-    joined = array("q")
-    for times in all_times:
-        joined.extend(times)
-    return _round(joined, taken)
+        clocks = _Clocks()
+        joined = array("q")
+        for worker in workers:
+            joined.extend(worker.result())
+        return clocks.round(joined)
 
 
 def queued(submit: Callable[[], Future[Any]], window: int, seconds: float) -> Round:
@@ -97,8 +95,8 @@ def queued(submit: Callable[[], Future[Any]], window: int, seconds: float) -> Ro
             failures.append(error)
         slots.release()
 
-    start = clock()
-    end = start + int(seconds * 1e9)
+    clocks = _Clocks()
+    end = clock() + int(seconds * 1e9)
     while not failures:
         slots.acquire()
         begun = clock()
@@ -109,9 +107,16 @@ def queued(submit: Callable[[], Future[Any]], window: int, seconds: float) -> Ro
         slots.acquire()
     if failures:
         raise failures[0]
-    return _round(times, (clock() - start) / 1e9)
+    return clocks.round(times)
 
 
-def _round(times: array[int], seconds: float) -> Round:
-    kept = times[:: 1 + len(times) // _MAX_KEPT]
-    return Round(len(times), seconds, min(times), max(times), sum(times), kept.tobytes())
+class _Clocks:
+    """Started where a round begins."""
+
+    def __init__(self) -> None:
+        self._cpu, self._wall = time.process_time(), time.perf_counter()
+
+    def round(self, times: array[int]) -> Round:
+        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        kept = times[:: 1 + len(times) // _MAX_KEPT]
+        return Round(len(times), wall, cpu, min(times), max(times), sum(times), kept.tobytes())

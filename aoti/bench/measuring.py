@@ -328,6 +328,7 @@ class _Bench:
             low_ms=low,
             high_ms=high,
             spread=figures.spread(medians),
+            cpu_ms=statistics.median(r.cpu_seconds / r.calls for r in rounds) * 1e3,
             calls_per_second=per_second,
             rows_per_second=None if case.rows is None else per_second * case.rows,
             ratio=figures.ratio(medians, figures.medians(first.rounds[number])) if others else None,

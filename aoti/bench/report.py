@@ -106,6 +106,9 @@ class Measurement:
     spread : float or None
         Half of what lies between those two, as a part of the median; None of a single round. The
         medians of two runs on the same quiet machine differ by less than that.
+    cpu_ms : float
+        What a call takes of the processors, by all threads of the process: the median of the
+        rounds. Others on the machine touch it less than the latency.
     calls_per_second, rows_per_second : float
         Of all runners together: the median of the rounds. Rows only where the case has them.
     ratio : Ratio or None
@@ -124,6 +127,7 @@ class Measurement:
     low_ms: float
     high_ms: float
     spread: float | None
+    cpu_ms: float
     calls_per_second: float
     rows_per_second: float | None
     ratio: Ratio | None

@@ -55,7 +55,7 @@ def latencies(report: Report, number: int) -> Grid:
     compared = len(found) > 1
     if compared:
         columns += [f"time / {found[0].engine}", "differs by"]
-    columns += ["p90", "p99", "min", "max", "mean"]
+    columns += ["p90", "p99", "CPU time", "min", "max", "mean"]
     with_rows = any((m.rows_per_second or 0) > m.calls_per_second for m in found)
     if with_rows:
         columns.append("rows/s")
@@ -72,7 +72,7 @@ def _latency(found: Measurement, *, compared: bool, with_rows: bool) -> list[str
         cells.append("1" if ratio is None else f"{digits(ratio.median)} ({span})")
         wrong = "" if difference is None or difference.reason is None else " WRONG"
         cells.append("" if difference is None else error(difference.largest) + wrong)
-    rest = latency.p90, latency.p99, latency.min, latency.max, latency.mean
+    rest = latency.p90, latency.p99, found.cpu_ms, latency.min, latency.max, latency.mean
     cells += map(duration, rest)
     if with_rows:
         cells.append(digits(found.rows_per_second or 0))
