@@ -31,7 +31,7 @@ SCRIPTS = {  # by the fixture that gives the directory of what the script export
 }
 
 
-def export_packages(fixture: str) -> Path:
+def _export(fixture: str) -> Path:
     """Run an export script unless it ran before with the same inputs; give its directory."""
     script = ROOT / "tests" / SCRIPTS[fixture]
     inputs = [script, ROOT / "tests/packages.py", *EXPORTER]
@@ -44,7 +44,7 @@ def export_packages(fixture: str) -> Path:
     return directory
 
 
-def export_minilm() -> Path:
+def _export_minilm() -> Path:
     """Export what tools/demo exports too."""
     path = ROOT / "build/models/minilm.pt2"
     sources = [ROOT / "tools/minilm.py", *EXPORTER]
@@ -70,45 +70,45 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for name in SCRIPTS:
             if name in wanted:
-                pool.submit(export_packages, name)
+                pool.submit(_export, name)
         if "minilm" in wanted:
-            pool.submit(export_minilm)
+            pool.submit(_export_minilm)
 
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
     """The directory of the packages that tests/packages.py exports."""
-    return export_packages("packages")
+    return _export("packages")
 
 
 @pytest.fixture(scope="session")
 def interop() -> Path:
     """The directory of the packages that tests/interop_packages.py exports."""
-    return export_packages("interop")
+    return _export("interop")
 
 
 @pytest.fixture(scope="session")
 def models() -> Path:
     """The directory of the packages that tests/models.py exports."""
-    return export_packages("models")
+    return _export("models")
 
 
 @pytest.fixture(scope="session")
 def batch_packages() -> Path:
     """The directory of the packages that tests/batch_packages.py exports."""
-    return export_packages("batch_packages")
+    return _export("batch_packages")
 
 
 @pytest.fixture(scope="session")
 def weight_packages() -> Path:
     """The directory of the packages that tests/weight_packages.py exports."""
-    return export_packages("weight_packages")
+    return _export("weight_packages")
 
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The package of MiniLM-L6."""
-    return export_minilm()
+    return _export_minilm()
 
 
 @pytest.fixture(scope="session", autouse=True)

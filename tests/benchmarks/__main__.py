@@ -50,7 +50,7 @@ TITLES = {"minilm": "MiniLM-L6", "silero": "Silero VAD, one frame"}
 
 def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
     """All figures, as JSON has them."""
-    packages, minilm = conftest.export_packages("packages"), conftest.export_minilm()
+    packages, minilm = conftest._export("packages"), conftest._export_minilm()
     mlp = packages / "mlp.pt2"
     inputs = directory / "inputs.npz"
     np.savez(inputs, np.ones((1, 10), np.float32))
