@@ -185,6 +185,7 @@ def test_bench_json_takes_given_inputs(packages, tmp_path, capsys, rows):
     ("arguments", "message"),
     [
         (["nowhere.pt2"], "no package at nowhere.pt2"),
+        (["{mlp}", "--against", "nowhere.pt2"], "no package at nowhere.pt2"),
         (["{mlp}", "--compare", "tvm"], "'tvm' is no engine; known are " + ", ".join(ENGINES)),
         (["{mlp}", "--dim", "bat=1"], "no dynamic size is named 'bat'; the model has batch"),
         (["{mlp}", "--dim", "batch=two"], "--dim is NAME=N,N,... with whole numbers"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
+import re
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -121,6 +123,9 @@ def measure(
         model_name = opened.select(model_name)
         takes = Takes.of(opened, model_name)
         compiled_for = opened.threads(model_name)
+    for path in paths[1:]:
+        with Package(path) as opened:
+            opened.select(model_name)
     if inputs is not None:
         cases = [takes.given(list(inputs))]
     else:
@@ -235,7 +240,7 @@ class _Bench:
 
     def prepare(self, cases: Sequence[Inputs]) -> None:
         """Have everybody ready and warm, and hold what they compute."""
-        for number, inputs in enumerate(cases):
+        for inputs in cases:
             for one in self._each():
                 self.say(f"warming up {one.label}", 0)
                 with self._may_drop(one):
@@ -243,7 +248,6 @@ class _Bench:
                     one.outputs.append(ready.outputs)
                     one.prepared = ready.private
                     one.rounds.append([])
-            assert len(self.contestants[0].rounds) == number + 1
 
     def take_turns(self, cases: int) -> None:
         """The timed rounds. Who was first in one is last in the next."""
@@ -373,7 +377,9 @@ def _located(path: str | os.PathLike[str]) -> str:
 
 def _inductor_cache() -> str:
     """Where torch keeps what it compiled, if nobody says another place."""
-    import getpass
-
-    user = "".join(c if c.isalnum() else "_" for c in getpass.getuser())
-    return str(Path(tempfile.gettempdir()) / f"torchinductor_{user}")
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # nobody has a name for the user's number
+        user = str(os.getuid())
+    name = re.sub(r'[\\/:*?"<>|]', "_", user)
+    return str(Path(tempfile.gettempdir()) / f"torchinductor_{name}")

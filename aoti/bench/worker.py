@@ -22,8 +22,11 @@ class Channel:
         self._answers = answers
 
     def receive(self) -> Any:
-        """The next message; EOFError if there will be none."""
-        return pickle.load(self._requests)
+        """The next message; SystemExit if there will be none."""
+        try:
+            return pickle.load(self._requests)
+        except EOFError:
+            raise SystemExit from None
 
     def answer(self, message: object) -> None:
         """Answer the last one."""
@@ -65,7 +68,7 @@ def _main(requests: int, answers: int, scratch: str) -> None:
         try:
             target, arguments = channel.receive()
             find(target)(channel, *arguments)
-        except EOFError:
+        except SystemExit:
             pass
         except Exception as error:  # the engine's own, of any kind
             channel.answer(_failure(error))

@@ -65,7 +65,7 @@ def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
             "a 10-16-1 network": cold_start.compare(str(mlp), str(inputs), repeats),
             "MiniLM-L6": cold_start.compare(str(minilm), str(minilm.with_suffix(".npz")), repeats),
         },
-        "calls": json.loads(subprocess.run(calls, check=True, capture_output=True).stdout),
+        "calls": json.loads(subprocess.run(calls, check=True, stdout=subprocess.PIPE).stdout),
         "loads": load.compare(str(minilm), str(minilm.with_suffix(".npz")), str(mlp), repeats),
         "models": {
             name: engines.compare(name, directory, settings, ("portable", "stock")).to_dict()

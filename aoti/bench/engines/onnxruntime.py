@@ -9,6 +9,7 @@ import onnxruntime
 
 from aoti.bench.engines.base import Engine
 from aoti.bench.job import Inputs, Job
+from aoti.errors import ConfigError
 
 if TYPE_CHECKING:
     from aoti.bench.loops import Call
@@ -52,4 +53,8 @@ class OnnxRuntime(Engine):
         return partial(self._session.run_with_iobinding, binding)
 
     def _feed(self, inputs: Inputs) -> dict[str, Any]:
+        if len(self._names) != len(inputs.arrays):
+            raise ConfigError(
+                f"as ONNX it takes {len(self._names)} inputs, and the package {len(inputs.arrays)}"
+            )
         return dict(zip(self._names, inputs.arrays, strict=True))
