@@ -98,7 +98,7 @@ def bars(
     for place, value, end in zip(places, values, ends, strict=True):
         axes.text(end + max(ends) * 0.02, place, duration(value), va="center", fontsize=8)
     axes.set_title(title, fontsize=9)
-    axes.set_yticks(places, labels)
+    axes.set_yticks(places, labels, fontsize=8)
     axes.set_xlim(0, max(ends) * 1.25)
     axes.invert_yaxis()
     axes.xaxis.set_visible(False)
