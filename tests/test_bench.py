@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +115,13 @@ def test_every_mode_measures(mlp_path, mode, runners):
     (found,) = measure(mlp_path, settings=settings).measurements
     assert found.calls >= 2
     assert found.calls_per_second > 0
+
+
+def test_calls_of_unknown_structure_cannot_be_bound(packages):
+    settings = Settings(duration=0.05, rounds=1, warmup=0)
+    assert measure(packages / "registered.pt2", settings=settings).measurements[0].calls > 0
+    with pytest.raises(aoti.ConfigError, match="only the program that exported it knows"):
+        measure(packages / "registered.pt2", settings=replace(settings, mode="bound"))
 
 
 def test_an_engine_without_bound_calls_is_listed(mlp_path):

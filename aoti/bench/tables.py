@@ -27,7 +27,7 @@ class Grid:
 
 def title(report: Report) -> str:
     """What was measured, and when."""
-    return f"{report.package}, model {report.model_name}, {report.date} UTC"
+    return f"{report.package}: {report.model_name}, {report.date} UTC"
 
 
 def method(report: Report) -> str:

@@ -11,6 +11,7 @@ import aoti
 from aoti import _libtorch
 from aoti.bench.engines.base import Engine
 from aoti.bench.job import Inputs, Job
+from aoti.errors import ConfigError
 
 if TYPE_CHECKING:
     from aoti.bench.loops import Call
@@ -46,7 +47,10 @@ class Runtime(Engine):
     def bound(self, inputs: Inputs) -> Call:
         """`aoti.AOTIModel.bind`, the outputs included."""
         if inputs.args is None:
-            raise NotImplementedError
+            raise ConfigError(
+                "its calls cannot be bound: only the program that exported it knows their "
+                "structure; measure them with --mode sync"
+            )
         out = self.call(inputs)()
         return self._model.bind(*inputs.args, out=out, **inputs.kwargs)
 
