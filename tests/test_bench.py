@@ -155,6 +155,13 @@ def test_given_inputs_are_used(mlp_path, rows):
         measure(mlp_path, inputs=[rows], dims={"batch": [1]}, settings=QUICK)
 
 
+@pytest.mark.parametrize(("load", "said"), [(0.1, False), (1000.0, True)])
+def test_a_busy_machine_is_told(mlp_path, monkeypatch, load, said):
+    monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
+    notes = measure(mlp_path, settings=QUICK).notes
+    assert any("the machine was busy" in note for note in notes) is said
+
+
 def test_progress_is_told(mlp_path):
     told = []
     measure(mlp_path, settings=QUICK, progress=lambda what, part: told.append((what, part)))

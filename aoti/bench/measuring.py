@@ -29,6 +29,7 @@ from aoti.registry import resolve
 
 Progress = Callable[[str, float], None]
 
+_BUSY = 0.75  # of the processors
 _UNSTABLE = 0.1  # rounds that differ by more than that are worth a note
 
 
@@ -140,6 +141,11 @@ def measure(
         bench.prepare([made for _, made in cases])
         bench.take_turns(len(cases))
     notes = []
+    if machine.load > _BUSY * machine.usable:
+        notes.append(
+            f"the machine was busy before it began (load {machine.load:.1f} on {machine.usable} "
+            "processors): another time it gives other times; ratios hold better"
+        )
     if compiled_for not in (None, settings.threads):
         notes.append(
             f"the package's kernels were compiled for {compiled_for} threads, and use that many"
