@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from aoti import __version__, logs
+from aoti.cli.bench import bench
 from aoti.cli.cache import cache_group
 from aoti.cli.check import check
 from aoti.cli.export import export
@@ -51,7 +52,7 @@ def cli() -> None:
 
 
 for _verb in (
-    *(infer, info, check, export, verify, unpack),
+    *(infer, info, check, export, verify, bench, unpack),
     *(models, cache_group, test_device),
 ):
     cli.add_command(_verb)
