@@ -1,4 +1,4 @@
-"""Options that verbs share: which model, and how it is loaded."""
+"""Options that verbs share: which model, how it is loaded, what is printed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,42 @@ from typing import Any, TypeVar
 import click
 
 from aoti.cli.show import complete_model, device_name
+from aoti.cli.terminal import level
 from aoti.config import Config
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
 
-_OPTIONS = (
+
+def package_argument(*, required: bool = True) -> Decorator[Any]:
+    """The package as an argument, ``path``."""
+    return click.argument(
+        "path",
+        metavar="PT2" if required else "[PT2]",
+        required=required,
+        shell_complete=complete_model,
+    )
+
+
+def choice_option(name: str, choices: list[str], text: str) -> Decorator[Any]:
+    """An option with a few values, of which the first one is the default."""
+    return click.option(
+        name, type=click.Choice(choices), default=choices[0], show_default=True, help=text
+    )
+
+
+model_name_option = click.option(
+    "--model-name", metavar="NAME", help="Which model, if the package holds several."
+)
+device_option = click.option(
+    "--device",
+    callback=device_name,
+    metavar="DEVICE",
+    help="cpu or cuda:0. Default: what it was built for.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+_LOADING: tuple[Decorator[Any], ...] = (
     click.option(
         "-m",
         "--model",
@@ -26,13 +57,8 @@ _OPTIONS = (
         metavar="TOML",
         help="Settings from a file. Flags go over the environment, and that over the file.",
     ),
-    click.option("--model-name", metavar="NAME", help="Which model, if the package holds several."),
-    click.option(
-        "--device",
-        callback=device_name,
-        metavar="DEVICE",
-        help="cpu or cuda:0. Default: what it was built for.",
-    ),
+    model_name_option,
+    device_option,
     click.option("--num-runners", type=int, metavar="N", help="How many calls run at a time."),
     click.option("--intra-op-threads", type=int, metavar="N", help="How many threads a call uses."),
 )
@@ -40,7 +66,7 @@ _OPTIONS = (
 
 def loading_options(command: Command) -> Command:
     """Add the options that `chosen` takes."""
-    for option in reversed(_OPTIONS):
+    for option in reversed(_LOADING):
         command = option(command)
     return command
 
@@ -56,7 +82,7 @@ def chosen(config_file: str | None, **flags: Any) -> Config:
         Nothing says which model.
     """
     config = Config.from_file(config_file) if config_file else Config.from_environment()
-    config = config.override(**flags)
+    config = config.override(logging_level=level(), **flags)
     if config.model is None:
-        raise click.UsageError("Missing option '-m' / '--model': which package?")
+        raise click.UsageError("which package? name it with -m (--model), as in -m model.pt2")
     return config
