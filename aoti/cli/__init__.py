@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from aoti import __version__, logs
+from aoti import __version__
 from aoti.cli.terminal import note, printable
 from aoti.cli.verbs import Verbs
 from aoti.errors import (
@@ -66,7 +66,9 @@ def cli() -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Errors become a line or two on standard error."""
     try:
-        if logs.debugging():
+        if _debugging():
+            from aoti import logs
+
             logs.show("debug")
         if sys.stdout is None:
             raise OSError("standard output is closed")
@@ -91,15 +93,23 @@ def run(arguments: list[str] | None = None) -> int:
     except AotiError as error:
         # Of an export, what is wrong and what to do are a line each.
         _say(*(str(error).splitlines() if isinstance(error, ExportError) else [str(error)]))
-        if logs.debugging():
-            for note in getattr(error, "__notes__", ()):
-                _say(*note.splitlines())
+        if _debugging():
+            for text in getattr(error, "__notes__", ()):
+                _say(*text.splitlines())
         return 2 if isinstance(error, _WRONG_CALL) else 1
     except (OSError, MemoryError) as error:
         if not isinstance(error, BrokenPipeError):
             _say(str(error) or type(error).__name__)
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _debugging() -> bool:
+    if "AOTI_DEBUG" not in os.environ:  # as usual, and logging need not be imported
+        return False
+    from aoti import logs
+
+    return logs.debugging()
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

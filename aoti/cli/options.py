@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from aoti.cli.show import complete_model, device_name
 from aoti.cli.terminal import level
-from aoti.config import Config
+
+if TYPE_CHECKING:
+    from aoti.config import Config
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -81,6 +83,8 @@ def chosen(config_file: str | None, **flags: Any) -> Config:
     click.UsageError
         Nothing says which model.
     """
+    from aoti.config import Config
+
     config = Config.from_file(config_file) if config_file else Config.from_environment()
     config = config.override(logging_level=level(), **flags)
     if config.model is None:

@@ -7,8 +7,6 @@ import shutil
 
 import click
 
-from aoti import logs
-
 _QUIET, _VERBOSE = "aoti.quiet", "aoti.verbose"  # of the context that all commands share
 
 
@@ -18,6 +16,8 @@ def _choose_verbosity(context: click.Context, parameter: click.Parameter, value:
     if context.meta.get(_QUIET) and context.meta.get(_VERBOSE):
         raise click.UsageError("--quiet and --verbose exclude each other")
     if value and parameter.name == "verbose":
+        from aoti import logs
+
         logs.show(_level(value))
 
 
