@@ -66,6 +66,7 @@ def infer(
     destination: str | None,
     as_json: bool,
     config_file: str | None,
+    path: str | None,
     **flags: Any,
 ) -> None:
     """Run a model on the arrays in a file, or in many.
@@ -85,7 +86,7 @@ def infer(
     .safetensors. Calls are joined where the model takes any number of rows and treats them apart,
     which the first ones show.
     """
-    config = chosen(config_file, **flags)
+    config = chosen(config_file, path, **flags)
     many = lines or any(s.endswith(".jsonl") or Path(s).is_dir() for s in sources)
     if lines and sources not in ((), ("-",)):
         raise click.UsageError("--lines is for standard input; name a file .jsonl")

@@ -46,12 +46,13 @@ device_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 _LOADING: tuple[Decorator[Any], ...] = (
+    package_argument(required=False),
     click.option(
         "-m",
         "--model",
         metavar="PT2",
         shell_complete=complete_model,
-        help="The package, or the name of a registered model.",
+        help="The package, or the name of a registered model, in place of PT2.",
     ),
     click.option(
         "--config",
@@ -73,7 +74,7 @@ def loading_options(command: Command) -> Command:
     return command
 
 
-def chosen(config_file: str | None, **flags: Any) -> Config:
+def chosen(config_file: str | None, path: str | None, **flags: Any) -> Config:
     """The configuration to load by: flags over the environment, and that over the file.
 
     Raises
@@ -81,12 +82,16 @@ def chosen(config_file: str | None, **flags: Any) -> Config:
     ConfigError
         As `Config.from_file`.
     click.UsageError
-        Nothing says which model.
+        Nothing says which model, or two things do.
     """
     from aoti.config import Config
 
     config = Config.from_file(config_file) if config_file else Config.from_environment()
+    if path is not None and flags["model"] is not None:
+        raise click.UsageError(f"{path} or {flags['model']}? name one package")
+    flags["model"] = path or flags["model"]
     config = config.override(logging_level=level(), **flags)
     if config.model is None:
-        raise click.UsageError("which package? name it with -m (--model), as in -m model.pt2")
+        command = click.get_current_context().command_path
+        raise click.UsageError(f"which package? name it, as in {command} model.pt2")
     return config
