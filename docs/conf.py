@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["COLUMNS"] = "80"
 
-import aoti  # noqa: E402
+import aoti
 
 project = "aoti"
 release = aoti.__version__
