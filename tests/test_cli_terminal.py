@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from aoti.cli import cli, run
-from aoti.cli.show import Mark, show_table
+from aoti.cli.show import Mark, show_outputs, show_table
 
 COMMAND = [sys.executable, "-c", "from aoti.cli import main; main()"]
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -105,6 +105,20 @@ def test_lines_fit_a_narrow_terminal_and_nothing_is_lost(packages, capsys, monke
     narrow = capsys.readouterr().out
     assert max(map(len, narrow.splitlines())) <= 40
     assert letters(narrow) == letters(wide.replace(package, "mlp.pt2"))
+
+
+def test_values_fit_a_narrow_terminal(packages, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "48")
+    np.save(tmp_path / "x.npy", np.linspace(0, 1, 30, dtype=np.float32).reshape(3, 10))
+    assert run(["infer", str(packages / "mlp.pt2"), "-i", str(tmp_path / "x.npy")]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 48
+    show_outputs({"a": np.arange(6.0).reshape(1, 6), "名": np.ones(())}, "2 outputs")
+    assert capsys.readouterr().out.splitlines() == [
+        "2 outputs",
+        "output  dtype    shape   values",
+        "a       float64  1x6     [[0. 1. 2. 3. 4. 5.]]",
+        "名      float64  scalar  1.",
+    ]
 
 
 def test_a_pipe_gets_whole_lines_without_colours(packages, capsys, monkeypatch):
@@ -251,3 +265,28 @@ def test_a_wrong_call_is_two_lines_at_most(capsys, arguments, message):
     assert all(line.startswith("aoti: ") for line in lines)
     if len(lines) == 2:
         assert re.fullmatch(r"aoti: see aoti.* --help", lines[1])
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_a_failed_export_is_two_lines_unless_all_is_wanted(tmp_path, debug):
+    (tmp_path / "branch.py").write_text(
+        "import torch\n"
+        "class Branch(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x if x.sum() > 0 else -x\n"
+        "def make(): return Branch(), torch.ones(3)\n"
+    )
+    process = subprocess.run(
+        [*COMMAND, "export", "branch.py:make", "-o", "m.pt2"],
+        cwd=tmp_path,
+        env={**os.environ, "AOTI_DEBUG": debug},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    steps = re.compile(r" +\d+\.\d s  (importing torch|tracing, .*)")
+    said = [line for line in process.stderr.splitlines() if not steps.fullmatch(line)]
+    assert (process.returncode, process.stdout) == (1, "")
+    assert (len(said) == 2) == (debug == "0")
+    assert "branch.py:4, in forward" in process.stderr
+    assert "torch.where" in process.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,8 @@ import click
 from aoti.cli.options import choice_option, json_option
 from aoti.cli.progress import progress
 from aoti.cli.show import show_json, show_table
-from aoti.cli.terminal import quiet
+from aoti.cli.terminal import note, quiet
+from aoti.logs import debugging
 
 if TYPE_CHECKING:
     from aoti.exporting import Exported, ExportedModel
@@ -76,7 +78,7 @@ def export(
         raise click.UsageError(f"--output {output}: the name must end in .pt2")
     named = _models(sources)
     sys.path.insert(0, "")  # modules of the current directory, as with python -m
-    with progress(in_lines=True) as step, _our_warnings():
+    with progress(in_lines=True) as step, _only_our_words():
         step("importing torch")
         try:
             from aoti.exporting import export as export_package
@@ -128,12 +130,20 @@ def _pair(text: str, form: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def _our_warnings() -> Iterator[None]:
-    """Our own warnings; torch's are for who works on torch."""
-    with warnings.catch_warnings():
+def _only_our_words() -> Iterator[None]:
+    """Our own warnings at the end; torch's, its log and the graphs that it prints are for who works
+    on torch.
+    """
+    with contextlib.ExitStack() as stack:
+        if not debugging():
+            # Not a file that is closed later: torch's loggers keep what they find here.
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        caught = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=UserWarning, module="aoti")
         yield
+    for warning in caught or ():
+        note(f"warning: {warning.message}")
 
 
 def _document(exported: Exported) -> dict[str, Any]:

@@ -31,13 +31,14 @@ def progress(*, in_lines: bool = False) -> Iterator[Callable[[str], None]]:
     callable
         Takes the text of the step that begins.
     """
-    start = time.monotonic()
+    # Where it goes to is settled here: the work may have standard error point elsewhere.
+    start, stream = time.monotonic(), sys.stderr
 
     def print_line(text: str) -> None:
-        if in_lines and not quiet():
-            click.echo(f"{time.monotonic() - start:6.1f} s  {text}", err=True)
+        if in_lines and not quiet() and stream is not None:
+            click.echo(f"{time.monotonic() - start:6.1f} s  {text}", stream)
 
-    if quiet() or sys.stderr is None or not sys.stderr.isatty():
+    if quiet() or stream is None or not stream.isatty():
         yield print_line
     else:
         from rich.console import Console
@@ -45,7 +46,7 @@ def progress(*, in_lines: bool = False) -> Iterator[Callable[[str], None]]:
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
-        console = Console(stderr=True, color_system=None if colored() is False else "auto")
+        console = Console(file=stream, color_system=None if colored() is False else "auto")
         # Standard output stays what it is: the results that go there are no part of this line.
         with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
             task = bar.add_task("starting")

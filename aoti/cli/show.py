@@ -95,7 +95,8 @@ def show_cells(title: str, columns: Sequence[str], rows: Sequence[Sequence[Mark]
             for cell, lines, size in zip(row, folded, widths, strict=True):
                 text = lines[line] if line < len(lines) else ""
                 padding = " " * (size - _columns(Mark(text, "")))
-                parts.append((click.style(text, cell.color) if cell.color else text) + padding)
+                styled = click.style(text, cell.color) if cell.color and text else text
+                parts.append(styled + padding)
             click.echo(_GAP.join(parts).rstrip())
 
 
@@ -133,8 +134,11 @@ def show_outputs(outputs: Mapping[str, np.ndarray[Any, Any]], summary: str) -> N
 
     rows = []
     for name, array in outputs.items():
-        values = np.array2string(array, precision=5, threshold=12, edgeitems=3)
         shape = "x".join(map(str, array.shape)) or "scalar"
-        cells = (printable(name), array.dtype.name, shape, values)
-        rows.append([Mark(cell, "") for cell in cells])
+        rows.append([Mark(cell, "") for cell in (printable(name), array.dtype.name, shape)])
+    taken = sum(max(map(_columns, column)) + len(_GAP) for column in zip(*rows, strict=True))
+    line = None if (columns := width()) is None else max(columns - taken, _NARROWEST)
+    for row, array in zip(rows, outputs.values(), strict=True):
+        text = np.array2string(array, line, precision=5, threshold=12, edgeitems=3)
+        row.append(Mark(text, ""))
     show_cells(summary, ("output", "dtype", "shape", "values"), rows)
