@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import Any
 
 import click
 
@@ -30,30 +31,29 @@ def _choose_color(context: click.Context, _parameter: object, value: str | None)
         context.color = True
 
 
+_SETTING: Any = {"expose_value": False, "is_eager": True}  # kept in the context
+
 COMMON = (
     click.Option(
         ["-q", "--quiet"],
         is_flag=True,
-        expose_value=False,
-        is_eager=True,
         callback=_choose_verbosity,
         help="Print what was asked for and errors, nothing else.",
+        **_SETTING,
     ),
     click.Option(
         ["-v", "--verbose"],
         count=True,
-        expose_value=False,
-        is_eager=True,
         callback=_choose_verbosity,
         help="Print what is done, with times; twice: in detail.",
+        **_SETTING,
     ),
     click.Option(
         ["--color"],
         type=click.Choice(["auto", "always", "never"]),
-        expose_value=False,
-        is_eager=True,
         callback=_choose_color,
         help="Default: auto, colours on terminals. NO_COLOR and FORCE_COLOR count as well.",
+        **_SETTING,
     ),
 )
 
