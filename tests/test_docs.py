@@ -103,6 +103,9 @@ TORCH_SAYS = (  # 2.13, shortened
     "expression u0",
     "FakeTensorDeviceMismatchError: Expected all tensors to be on the same device, but found at "
     "least two devices, cpu and meta!",
+    "RuntimeError: We found a fake tensor in the exported program constant's list.",
+    "AssertionError: Please convert all Tensors to FakeTensors first or instantiate FakeTensorMode",
+    "AssertionError: Mixing fake modes NYI",
     "ConstraintViolationError: You marked batch as dynamic but your code specialized it to be a "
     "constant (3). If you're using Dim.DYNAMIC, replace it with either Dim.STATIC or Dim.AUTO.",
     "ConstraintViolationError: Not all values of batch = L['x'].size()[0] in the specified range "
