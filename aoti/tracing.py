@@ -22,13 +22,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from types import TracebackType
 
-    from aoti.model import InferenceResult
+    from aoti.model import AOTIModel, InferenceResult
     from aoti.runner import ModelRunner
     from aoti.spec import TensorSpec
 
@@ -42,7 +42,8 @@ class CallRecord:
     name : str
         The model's name, or the span's.
     method : str
-        ``call``, ``run``, ``boxed_run``, ``infer``, ``submit``, ``run_async`` or ``span``.
+        ``call``, ``run``, ``boxed_run``, ``infer``, ``bound``, ``submit``, ``run_async`` or
+        ``span``.
     start_ns : int
         When it began, as `time.perf_counter_ns` counts.
     duration_ns : int
@@ -153,8 +154,7 @@ class Trace:
 class TracedModel:
     """A model whose calls are recorded: an `aoti.ModelRunner`. Made by `Trace.watch`.
 
-    Whatever else the model has is there too. Calls that were fixed by `AOTIModel.bind` are not
-    recorded.
+    Whatever else the model has is there too.
     """
 
     def __init__(self, model: ModelRunner, trace: Trace, name: str) -> None:
@@ -201,6 +201,16 @@ class TracedModel:
         """Run on a flat sequence of arrays and measure it."""
         with _noting(self._begin(self._name, "infer")):
             return self._model.infer(inputs)
+
+    def bind(self, /, *args: Any, **kwargs: Any) -> Callable[[], Any]:
+        """Fix the inputs, as `AOTIModel.bind`; the record is of each call of what this gives."""
+        bound = cast("AOTIModel", self._model).bind(*args, **kwargs)
+
+        def call() -> Any:
+            with _noting(self._begin(self._name, "bound")):
+                return bound()
+
+        return call
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call the model in the background. The record is of the time until the future is done."""

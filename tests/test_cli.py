@@ -130,7 +130,7 @@ def test_a_wrong_input_is_one_line_and_code_2(packages, tmp_path, capsys, docume
         (["infer", "-m", "{mlp}", "-i", "-", "-o", "x.txt"], 2, "must end in"),
         (["infer", "-m", "{mlp}", "--model-name", "x", "-i", "-"], 2, "it holds 'model'"),
         (["infer", "-m", "{mlp}", "--device", "cuda", "-i", "-"], 1, "compiled for cpu"),
-        (["infer"], 2, "Missing option"),
+        (["infer"], 2, "which package? name it, as in aoti infer model.pt2"),
         (["info", "none.pt2"], 2, "no package"),
         (["info", "{program}"], 1, "torch.export.save"),
         (["test-device", "cuda:0"], 1, "cannot use cuda:0"),

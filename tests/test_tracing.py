@@ -39,6 +39,26 @@ def test_calls_of_a_model_are_recorded(mlp):
     assert (model.inputs, model.metadata) == (mlp.inputs, mlp.metadata)
 
 
+def test_bound_calls_are_recorded(mlp):
+    trace = aoti.Trace()
+    x, y = X.copy(), np.empty((1, 1), np.float32)
+    bound = trace.watch(mlp, "mlp").bind(x, out=y)
+    assert trace.records == []
+    x[:] = 2
+    assert bound() is bound()
+    assert np.array_equal(y, mlp(x))
+    assert [(r.name, r.method, r.error) for r in trace.records] == [("mlp", "bound", None)] * 2
+    assert type(mlp.bind(x)) is not type(bound)  # nothing stands between, where nobody watches
+    with pytest.raises(aoti.InputError):
+        trace.watch(mlp).bind(x[:, :3])
+    mlp.close()
+    with pytest.raises(aoti.ModelClosedError):
+        bound()
+    assert [record.error for record in trace.records[2:]] == ["ModelClosedError"]
+    with pytest.raises(AttributeError):
+        trace.watch(FakeModel(lambda x: x)).bind(x)
+
+
 def test_a_trace_shows_threads_spans_and_what_overlaps(tmp_path):
     trace = aoti.Trace()
     model = trace.watch(FakeModel(lambda x: x), name="fake")

@@ -21,9 +21,15 @@ _RARE = 200  # times less than in the fullest bin
 _WIDE = 400  # columns of what is no terminal: nothing is left out
 
 
-def show(report: Report, file: IO[str] | None = None) -> None:
-    """Print a report, without colour where that is not wanted or not possible."""
-    console = Console(file=file, highlight=False, soft_wrap=False)
+def show(report: Report, file: IO[str] | None = None, *, color: bool | None = None) -> None:
+    """Print a report, by default with colour where that is wanted and possible."""
+    console = Console(
+        file=file,
+        highlight=False,
+        soft_wrap=False,
+        force_terminal=color or None,
+        no_color=None if color is None else not color,
+    )
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _WIDE
     console.print(Text(_plain(tables.title(report), console), "bold"))

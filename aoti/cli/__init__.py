@@ -6,22 +6,14 @@ import atexit
 import contextlib
 import os
 import sys
-from typing import NoReturn
+import warnings
+from typing import Any, NoReturn
 
 import click
 
-from aoti import __version__, logs
-from aoti.cli.bench import bench
-from aoti.cli.cache import cache_group
-from aoti.cli.check import check
-from aoti.cli.export import export
-from aoti.cli.infer import infer
-from aoti.cli.info import info
-from aoti.cli.models import models
-from aoti.cli.show import printable
-from aoti.cli.test_device import test_device
-from aoti.cli.unpack import unpack
-from aoti.cli.verify import verify
+from aoti import __version__
+from aoti.cli.terminal import note, printable
+from aoti.cli.verbs import Verbs
 from aoti.errors import (
     AmbiguousModelError,
     AotiError,
@@ -41,34 +33,56 @@ _WRONG_CALL = (
     PackageNotFoundError,
 )
 
+_HOMES = {
+    "infer": ("infer", "infer"),
+    "info": ("info", "info"),
+    "check": ("check", "check"),
+    "export": ("export", "export"),
+    "verify": ("verify", "verify"),
+    "bench": ("bench", "bench"),
+    "unpack": ("unpack", "unpack"),
+    "models": ("models", "models"),
+    "cache": ("cache", "cache_group"),
+    "test-device": ("test_device", "test_device"),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+@click.group(
+    cls=Verbs,
+    homes=_HOMES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="aoti")
 def cli() -> None:
     """Run compiled PyTorch models (.pt2 packages) without PyTorch.
 
     Exit codes: 0 fine, 1 the model or the device failed, 2 the call was wrong.
+
+    \b
+    Example:
+      aoti info model.pt2
     """
-
-
-for _verb in (
-    *(infer, info, check, export, verify, bench, unpack),
-    *(models, cache_group, test_device),
-):
-    cli.add_command(_verb)
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Errors become a line or two on standard error."""
     try:
-        if logs.debugging():
+        if _debugging():
+            from aoti import logs
+
             logs.show("debug")
         if sys.stdout is None:
             raise OSError("standard output is closed")
-        code = cli.main(args=arguments, prog_name="aoti", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = cli.main(args=arguments, prog_name="aoti", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "aoti"
+        _say(error.format_message(), f"see {command} --help")
         return error.exit_code
     except click.ClickException as error:
         _say(error.format_message())
@@ -80,15 +94,28 @@ def run(arguments: list[str] | None = None) -> int:
     except AotiError as error:
         # Of an export, what is wrong and what to do are a line each.
         _say(*(str(error).splitlines() if isinstance(error, ExportError) else [str(error)]))
-        if logs.debugging():
-            for note in getattr(error, "__notes__", ()):
-                _say(*note.splitlines())
+        if _debugging():
+            for text in getattr(error, "__notes__", ()):
+                _say(*text.splitlines())
         return 2 if isinstance(error, _WRONG_CALL) else 1
     except (OSError, MemoryError) as error:
         if not isinstance(error, BrokenPipeError):
             _say(str(error) or type(error).__name__)
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _debugging() -> bool:
+    if "AOTI_DEBUG" not in os.environ:  # as usual, and logging need not be imported
+        return False
+    from aoti import logs
+
+    return logs.debugging()
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    with contextlib.suppress(OSError):
+        note(f"warning: {message}")
 
 
 def _say(*lines: str) -> None:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aoti.cli.show import complete_model
+from aoti.cli.options import choice_option, json_option, model_name_option, package_argument
+from aoti.cli.progress import progress
+from aoti.cli.show import show_json
+from aoti.cli.terminal import colored, quiet
 
 if TYPE_CHECKING:
     from aoti.bench import Report
 
 
 @click.command()
-@click.argument("path", metavar="PT2", shell_complete=complete_model)
+@package_argument()
 @click.option(
     "--compare",
     multiple=True,
@@ -33,13 +33,11 @@ if TYPE_CHECKING:
     metavar="SOURCE",
     help="The module, as for aoti export. All engines but stock need it.",
 )
-@click.option("--model-name", metavar="NAME", help="Which model, if the package holds several.")
-@click.option(
+@model_name_option
+@choice_option(
     "--mode",
-    type=click.Choice(["sync", "async", "bound"]),
-    default="sync",
-    show_default=True,
-    help="Calls one after the other, queued calls, or with inputs fixed before.",
+    ["sync", "async", "bound"],
+    "Calls one after the other, queued calls, or with inputs fixed before.",
 )
 @click.option("--runners", type=int, default=1, metavar="N", help="How many calls run at a time.")
 @click.option(
@@ -89,7 +87,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Processes for the time to the first answer.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.option("--markdown", "page", metavar="FILE", help="Write the report as Markdown, too.")
 @click.option("--png", "picture", metavar="FILE", help="Draw it, too: needs matplotlib.")
 def bench(
@@ -126,7 +124,7 @@ def bench(
     for file in filter(None, (page, picture)):
         if not Path(file).absolute().parent.is_dir():
             raise click.UsageError(f"there is no directory to write {file} to")
-    with _progress() as progress:
+    with progress() as step:
         report = measure(
             path,
             engines=_engines(compare),
@@ -137,16 +135,15 @@ def bench(
             dims=dict(_numbers("--dim", text) for text in dims),
             shapes=dict(_numbers("--shape", text) for text in shapes),
             settings=Settings(**settings),
-            progress=progress,
+            progress=lambda what, part: step(f"{part:4.0%}  {what}"),
         )
     _write(report, page, picture)
     if as_json:
-        json.dump(report.to_dict(), sys.stdout, indent=2, allow_nan=False)
-        click.echo()
-    else:
+        show_json(report.to_dict())
+    elif not (quiet() and (page or picture)):
         from aoti.bench.terminal import show
 
-        show(report)
+        show(report, color=colored())
 
 
 def _engines(compare: Sequence[str]) -> list[str]:
@@ -185,19 +182,3 @@ def _write(report: Report, page: str | None, picture: str | None) -> None:
     if picture is not None:
         with replaced(picture) as file:
             save_picture(report, file)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
-    """A bar on standard error, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _what, _part: None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = TimeElapsedColumn(), BarColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda what, part: bar.update(task, description=escape(what), completed=part)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
+
+from aoti.cli.options import json_option
+from aoti.cli.show import show_json, show_table
+from aoti.cli.terminal import summarize
 
 if TYPE_CHECKING:
     from aoti.cache import Entry
@@ -24,7 +26,7 @@ def cache_group() -> None:
 
 
 @cache_group.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_entries(as_json: bool) -> None:
     """List what the cache holds, the least recently used first.
 
@@ -33,7 +35,6 @@ def list_entries(as_json: bool) -> None:
       aoti cache list
     """
     from aoti import cache
-    from aoti.cli.show import show_table
 
     entries = cache.entries()
     total = sum(entry.bytes for entry in entries)
@@ -51,8 +52,7 @@ def list_entries(as_json: bool) -> None:
                 for entry in entries
             ],
         }
-        json.dump(document, sys.stdout, indent=2)
-        click.echo()
+        show_json(document)
         return
     if not entries:
         click.echo(f"{cache.location()} is empty")
@@ -74,7 +74,7 @@ def list_entries(as_json: bool) -> None:
 @click.option(
     "--max-size", metavar="SIZE", default="0", help="How much may stay, such as 500M. Default: 0."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def prune(max_size: str, as_json: bool) -> None:
     """Remove the least recently used entries, but none that is in use.
 
@@ -87,10 +87,9 @@ def prune(max_size: str, as_json: bool) -> None:
     removed = cache.prune(cache.parse_size(max_size, "--max-size "))
     left = sum(entry.bytes for entry in cache.entries())
     if as_json:
-        json.dump({"removed_bytes": removed, "bytes": left}, sys.stdout)
-        click.echo()
+        show_json({"removed_bytes": removed, "bytes": left})
     else:
-        click.echo(f"removed {removed / 1e6:.1f} MB, {left / 1e6:.1f} MB are left")
+        summarize(f"removed {removed / 1e6:.1f} MB, {left / 1e6:.1f} MB are left")
 
 
 def _model(entry: Entry) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aoti.cli.show import complete_model, device_name, located
+from aoti.cli.options import device_option, json_option, model_name_option, package_argument
+from aoti.cli.progress import progress
+from aoti.cli.show import BAD, GOOD, Mark, located, show_json, show_table
+from aoti.cli.terminal import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,16 +20,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("path", metavar="[PT2]", required=False, shell_complete=complete_model)
-@click.option("--model-name", metavar="NAME", help="Which model, if the package holds several.")
-@click.option(
-    "--device",
-    callback=device_name,
-    metavar="DEVICE",
-    help="cpu or cuda:0. Default: what the package was built for, else the CPU.",
-)
+@package_argument(required=False)
+@model_name_option
+@device_option
 @click.option("-i", "--input", "source", metavar="FILE", help="Inputs for one run, as for infer.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def check(
     path: str | None,
     model_name: str | None,
@@ -36,7 +32,7 @@ def check(
     source: str | None,
     as_json: bool,
 ) -> int:
-    """Check this installation, a device, and a package if one is given.
+    """Check this installation, a device, a package.
 
     With a package, it is compared with this machine and loaded; with inputs, it is run once. Every
     finding has its cause and what to do. The exit code is 0 if all is in order, else 1.
@@ -57,12 +53,14 @@ def check(
         return read_inputs(source, model.inputs)
 
     package = None if path is None else located(path)
-    report = health.check(
-        package,
-        model_name=model_name,
-        device=device,
-        inputs=inputs if source else None,
-    )
+    with progress() as step:
+        step("checking" if path is None else f"checking {path}")
+        report = health.check(
+            package,
+            model_name=model_name,
+            device=device,
+            inputs=inputs if source else None,
+        )
     build = aoti.build_info()
     if as_json:
         document = {
@@ -75,8 +73,7 @@ def check(
             "model_check": _part(report.model_check),
             "inference_smoke": _part(report.inference_smoke),
         }
-        json.dump(document, sys.stdout, indent=2)
-        click.echo()
+        show_json(document)
     else:
         _show("installation", report.installation)
         _show("device", report.device_check)
@@ -93,16 +90,13 @@ def _part(findings: Sequence[Finding]) -> dict[str, Any] | None:
 
 
 def _show(title: str, findings: Sequence[Finding]) -> None:
-    from rich.text import Text
-
-    from aoti.cli.show import show_table
-
+    if quiet():
+        findings = [finding for finding in findings if not finding.ok]
     if not findings:
         return
-    rows: list[tuple[str | Text, str, str]] = []
+    rows: list[tuple[str | Mark, str, str]] = []
     for finding in findings:
-        mark = Text("ok", "green") if finding.ok else Text("bad", "bold red")
-        rows.append((mark, finding.check, finding.message))
+        rows.append((GOOD if finding.ok else BAD, finding.check, finding.message))
         if finding.fix:
             rows.append(("", "", f"-> {finding.fix}"))
     show_table(title, ("", "", ""), rows)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import io
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aoti.cli.show import printable
+from aoti.cli.options import choice_option, json_option
+from aoti.cli.progress import progress
+from aoti.cli.show import show_json, show_table
+from aoti.cli.terminal import note, quiet
+from aoti.logs import debugging
 
 if TYPE_CHECKING:
     from aoti.exporting import Exported, ExportedModel
@@ -28,30 +31,22 @@ if TYPE_CHECKING:
     "--dim", "dims", multiple=True, metavar="NAME=MIN..MAX", help="The range of a named size."
 )
 @click.option("--device", metavar="DEVICE", help="cpu or cuda. Default: where the module is.")
-@click.option(
+@choice_option(
     "--preset",
-    type=click.Choice(["portable", "native", "updatable"]),
-    default="portable",
-    show_default=True,
-    help="For every machine, for this very CPU, or with replaceable weights.",
+    ["portable", "native", "updatable"],
+    "For every machine, for this very CPU, or with replaceable weights.",
 )
 @click.option(
     "--set", "options", multiple=True, metavar="NAME=VALUE", help="An Inductor option on top."
 )
 @click.option("--no-passes", is_flag=True, help="Leave out the preset's rewrites of the graph.")
 @click.option("--metadata", multiple=True, metavar="NAME=TEXT", help="Text to keep in the package.")
-@click.option(
-    "--buffers",
-    type=click.Choice(["refuse", "reset"]),
-    default="refuse",
-    show_default=True,
-    help="What to do if the module changes its buffers.",
-)
+@choice_option("--buffers", ["refuse", "reset"], "What to do if the module changes its buffers.")
 @click.option("--or-static", is_flag=True, help="Fix all sizes if they cannot be dynamic.")
 @click.option("--golden", is_flag=True, help="Keep example values, for aoti verify.")
 @click.option("--verify", is_flag=True, help="Compare with eager over the whole ranges.")
 @click.option("--measure", is_flag=True, help="Time it against eager and the stock export.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def export(
     sources: Sequence[str],
     output: str,
@@ -83,8 +78,8 @@ def export(
         raise click.UsageError(f"--output {output}: the name must end in .pt2")
     named = _models(sources)
     sys.path.insert(0, "")  # modules of the current directory, as with python -m
-    with _progress() as progress, _warnings():
-        progress("importing torch")
+    with progress(in_lines=True) as step, _only_our_words():
+        step("importing torch")
         try:
             from aoti.exporting import export as export_package
             from aoti.exporting.presets import parse_option
@@ -109,12 +104,11 @@ def export(
             golden=golden,
             verify=verify,
             measure=measure,
-            progress=progress,
+            progress=step,
         )
     if as_json:
-        json.dump(_document(exported), sys.stdout, indent=2)
-        click.echo()
-    else:
+        show_json(_document(exported))
+    elif not quiet():
         _show(exported)
 
 
@@ -136,31 +130,20 @@ def _pair(text: str, form: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Says on standard error what is being done and for how long: one moving line, or many."""
-    start = time.monotonic()
-    if not sys.stderr.isatty():
-        yield lambda text: click.echo(f"{time.monotonic() - start:6.1f} s  {text}", err=True)
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting")
-        yield lambda text: bar.update(task, description=escape(text))
-
-
-@contextlib.contextmanager
-def _warnings() -> Iterator[None]:
-    """Our own warnings in one line each; torch's are for who works on torch."""
-    with warnings.catch_warnings(record=True) as caught:
+def _only_our_words() -> Iterator[None]:
+    """Our own warnings at the end; torch's, its log and the graphs that it prints are for who works
+    on torch.
+    """
+    with contextlib.ExitStack() as stack:
+        if not debugging():
+            # Not a file that is closed later: torch's loggers keep what they find here.
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        caught = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=UserWarning, module="aoti")
         yield
-    for warning in caught:
-        click.echo(f"aoti: warning: {printable(warning.message)}", err=True)
+    for warning in caught or ():
+        note(f"warning: {warning.message}")
 
 
 def _document(exported: Exported) -> dict[str, Any]:
@@ -199,8 +182,6 @@ def _speed(speed: Speed) -> str:
 
 
 def _show(exported: Exported) -> None:
-    from aoti.cli.show import show_table
-
     show_table(str(exported.path), ("", ""), [("size", f"{exported.bytes / 1e6:.1f} MB")])
     for name, model in exported.models.items():
         rows = [

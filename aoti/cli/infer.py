@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aoti.cli.options import chosen, loading_options
+from aoti.cli.options import choice_option, chosen, json_option, loading_options
+from aoti.cli.progress import counted, progress
+from aoti.cli.terminal import note, printable, quiet, summarize
 
 if TYPE_CHECKING:
     from aoti.cli.sinks import Arrays, Lines
@@ -42,12 +44,10 @@ _MANY = (".jsonl", ".npz", ".safetensors")
     metavar="N",
     help="Join many calls up to N rows; 1 joins none. Default: what the model takes, up to 32.",
 )
-@click.option(
+@choice_option(
     "--invalid",
-    type=click.Choice(["stop", "skip"]),
-    default="stop",
-    show_default=True,
-    help="What to do about one of many inputs that the model does not take.",
+    ["stop", "skip"],
+    "What to do about one of many inputs that the model does not take.",
 )
 @click.option(
     "-o",
@@ -57,7 +57,7 @@ _MANY = (".jsonl", ".npz", ".safetensors")
     help="Write outputs to .json, .npz, .npy or .safetensors, of many calls to .jsonl; - for JSON "
     "on standard output.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print outputs and timing as JSON.")
+@json_option
 def infer(
     sources: Sequence[str],
     lines: bool,
@@ -66,6 +66,7 @@ def infer(
     destination: str | None,
     as_json: bool,
     config_file: str | None,
+    path: str | None,
     **flags: Any,
 ) -> None:
     """Run a model on the arrays in a file, or in many.
@@ -85,7 +86,7 @@ def infer(
     .safetensors. Calls are joined where the model takes any number of rows and treats them apart,
     which the first ones show.
     """
-    config = chosen(config_file, **flags)
+    config = chosen(config_file, path, **flags)
     many = lines or any(s.endswith(".jsonl") or Path(s).is_dir() for s in sources)
     if lines and sources not in ((), ("-",)):
         raise click.UsageError("--lines is for standard input; name a file .jsonl")
@@ -113,7 +114,7 @@ def _once(
 
     with aoti.load(config, outputs="numpy") as model:
         if not sources and model.inputs != ():
-            raise click.UsageError("the model takes inputs: name their file with --input")
+            raise click.UsageError("the model takes inputs: name their file with -i (--input)")
         names = [spec.name for spec in model.outputs or ()]
         if destination and destination.endswith(".npy") and len(names) > 1:
             raise click.UsageError("several outputs do not go into one .npy file: write .npz")
@@ -134,7 +135,7 @@ def _once(
         elif destination == "-":
             json.dump(to_json(outputs), sys.stdout, allow_nan=False)
             click.echo()
-        else:
+        elif not (destination and quiet()):
             from aoti.cli.show import show_outputs
 
             show_outputs(outputs, f"{result.latency_ms:.3f} ms on {model.device}")
@@ -161,7 +162,11 @@ def _many(
         start, done, skipped = time.perf_counter(), 0, 0
         with contextlib.ExitStack() as stack:
             sinks = [*_sinks(stack, destination, as_json=as_json)]
-            for request, outcome in stream.results(read(source, model.inputs)):
+            results = stream.results(read(source, model.inputs))
+            # Not among results that go to the same terminal.
+            if not (as_json or destination == "-") or not sys.stdout.isatty():
+                results = counted(results, stack.enter_context(progress()))
+            for request, outcome in results:
                 if not isinstance(outcome, AotiError):
                     outputs = dict(zip(_names(model, outcome), outcome, strict=True))
                     for sink in sinks:
@@ -177,18 +182,16 @@ def _many(
                 sink.end()
         seconds = time.perf_counter() - start
         if stream.warning:
-            click.echo(f"aoti: {stream.warning}", err=True)
+            note(stream.warning)
         if not as_json and destination != "-":
             left_out = f", {skipped} skipped" if skipped else ""
-            click.echo(
+            summarize(
                 f"{done} inputs{left_out} in {seconds:.2f} s ({done / seconds:.0f} per second), "
                 f"{stream.runs} runs on {model.device}"
             )
 
 
 def _blame(label: dict[str, Any], error: Exception) -> str:
-    from aoti.cli.show import printable
-
     ((what, which),) = label.items()
     return printable(f"aoti: {what} {which}: {error}")
 

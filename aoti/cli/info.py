@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aoti.cli.show import complete_model, located
+from aoti.cli.options import json_option, package_argument
+from aoti.cli.show import located, show_json, show_table
 
 if TYPE_CHECKING:
     from aoti.package import Package
 
 
 @click.command()
-@click.argument("path", metavar="PT2", shell_complete=complete_model)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@package_argument()
+@json_option
 def info(path: str, as_json: bool) -> None:
     """Show what a package holds, also one that cannot run here.
 
@@ -37,8 +36,7 @@ def info(path: str, as_json: bool) -> None:
             "models": [_describe(package, name) for name in package.models],
         }
     if as_json:
-        json.dump(document, sys.stdout, indent=2)
-        click.echo()
+        show_json(document)
     else:
         _show(document)
 
@@ -80,8 +78,6 @@ def _describe(package: Package, name: str) -> dict[str, Any]:
 
 
 def _show(document: dict[str, Any]) -> None:
-    from aoti.cli.show import show_table
-
     rows = [("size", f"{document['bytes'] / 1e6:.1f} MB"), ("sha256", document["sha256"])]
     show_table(document["path"], ("", ""), rows)
     for model in document["models"]:

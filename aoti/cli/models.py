@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
-
 import click
+
+from aoti.cli.options import json_option
+from aoti.cli.show import Mark, show_json, show_table
+from aoti.cli.terminal import printable
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def models(as_json: bool) -> None:
     """List the models that can be loaded by name.
 
@@ -37,24 +38,19 @@ def models(as_json: bool) -> None:
             }
             for model in found
         ]
-        json.dump(documents, sys.stdout, indent=2)
-        click.echo()
+        show_json(documents)
     elif not found:
         click.echo(
             "no models are known by name: set AOTI_MODELS_DIR to a directory of packages, or "
             "install a wheel that brings one"
         )
     else:
-        from rich.text import Text
-
-        from aoti.cli.show import show_table
-
         rows = [
             (
                 f"{model.name} (default)" if model.default else model.name,
                 model.version or "",
                 model.place,
-                Text(model.problem, "red") if model.problem else model.description,
+                Mark(printable(model.problem), "red") if model.problem else model.description,
             )
             for model in found
         ]

@@ -1,24 +1,58 @@
-"""Options that verbs share: which model, and how it is loaded."""
+"""Options that verbs share: which model, how it is loaded, what is printed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from aoti.cli.show import complete_model, device_name
-from aoti.config import Config
+from aoti.cli.terminal import level
+
+if TYPE_CHECKING:
+    from aoti.config import Config
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
 
-_OPTIONS = (
+
+def package_argument(*, required: bool = True) -> Decorator[Any]:
+    """The package as an argument, ``path``."""
+    return click.argument(
+        "path",
+        metavar="PT2" if required else "[PT2]",
+        required=required,
+        shell_complete=complete_model,
+    )
+
+
+def choice_option(name: str, choices: list[str], text: str) -> Decorator[Any]:
+    """An option with a few values, of which the first one is the default."""
+    return click.option(
+        name, type=click.Choice(choices), default=choices[0], show_default=True, help=text
+    )
+
+
+model_name_option = click.option(
+    "--model-name", metavar="NAME", help="Which model, if the package holds several."
+)
+device_option = click.option(
+    "--device",
+    callback=device_name,
+    metavar="DEVICE",
+    help="cpu or cuda:0. Default: what it was built for.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+_LOADING: tuple[Decorator[Any], ...] = (
+    package_argument(required=False),
     click.option(
         "-m",
         "--model",
         metavar="PT2",
         shell_complete=complete_model,
-        help="The package, or the name of a registered model.",
+        help="The package, or the name of a registered model, in place of PT2.",
     ),
     click.option(
         "--config",
@@ -26,13 +60,8 @@ _OPTIONS = (
         metavar="TOML",
         help="Settings from a file. Flags go over the environment, and that over the file.",
     ),
-    click.option("--model-name", metavar="NAME", help="Which model, if the package holds several."),
-    click.option(
-        "--device",
-        callback=device_name,
-        metavar="DEVICE",
-        help="cpu or cuda:0. Default: what it was built for.",
-    ),
+    model_name_option,
+    device_option,
     click.option("--num-runners", type=int, metavar="N", help="How many calls run at a time."),
     click.option("--intra-op-threads", type=int, metavar="N", help="How many threads a call uses."),
 )
@@ -40,12 +69,12 @@ _OPTIONS = (
 
 def loading_options(command: Command) -> Command:
     """Add the options that `chosen` takes."""
-    for option in reversed(_OPTIONS):
+    for option in reversed(_LOADING):
         command = option(command)
     return command
 
 
-def chosen(config_file: str | None, **flags: Any) -> Config:
+def chosen(config_file: str | None, path: str | None, **flags: Any) -> Config:
     """The configuration to load by: flags over the environment, and that over the file.
 
     Raises
@@ -53,10 +82,16 @@ def chosen(config_file: str | None, **flags: Any) -> Config:
     ConfigError
         As `Config.from_file`.
     click.UsageError
-        Nothing says which model.
+        Nothing says which model, or two things do.
     """
+    from aoti.config import Config
+
     config = Config.from_file(config_file) if config_file else Config.from_environment()
-    config = config.override(**flags)
+    if path is not None and flags["model"] is not None:
+        raise click.UsageError(f"{path} or {flags['model']}? name one package")
+    flags["model"] = path or flags["model"]
+    config = config.override(logging_level=level(), **flags)
     if config.model is None:
-        raise click.UsageError("Missing option '-m' / '--model': which package?")
+        command = click.get_current_context().command_path
+        raise click.UsageError(f"which package? name it, as in {command} model.pt2")
     return config

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import sys
-
 import click
 
-from aoti.cli.show import complete_model, located
+from aoti.cli.options import json_option, model_name_option, package_argument
+from aoti.cli.progress import progress
+from aoti.cli.show import located, show_json
+from aoti.cli.terminal import summarize
 
 
 @click.command()
-@click.argument("path", metavar="PT2", shell_complete=complete_model)
+@package_argument()
 @click.argument("directory", metavar="DIRECTORY")
-@click.option("--model-name", metavar="NAME", help="Which model, if the package holds several.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def unpack(path: str, directory: str, model_name: str | None, as_json: bool) -> int:
-    """Write a model of a package to a directory that loads without an extraction.
+@model_name_option
+@json_option
+def unpack(path: str, directory: str, model_name: str | None, as_json: bool) -> None:
+    """Write a package to a directory that loads where it is.
 
-    Nothing is copied or written when it is loaded, and its weights are mapped from there. It must
-    stay as it is while a model uses it.
+    Loading it extracts and copies nothing, and its weights are mapped from there. It must stay as
+    it is while a model uses it.
 
     \b
     Example:
@@ -27,11 +27,11 @@ def unpack(path: str, directory: str, model_name: str | None, as_json: bool) -> 
     """
     import aoti
 
-    written = aoti.unpack(located(path), directory, model_name=model_name)
+    with progress() as step:
+        step(f"unpacking {path}")
+        written = aoti.unpack(located(path), directory, model_name=model_name)
     size = sum(file.stat().st_size for file in written.rglob("*") if file.is_file())
     if as_json:
-        json.dump({"directory": str(written), "bytes": size}, sys.stdout, indent=2)
-        click.echo()
+        show_json({"directory": str(written), "bytes": size})
     else:
-        click.echo(f"{written}: {size / 1e6:.1f} MB")
-    return 0
+        summarize(f"{written}: {size / 1e6:.1f} MB")

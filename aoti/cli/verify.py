@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aoti.cli.show import complete_model, device_name, located
+from aoti.cli.options import device_option, json_option, model_name_option, package_argument
+from aoti.cli.progress import progress
+from aoti.cli.show import BAD, GOOD, Mark, located, show_json, show_table
+from aoti.cli.terminal import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.text import Text
 
     from aoti.golden import Comparison
 
 
 @click.command()
-@click.argument("path", metavar="PT2", shell_complete=complete_model)
-@click.option("--model-name", metavar="NAME", help="Which model, if the package holds several.")
-@click.option(
-    "--device",
-    callback=device_name,
-    metavar="DEVICE",
-    help="cpu or cuda:0. Default: what it was built for.",
-)
+@package_argument()
+@model_name_option
+@device_option
 @click.option("--rtol", type=float, help="What may differ, relative to each element.")
 @click.option("--atol", type=float, help="What may differ, relative to the largest element.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def verify(
     path: str,
     model_name: str | None,
@@ -40,7 +34,9 @@ def verify(
     atol: float | None,
     as_json: bool,
 ) -> int:
-    """Run a package on the golden values that its exporter kept in it.
+    """Run a package on the golden values that are in it.
+
+    Its exporter kept them there: example inputs, and what the module gave for them.
 
     The exit code is 0 if all outputs are within the tolerances, else 1.
 
@@ -51,17 +47,19 @@ def verify(
     import aoti
     from aoti.golden import Golden
 
-    with aoti.Package(located(path)) as package:
-        name = package.select(model_name)
-        golden = Golden.of(package, name)
-    with aoti.load(path, model_name=name, device=device) as model:
-        results = golden.test(model, rtol=rtol, atol=atol)
+    with progress() as step:
+        step(f"loading {path}")
+        with aoti.Package(located(path)) as package:
+            name = package.select(model_name)
+            golden = Golden.of(package, name)
+        with aoti.load(path, model_name=name, device=device) as model:
+            step("running on the golden values")
+            results = golden.test(model, rtol=rtol, atol=atol)
     passed = all(result.ok for result in results)
     if as_json:
         outputs = [{**_finite(asdict(result)), "ok": result.ok} for result in results]
-        json.dump({"path": path, "model": name, "ok": passed, "outputs": outputs}, sys.stdout)
-        click.echo()
-    else:
+        show_json({"path": path, "model": name, "ok": passed, "outputs": outputs})
+    elif not (passed and quiet()):
         _show(f"model {name} of {path}", results)
     return 0 if passed else 1
 
@@ -75,16 +73,11 @@ def _finite(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(title: str, results: Sequence[Comparison]) -> None:
-    from rich.text import Text
-
-    from aoti.cli.show import show_table
-
-    rows: list[tuple[str | Text, ...]] = []
+    rows: list[tuple[str | Mark, ...]] = []
     for result in results:
-        mark = Text("ok", "green") if result.ok else Text("bad", "bold red")
         wrong = f", {result.nan} NaN, {result.inf} infinite" if result.nan or result.inf else ""
         said = f"differs by {result.max_error:.1e} of {result.max_value:.3g}{wrong}"
-        rows.append((mark, result.name, result.dtype, said))
+        rows.append((GOOD if result.ok else BAD, result.name, result.dtype, said))
         rows.append(
             ("", "", "", f"allowed: {result.rtol:g} of each, {result.atol:g} of the largest")
         )

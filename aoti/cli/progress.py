@@ -1,0 +1,63 @@
+"""Progress of long work, on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import click
+
+from aoti.cli.terminal import colored, quiet
+
+Item = TypeVar("Item")
+
+_OFTEN = 0.1  # seconds
+
+
+@contextlib.contextmanager
+def progress(*, in_lines: bool = False) -> Iterator[Callable[[str], None]]:
+    """Say what is being done and for how long, in one moving line on a terminal.
+
+    Parameters
+    ----------
+    in_lines : bool
+        Where standard error is no terminal, print a line for each step, rather than nothing.
+
+    Yields
+    ------
+    callable
+        Takes the text of the step that begins.
+    """
+    # Where it goes to is settled here: the work may have standard error point elsewhere.
+    start, stream = time.monotonic(), sys.stderr
+
+    def print_line(text: str) -> None:
+        if in_lines and not quiet() and stream is not None:
+            click.echo(f"{time.monotonic() - start:6.1f} s  {text}", stream)
+
+    if quiet() or stream is None or not stream.isatty():
+        yield print_line
+    else:
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+        console = Console(file=stream, color_system=None if colored() is False else "auto")
+        # Standard output stays what it is: the results that go there are no part of this line.
+        with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+            task = bar.add_task("starting")
+            yield lambda text: bar.update(task, description=escape(text))
+
+
+def counted(items: Iterator[Item], step: Callable[[str], None]) -> Iterator[Item]:
+    """The same items, while `step` is told how many there were and how fast they come."""
+    start = told = time.monotonic()
+    for count, item in enumerate(items, 1):
+        yield item
+        if (now := time.monotonic()) > told + _OFTEN:
+            step(f"{count} inputs ({count / (now - start):.0f} per second)")
+            told = now

@@ -1,0 +1,103 @@
+"""What is said beside the results: how much of it, in which colours, how wide."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+import click
+
+_QUIET, _VERBOSE = "aoti.quiet", "aoti.verbose"  # of the context that all commands share
+
+
+def _choose_verbosity(context: click.Context, parameter: click.Parameter, value: int) -> None:
+    if value:
+        context.meta[_QUIET if parameter.name == "quiet" else _VERBOSE] = value
+    if context.meta.get(_QUIET) and context.meta.get(_VERBOSE):
+        raise click.UsageError("--quiet and --verbose exclude each other")
+    if value and parameter.name == "verbose":
+        from aoti import logs
+
+        logs.show(_level(value))
+
+
+def _choose_color(context: click.Context, _parameter: object, value: str | None) -> None:
+    if value is not None:
+        context.color = {"auto": None, "always": True, "never": False}[value]
+    elif context.parent is None and os.environ.get("NO_COLOR"):
+        context.color = False
+    elif context.parent is None and os.environ.get("FORCE_COLOR"):
+        context.color = True
+
+
+_SETTING: Any = {"expose_value": False, "is_eager": True}  # kept in the context
+
+COMMON = (
+    click.Option(
+        ["-q", "--quiet"],
+        is_flag=True,
+        callback=_choose_verbosity,
+        help="Print what was asked for and errors, nothing else.",
+        **_SETTING,
+    ),
+    click.Option(
+        ["-v", "--verbose"],
+        count=True,
+        callback=_choose_verbosity,
+        help="Print what is done, with times; twice: in detail.",
+        **_SETTING,
+    ),
+    click.Option(
+        ["--color"],
+        type=click.Choice(["auto", "always", "never"]),
+        callback=_choose_color,
+        help="Default: auto, colours on terminals. NO_COLOR and FORCE_COLOR count as well.",
+        **_SETTING,
+    ),
+)
+
+
+def printable(value: object) -> str:
+    """The text of a value, with what a terminal would act on written out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
+
+
+def quiet() -> bool:
+    """Whether only results and errors are wanted."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_QUIET))
+
+
+def level() -> str | None:
+    """The logging level that was asked for by flags."""
+    context = click.get_current_context(silent=True)
+    verbose = 0 if context is None else context.meta.get(_VERBOSE, 0)
+    return _level(verbose) if verbose else None
+
+
+def _level(verbose: int) -> str:
+    return "info" if verbose == 1 else "debug"
+
+
+def colored() -> bool | None:
+    """Whether to write colours; None where that depends on what is written to."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.color
+
+
+def width() -> int | None:
+    """How many columns lines may take; None in files and pipes, where no line is folded."""
+    return shutil.get_terminal_size((0, 0)).columns or None
+
+
+def note(text: object) -> None:
+    """Say on standard error what helps people and is no result."""
+    if not quiet():
+        click.echo(f"aoti: {printable(text)}", err=True)
+
+
+def summarize(text: str) -> None:
+    """Say on standard output what was done, where the result itself went somewhere else."""
+    if not quiet():
+        click.echo(printable(text))
