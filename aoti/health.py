@@ -122,7 +122,7 @@ def _check_device(device: Device, *, runs: bool) -> list[Finding]:
     found, reason = gpus()
     drivers = ", ".join(f"{gpu.device} is a {gpu.name} ({gpu.architecture})" for gpu in found)
     if device.type == "cpu":
-        (cpu,) = devices()
+        cpu = devices()[0]
         findings = [Finding("device", True, f"{cpu.name}, {cpu.architecture}, {cpu.cores} cores")]
     else:
         fix = "run it on a machine with a GPU and its driver, or export the model for the CPU"
