@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aoti.constants import Constant, ConstantTable, check_table, is_frozen, itemsize
 from aoti.errors import ConstantError, InputError, ModelClosedError, PackageError
 from aoti.findings import listing
-from aoti.kinds import as_array
+from aoti.kinds import as_array, type_name
 from aoti.safetensors import Stored, read_header
 from aoti.spec import TensorSpec
 
@@ -286,9 +286,6 @@ class Weights:
         view: _core.Tensor
         try:
             view = self._core.view_of(value)
-            if view.device not in ("cpu", self._device):
-                raise BufferError(f"it lies on {view.device}, and the model on {self._device}")
-            return view
         except Exception as first:  # of whatever library the array is
             reason = str(first).partition("\n")[0]
             try:
@@ -301,7 +298,14 @@ class Weights:
                 raise ConstantError(str(error).partition("\n")[0]) from error
             except (TypeError, ValueError) as error:
                 raise ConstantError(f"{constant.fqn}: {error}") from error
-        raise ConstantError(f"{constant.fqn}: the array cannot be shared: {reason}")
+            raise ConstantError(f"{constant.fqn}: the array cannot be shared: {reason}") from first
+        if view.device not in ("cpu", self._device):
+            where = self._device.replace("cpu", "the cpu")
+            raise ConstantError(
+                f"{constant.fqn}: the model runs on {where}, and this {type_name(value)} lies on "
+                f"{view.device}; move it to {where} first"
+            )
+        return view
 
     def _compare(self, constant: Constant, dtype: str, shape: tuple[int, ...]) -> None:
         if (dtype, shape) != (constant.dtype, constant.shape):

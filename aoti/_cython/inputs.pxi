@@ -228,8 +228,9 @@ cdef class Inputs:
         int64_t* strides,
     ):
         """An array or Tensor to pass in place of an input that does not pass the checks."""
-        cdef int mismatch
-        inputs[i] = leaf = _imported(leaf, True)
+        cdef int mismatch = self._check(i, leaf, borrowed, symbols, strides)
+        if mismatch != <int>Mismatch.kDevice:  # which is told of the array that was given
+            inputs[i] = _imported(leaf, True)
         array = self.repair(i, inputs)
         mismatch = self._check(i, array, borrowed, symbols, strides)
         if mismatch == <int>Mismatch.kRange and not self.ranges_hold:
