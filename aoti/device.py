@@ -160,7 +160,6 @@ def check_device(name: str | Device) -> float:
     LibtorchError
         There is no libtorch that fits.
     """
-    from aoti import _backend
     from aoti.gpu import usable_gpus
 
     device = Device(name)
@@ -172,8 +171,7 @@ def check_device(name: str | Device) -> float:
             why = f": {reason}" if reason and device.type == "cuda" else ""
             raise DeviceError(f"this installation cannot use {device}; it can use {listed}{why}")
     core = _libtorch.core()
-    if device.type != "cpu":
-        _backend.load()
+    device = start_device(device)
     start = time.perf_counter_ns()
     try:
         total = core.add_ones(str(device), _TEST_SIZE)
@@ -182,6 +180,32 @@ def check_device(name: str | Device) -> float:
     if total != _TEST_SIZE:
         raise DeviceError(f"{device} computes wrong results: {_TEST_SIZE} ones sum up to {total}")
     return (time.perf_counter_ns() - start) / 1e6
+
+
+def start_device(device: Device) -> Device:
+    """Load what a device needs of libtorch; give the device with its number.
+
+    Raises
+    ------
+    LibtorchError
+        There is no libtorch that fits, or this build is not for GPUs.
+    DeviceError
+        libtorch cannot use it.
+    """
+    core = _libtorch.core()
+    if device.type == "cpu":
+        return device
+    from aoti import _backend
+    from aoti.gpu import usable_gpus
+
+    _backend.load()
+    try:
+        return Device(core.find_device(str(device)))
+    except DeviceError as error:
+        _, reason = usable_gpus()
+        if not reason:
+            raise
+        raise DeviceError(f"{device} cannot be used: {reason}") from error
 
 
 def _cpu() -> DeviceInfo:

@@ -50,13 +50,12 @@ def usable_gpus() -> tuple[tuple[DeviceInfo, ...], str]:
         return (), "no libtorch fits"
     libtorch, backend = chosen
     if backend == "cpu":
-        kind = "" if libtorch.backend == "cpu" else f"; its libtorch is for {libtorch.backend}"
-        return (), f"it is built for the CPU{kind}"
+        return (), "this build of aoti is for the CPU, and models on a GPU need one for that"
     found, reason = gpus()
     runtime = _backend.runtime_of(libtorch)
     fitting = [gpu for gpu in found if gpu.architecture.startswith("gfx") == (backend == "rocm")]
     if found and not fitting:
-        return (), f"it is built for {backend}, and {found[0].device} is a {found[0].name}"
+        return (), f"this build of aoti is for {backend}, and the GPU here is a {found[0].name}"
     if fitting and (why := too_old(fitting[0].driver, runtime)):
         return (), why
     return tuple(replace(gpu, runtime=runtime) for gpu in fitting), reason

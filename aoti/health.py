@@ -158,6 +158,7 @@ def _check_package(
             directory,
             lambda: read_num_constants(package.source(name) or ""),
             extraction.weights,
+            device or Device(package.device(name) or "cpu"),
         )
         if not runs:
             return findings + files

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from aoti import _backend, _libtorch, preflight
+from aoti import _libtorch, preflight
 from aoti.archive import Limits
 from aoti.cache import extract
-from aoti.device import Device
+from aoti.device import Device, start_device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.findings import require
 from aoti.golden import Golden
@@ -212,14 +212,12 @@ def load(
         signature = package.signature(name)
         golden = Golden.of(package, name) if self_test else None
         core = _libtorch.core()
-        if target.type != "cpu":
-            _backend.load()
-            target = Device(core.find_device(str(target)))
+        target = start_device(target)
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
         as_zip = _libtorch.core_minor() < (2, 13)
         extraction = extract(package, name, as_zip=as_zip, shared=cache, verified=verified)
         try:
-            _check_code(package, name, core, extraction, shared=cache)
+            _check_code(package, name, core, extraction, target, shared=cache)
             if signature.inputs is None:
                 _warn_unchecked(package)
         except BaseException:
@@ -290,7 +288,13 @@ def _warn_unchecked(package: Package) -> None:
 
 
 def _check_code(
-    package: Package, name: str, core: Any, extraction: Extraction, *, shared: bool
+    package: Package,
+    name: str,
+    core: Any,
+    extraction: Extraction,
+    device: Device,
+    *,
+    shared: bool,
 ) -> None:
     """Refuse code that would not load, or would crash, before any of it is mapped."""
     files = extraction
@@ -302,6 +306,7 @@ def _check_code(
             directory,
             lambda: read_num_constants(package.source(name) or ""),
             files.weights,
+            device,
         )
         require(findings)
         require(preflight.check_libtorch(directory, _libtorch.library(), core.has_operator))

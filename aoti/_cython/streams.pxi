@@ -4,13 +4,17 @@ cdef str _place_name(_cxx.Place place):
     return "cpu" if place.is_cpu() else f"cuda:{place.index()}"
 
 
+cdef str _first_line(const Failure& failure):
+    return failure.message.decode("utf-8", "replace").partition("\n")[0]
+
+
 cdef _cxx.Place _place_named(str device) except *:
     """A device of this machine, by its name. Without a number it is the current one."""
     cdef _cxx.Place place
     cdef string name = device.encode()
     cdef Failure failure = _cxx.find_device(name, place)
     if failure.fault != Fault.kNone:
-        raise DeviceError(f"{device} cannot be used: {failure.message.decode('utf-8', 'replace')}")
+        raise DeviceError(f"{device} cannot be used: {_first_line(failure)}")
     return place
 
 
@@ -41,8 +45,7 @@ cdef int64_t _stream_number(_cxx.Place place, handle) except? -1:
     cdef Failure failure = _cxx.find_stream(place, known, number)
     if failure.fault != Fault.kNone:
         raise DeviceError(
-            f"stream {handle} of {_place_name(place)} cannot be used: "
-            f"{failure.message.decode('utf-8', 'replace')}")
+            f"stream {handle} of {_place_name(place)} cannot be used: {_first_line(failure)}")
     return number
 
 
