@@ -68,7 +68,8 @@ def read_targets(path: Path) -> tuple[Target, ...]:
             magic, _version, offset, size = struct.unpack_from("<IHHQ", head)
             if magic != _FATBIN:
                 raise ValueError("it is neither a cubin nor a fatbin")
-            found, end = [], offset + size
+            end = offset + size
+            found: list[Target] = []
             while offset < end and len(found) < _LIMIT:
                 file.seek(offset)
                 kind, _flags, header, length, number = struct.unpack("<HHIQ12xI", file.read(32))

@@ -104,8 +104,8 @@ inline Failure find_stream(const Place& place, uintptr_t handle, int64_t& number
     }
     number = static_cast<int64_t>(handle);
     const c10::impl::VirtualGuardImpl impl(place.type());
-    if (handle % 2 != 0 || reinterpret_cast<uintptr_t>(impl.getStreamNativeHandle(
-                               stream_of(place, number))) != handle) {
+    if (handle % 2 != 0 || reinterpret_cast<uintptr_t>(
+                               impl.getStreamNativeHandle(stream_of(place, number))) != handle) {
       return {Fault::kExecution, "this is no stream of the device", {}};
     }
     return {};

@@ -125,9 +125,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     TORCH_CHECK(device.index() >= 0 && device.index() < kDevices, "invalid device ordinal");
     active = device.index();
   }
-  void uncheckedSetDevice(Device device) const noexcept override {
-    active = device.index();
-  }
+  void uncheckedSetDevice(Device device) const noexcept override { active = device.index(); }
   Stream getStream(Device device) const override {
     return current_stream(device.has_index() ? device.index() : active);
   }
@@ -142,8 +140,8 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return stream.id() == 0 ? nullptr : &queue_of(stream);
   }
   DeviceIndex deviceCount() const noexcept override { return kDevices; }
-  void record(void** event, const Stream& stream, const DeviceIndex, const c10::EventFlag)
-      const override {
+  void record(
+      void** event, const Stream& stream, const DeviceIndex, const c10::EventFlag) const override {
     const std::lock_guard<std::recursive_mutex> lock(mutex);
     Queue& queue = queue_of(stream);
     delete static_cast<Mark*>(*event);
@@ -170,8 +168,8 @@ C10_REGISTER_GUARD_IMPL(CUDA, Guard)
 // -- memory ---------------------------------------------------------------------------------------
 
 char* reserve(int protection) {
-  void* base = mmap(
-      nullptr, kRegion, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* base =
+      mmap(nullptr, kRegion, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   TORCH_CHECK(base != MAP_FAILED, "no address space");
   return static_cast<char*>(base);
 }
@@ -282,15 +280,13 @@ at::Tensor behind(const at::Tensor& tensor) {
     return tensor;
   }
   void* data = memory().at(tensor.const_data_ptr());
-  return at::from_blob(
-      data, tensor.sizes(), tensor.strides(), tensor.options().device(c10::kCPU));
+  return at::from_blob(data, tensor.sizes(), tensor.strides(), tensor.options().device(c10::kCPU));
 }
 
 // -- kernels --------------------------------------------------------------------------------------
 
 c10::DeviceGuard on(std::optional<Device> device) {
-  return c10::DeviceGuard(
-      device && device->has_index() ? *device : Device(c10::kCUDA, active));
+  return c10::DeviceGuard(device && device->has_index() ? *device : Device(c10::kCUDA, active));
 }
 
 at::Tensor empty_strided(
@@ -362,14 +358,22 @@ at::Scalar local_scalar(const at::Tensor& self) {
 
 TORCH_LIBRARY_IMPL(aten, CUDA, library) {
   library.impl("empty.memory_format", &empty);
-  library.impl("empty_strided", [](c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
-                                   std::optional<at::ScalarType> dtype,
-                                   std::optional<at::Layout> layout, std::optional<Device> device,
-                                   std::optional<bool> pin) {
-    return empty_strided(
-        C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides), dtype, layout, device,
-        pin);
-  });
+  library.impl(
+      "empty_strided",
+      [](c10::SymIntArrayRef sizes,
+         c10::SymIntArrayRef strides,
+         std::optional<at::ScalarType> dtype,
+         std::optional<at::Layout> layout,
+         std::optional<Device> device,
+         std::optional<bool> pin) {
+        return empty_strided(
+            C10_AS_INTARRAYREF_SLOW(sizes),
+            C10_AS_INTARRAYREF_SLOW(strides),
+            dtype,
+            layout,
+            device,
+            pin);
+      });
   library.impl("copy_", &copy_);
   library.impl("fill_.Scalar", &fill_);
   library.impl("sum", &sum);
@@ -399,8 +403,12 @@ AOTIRuntimeError update(
 
 class Runner final : public torch::inductor::AOTIModelContainerRunner {
  public:
-  Runner(const std::string& so, size_t models, const std::string& device, const std::string& bin,
-         bool single)
+  Runner(
+      const std::string& so,
+      size_t models,
+      const std::string& device,
+      const std::string& bin,
+      bool single)
       : AOTIModelContainerRunner(so, models, "cpu", bin, single), device_(device) {
     TORCH_CHECK(device_.has_index() && device_.index() < kDevices, "invalid device ordinal");
     update_on_cpu = update_user_managed_constant_buffer_func_;
@@ -408,8 +416,7 @@ class Runner final : public torch::inductor::AOTIModelContainerRunner {
   }
 
  private:
-  std::vector<at::Tensor> run_impl(
-      std::vector<AtenTensorHandle>& handles, void* stream) override {
+  std::vector<at::Tensor> run_impl(std::vector<AtenTensorHandle>& handles, void* stream) override {
     const auto inputs =
         torch::aot_inductor::alloc_tensors_by_stealing_from_handles(handles.data(), handles.size());
     TORCH_CHECK(active == device_.index(), "another device is the current one");
@@ -422,8 +429,8 @@ class Runner final : public torch::inductor::AOTIModelContainerRunner {
     }
     // What the outputs look like does not depend on values.
     for (const at::Tensor& output : run_now(blank)) {
-      outputs.push_back(at::empty_strided(
-          output.sizes(), output.strides(), output.options().device(device_)));
+      outputs.push_back(
+          at::empty_strided(output.sizes(), output.strides(), output.options().device(device_)));
     }
     std::vector<at::Tensor> targets;
     for (const at::Tensor& output : outputs) {
@@ -447,7 +454,10 @@ class Runner final : public torch::inductor::AOTIModelContainerRunner {
 };
 
 std::unique_ptr<torch::inductor::AOTIModelContainerRunner> make_runner(
-    const std::string& so, size_t models, const std::string& device, const std::string& bin,
+    const std::string& so,
+    size_t models,
+    const std::string& device,
+    const std::string& bin,
     const bool single) {
   return std::make_unique<Runner>(so, models, device, bin, single);
 }
@@ -469,8 +479,8 @@ void gpu_start() { c10::SetAllocator(c10::kCUDA, &memory(), 1); }
 // A stream as another library would make it; its handle.
 void* gpu_stream(int device) {
   const std::lock_guard<std::recursive_mutex> lock(mutex);
-  queues().push_back(std::make_unique<Queue>(
-      Queue{Device(c10::kCUDA, static_cast<DeviceIndex>(device)), {}, 0}));
+  queues().push_back(
+      std::make_unique<Queue>(Queue{Device(c10::kCUDA, static_cast<DeviceIndex>(device)), {}, 0}));
   return queues().back().get();
 }
 
