@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aoti.errors import ConfigError
-from aoti.spec import Dim, TensorSpec
+from aoti.spec import Dim, TensorSpec, numpy_dtype
 
 if TYPE_CHECKING:
     from aoti.model import AOTIModel
@@ -44,7 +44,7 @@ def _smallest(model: AOTIModel) -> list[Any]:
             break
         ranges = model.signature.ranges
         shape = [_least(size, ranges) for size in spec.shape]
-        arrays.append(np.full(shape, _value(spec, ranges), dtype=_numpy_dtype(spec.dtype)))
+        arrays.append(np.full(shape, _value(spec, ranges), dtype=_dtype(spec.dtype)))
     if model.inputs is None or len(arrays) < len(model.inputs):
         raise ConfigError(
             f"warmup=True: {model.path} does not tell what inputs the model takes; pass warmup= a "
@@ -53,19 +53,12 @@ def _smallest(model: AOTIModel) -> list[Any]:
     return arrays
 
 
-def _numpy_dtype(name: str) -> Any:
-    import numpy as np
-
+def _dtype(name: str) -> Any:
     try:
-        if hasattr(np, name):
-            return np.dtype(name)
-        import ml_dtypes
-
-        return np.dtype(getattr(ml_dtypes, name))
-    except (ImportError, AttributeError) as error:
+        return numpy_dtype(name)
+    except ValueError as error:
         raise ConfigError(
-            f"warmup=True: numpy has no {name}, not even with ml_dtypes (pip install ml_dtypes); "
-            "pass warmup= a list of arrays for a flat run"
+            f"warmup=True: {error}; or pass warmup= a list of arrays for a flat run"
         ) from error
 
 

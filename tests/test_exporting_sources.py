@@ -178,7 +178,6 @@ def test_presets_on_a_gpu_leave_out_what_tunes_for_a_cpu():
     assert not portable.frozen
     assert not [name for name in portable.options if "max_autotune" in name]
     assert portable.options["aot_inductor.package_constants_on_disk_format"] == "binary_blob"
-    assert portable.options["cpp.dynamic_threads"] is True, "of the code around the kernels"
     assert portable.passes == ("batch-norms",)
     asked = PRESETS["portable"].with_options({"max_autotune": True, "freezing": True})
     kept = asked.on_gpu({"max_autotune"}, passes=True)
