@@ -59,6 +59,10 @@ class Extraction:
         self._give_back = weakref.finalize(self, give_back)
         self._give_back.atexit = False
 
+    def code(self, model: str) -> Path:
+        """The directory of a model's code in an extraction that is a directory."""
+        return self.path / "data/aotinductor" / model
+
     def release(self) -> None:
         """Give it back. Harmless the second time, and in any thread.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aoti.errors import PackageError, SelfTestError
-from aoti.spec import DTYPES
+from aoti.spec import DTYPES, numpy_dtype
 
 if TYPE_CHECKING:
     from aoti.model import AOTIModel
@@ -248,16 +248,9 @@ def _array(item: Any) -> Any:
     if name not in DTYPES or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError(f"no dtype or no shape: {name!r:.40}, {shape!r:.40}")
     try:
-        dtype = np.dtype(name)
-    except TypeError:
-        try:
-            import ml_dtypes
-
-            dtype = np.dtype(getattr(ml_dtypes, name))
-        except (ImportError, AttributeError):
-            raise SelfTestError(
-                f"the golden values are of {name}, which takes the package ml_dtypes"
-            ) from None
+        dtype = numpy_dtype(name)
+    except ValueError as error:
+        raise SelfTestError(f"the golden values cannot be read: {error}") from None
     # A copy, because the model may write into its inputs.
     return np.frombuffer(base64.b64decode(item["data"]), dtype).reshape(shape).copy()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from aoti import _libtorch, preflight
@@ -20,7 +21,6 @@ from aoti.gpu import gpus
 from aoti.loading import load
 from aoti.model import AOTIModel
 from aoti.package import Package, Source
-from aoti.wrapper import read_num_constants
 
 ReadInputs = Callable[[AOTIModel], Sequence[Any]]
 
@@ -152,12 +152,10 @@ def _check_package(
         extraction = extract(package, name, as_zip=False)
     except (AotiError, OSError) as error:
         return [*findings, Finding("package", False, str(error))]
-    directory = extraction.path / "data/aotinductor" / name
+    directory = extraction.code(name)
     try:
         files = preflight.check_files(
-            directory,
-            lambda: read_num_constants(package.source(name) or ""),
-            extraction.weights,
+            directory, partial(package.num_constants, name), extraction.weights
         )
         if not runs:
             return findings + files

@@ -7,6 +7,7 @@ import operator
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +23,6 @@ from aoti.package import Package, Source
 from aoti.sources import by_name
 from aoti.warmup import warm_up
 from aoti.weights import Source as WeightSource
-from aoti.wrapper import read_num_constants
 
 if TYPE_CHECKING:
     from aoti.config import Config
@@ -272,14 +272,11 @@ def _check_code(
     files = extraction
     if extraction.path.is_file():
         files = extract(package, name, as_zip=False, shared=shared, verified=extraction.digest)
-    directory = files.path / "data/aotinductor" / name
+    directory = files.code(name)
     try:
-        findings = preflight.check_files(
-            directory,
-            lambda: read_num_constants(package.source(name) or ""),
-            files.weights,
+        require(
+            preflight.check_files(directory, partial(package.num_constants, name), files.weights)
         )
-        require(findings)
         require(preflight.check_libtorch(directory, _libtorch.library(), core.has_operator))
     finally:
         if files is not extraction:

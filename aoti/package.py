@@ -24,10 +24,11 @@ from aoti.archive import Directory, Limits, Zip, readable
 from aoti.elf import forbid_executable_stack, read_elf
 from aoti.errors import ModelNotFoundError, PackageError
 from aoti.placement import weights_size
-from aoti.signature import METADATA_KEY, Signature
+from aoti.signature import METADATA_KEY, Signature, on_one_thread
 from aoti.wrapper import (
     may_abort,
     read_call_spec,
+    read_num_constants,
     read_threads,
     read_weight_bytes,
     read_wrapper,
@@ -174,6 +175,10 @@ class Package:
         name = self._find(self.select(model_name), ".wrapper.cpp")
         return None if name is None else self._document(name).decode("utf-8", "replace")
 
+    def num_constants(self, model_name: str | None = None) -> int | None:
+        """How many weights a model has; None where the generated C++ was stripped."""
+        return read_num_constants(self.source(model_name) or "")
+
     def call_spec(self, model_name: str | None = None) -> tuple[str, str] | None:
         """The input and the output treespec, as JSON; None if only the loaded model tells."""
         return self.signature(model_name).call_spec
@@ -238,7 +243,8 @@ class Package:
         """
         model = self.select(model_name)
         if METADATA_KEY in self.metadata(model):
-            return bool(self.signature(model).unchecked_indices)
+            signature = self.signature(model)
+            return bool(signature.unchecked_indices) and not on_one_thread(signature.options)
         return any(map(may_abort, self._kernels(model)))
 
     def threads(self, model_name: str | None = None) -> int | None:
@@ -249,9 +255,9 @@ class Package:
         int or None
             The number that they use whatever ``OMP_NUM_THREADS`` or ``intra_op_threads`` says, as
             PyTorch's exporter compiles them: as many as the exporting machine had cores. None where
-            they go by the setting, as in packages that `aoti.export` wrote, where none is parallel,
-            or where the generated C++ was stripped. libtorch's own operators, such as matrix
-            products, always go by the setting.
+            they go by the setting, as in larger models that `aoti.export` wrote, where none is
+            parallel, as in its small ones, or where the generated C++ was stripped. libtorch's own
+            operators, such as matrix products, always go by the setting.
         """
         found = map(read_threads, self._kernels(self.select(model_name)))
         return max(filter(None, found), default=None)

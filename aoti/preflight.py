@@ -193,7 +193,7 @@ def check_files(
         The model's directory: ``data/aotinductor/<model>`` of an extraction.
     num_constants : callable, optional
         Tells how many constants the model has, or None if that is not known
-        (`aoti.wrapper.read_num_constants`): a model without constants looks the same as one whose
+        (`aoti.Package.num_constants`): a model without constants looks the same as one whose
         weights are missing. Asked only where there are none.
     weights : Path, optional
         The file that the extraction keeps its weights in, if it has one.

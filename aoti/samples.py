@@ -7,7 +7,7 @@ from typing import Any
 
 from aoti.errors import ConfigError
 from aoti.signature import Signature
-from aoti.spec import Dim, TensorSpec
+from aoti.spec import Dim, TensorSpec, numpy_dtype
 
 
 def least_sizes(signature: Signature) -> dict[str, int]:
@@ -114,16 +114,7 @@ def _size(size: int | Dim, sizes: Mapping[str, int]) -> int:
 
 
 def _dtype(spec: TensorSpec) -> Any:
-    import numpy as np
-
-    name = spec.dtype or ""
     try:
-        if hasattr(np, name):
-            return np.dtype(name)
-        import ml_dtypes
-
-        return np.dtype(getattr(ml_dtypes, name))
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"numpy has no {name}, not even with ml_dtypes (pip install ml_dtypes)"
-        ) from error
+        return numpy_dtype(spec.dtype or "")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

@@ -29,6 +29,11 @@ _MAX_SIZE = 1 << 62  # of what is counted in 64 bits
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
+def on_one_thread(options: Mapping[str, Any]) -> bool:
+    """Whether kernels compiled with these Inductor options run on the calling thread alone."""
+    return options.get("cpp.threads") == 1 and not options.get("cpp.dynamic_threads", False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Signature:
     """What a model takes and gives.

@@ -6,11 +6,14 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
 from aoti.expression import affine, fingerprint
 from aoti.kinds import as_array
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # The dtypes that tensors and arrays share. numpy has the first lot, ml_dtypes the second but for
 # complex32, which torch alone has.
@@ -31,6 +34,31 @@ Layout = tuple[
     bool,
     tuple[Size, Size] | None,
 ]
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Numpy's dtype of a name in `DTYPES`, which for some is that of another package.
+
+    Raises
+    ------
+    ValueError
+        ml_dtypes is not installed, or does not have it.
+    """
+    import numpy as np
+
+    try:
+        return np.dtype(name)
+    except TypeError:
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise ValueError(
+                f"{name} needs the package ml_dtypes (pip install ml_dtypes)"
+            ) from None
+        if not hasattr(ml_dtypes, name):  # complex32 is torch's alone in older ones
+            raise ValueError(f"{name} is no dtype of the installed ml_dtypes") from None
+        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return dtype
 
 
 @dataclass(frozen=True, slots=True)

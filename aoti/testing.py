@@ -12,7 +12,7 @@ from aoti.checks import Checker, Flatten
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.model import InferenceResult
 from aoti.package import Package, Source
-from aoti.spec import Dim, TensorSpec
+from aoti.spec import Dim, TensorSpec, numpy_dtype
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -183,12 +183,14 @@ class FakeModel:
         assert self._checker is not None
         sizes = self._checker.bind(arrays)
         outputs = self.outputs or ()
-        if not outputs or any(spec.shape is None or spec.dtype is None for spec in outputs):
-            raise ValueError("the package does not tell what the model gives: pass a function")
-        return [
-            np.zeros([_size(size, sizes) for size in spec.shape or ()], spec.dtype)
+        zeros = [
+            np.zeros([_size(size, sizes) for size in spec.shape], numpy_dtype(spec.dtype))
             for spec in outputs
+            if spec.shape is not None and spec.dtype is not None
         ]
+        if not zeros or len(zeros) < len(outputs):
+            raise ValueError("the package does not tell what the model gives: pass a function")
+        return zeros
 
 
 def _size(size: int | Dim, sizes: Mapping[str, int]) -> int:

@@ -193,15 +193,6 @@ def test_no_512_bit_register_in_a_portable_package(models, tmp_path):
         assert not re.search(r"%zmm\d", text)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_a_portable_package_runs_on_any_number_of_threads(models, threads):
-    x = np.random.default_rng(0).standard_normal((4, 3, 32, 32), dtype=np.float32)
-    with aoti.load(models / "vit.pt2") as model:
-        expected = model(x)
-    with aoti.load(models / "vit.pt2", intra_op_threads=threads) as model:
-        np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=1e-6)
-
-
 def test_the_stock_loader_runs_them_too(models):
     program = """
 import sys, warnings

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aoti.errors import InputError
-from aoti.spec import DTYPES, TensorSpec
+from aoti.spec import DTYPES, TensorSpec, numpy_dtype
 
 Array = NDArray[np.generic]
 
@@ -136,17 +136,7 @@ def _array(value: Any, spec: TensorSpec | None, where: str) -> Array:
 def _dtype(name: object) -> np.dtype[Any]:
     if not isinstance(name, str) or name not in DTYPES:
         raise ValueError(f"{name!r:.60} is no dtype; known are {', '.join(sorted(DTYPES))}")
-    try:
-        return np.dtype(name)
-    except TypeError:
-        try:
-            import ml_dtypes
-        except ImportError:
-            raise ValueError(f"{name} needs the package ml_dtypes") from None
-        if not hasattr(ml_dtypes, name):  # complex32 is torch's alone in older ones
-            raise ValueError(f"{name} is no dtype of the installed ml_dtypes") from None
-        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-        return dtype
+    return numpy_dtype(name)
 
 
 def _shaped(array: Array, shape: object) -> Array:

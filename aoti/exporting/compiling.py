@@ -144,10 +144,22 @@ def compile_here(
         "aot_inductor.output_path": str(target),
     }
     # Inductor ignores `freezing` while gradients are on.
-    with torch.no_grad():
+    with torch.no_grad(), _one_thread("cpp.threads" in options):
         module: Any = program.module(check_guards=False)
         files: Any = aot_compile(module, args, kwargs, options=settings)
     return [file for file in files if isinstance(file, str)]
+
+
+@contextlib.contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Have Inductor try kernels on one thread: several wait for each other where others work."""
+    threads = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def fixed_sizes(signature: Signature, files: Sequence[str]) -> str:

@@ -22,11 +22,12 @@ from aoti.exporting.measuring import Speed
 from aoti.exporting.measuring import measure as time_calls
 from aoti.exporting.packing import missing_parents, replacing, write_package
 from aoti.exporting.passes import check_names, rewrite
-from aoti.exporting.presets import Preset, find_preset
+from aoti.exporting.presets import Option, Preset, find_preset
 from aoti.exporting.report import Exported, ExportedModel
 from aoti.exporting.shapes import named_shapes, parse_dim
 from aoti.exporting.sources import Source
 from aoti.exporting.structures import simplify
+from aoti.exporting.threads import thread_options
 from aoti.exporting.tracing import Traced, trace
 from aoti.exporting.verifying import Case, Eager, golden_values
 from aoti.exporting.verifying import verify as compare_with_eager
@@ -245,21 +246,22 @@ class _Export:
         _check_buffers(structure.functional, buffers)
         signature = describe_program(structure, traced.names)
         self._stock = structure.program
+        threads = thread_options(structure.program)
+        if threads.keys().isdisjoint(self._given):
+            self._ask(threads)
         if self._preset.passes:
             self._say(f"rewriting {self._name}")
         self._program, self._rewrites, asked = rewrite(
             structure.program, self._preset.passes, self._preset.options
         )
-        self._preset = self._preset.with_options(
-            {name: value for name, value in asked.items() if name not in self._given}
-        )
+        self._ask(asked)
         self._notes = list(self._rewrites)
         if traced.static:
             self._notes.append(
                 "all sizes are fixed, because the module does not allow for dynamic ones"
             )
             warnings.warn(f"{self._notes[-1]}: {traced.attempts[0].error}", stacklevel=4)
-        if signature.unchecked_indices:
+        if signature.unchecked_indices and not self._preset.one_thread:
             warnings.warn(
                 f"{', '.join(signature.unchecked_indices)}: indexes tables in a way whose range "
                 "cannot be told; an index out of range will end the process, unless you export "
@@ -267,6 +269,12 @@ class _Export:
                 stacklevel=4,
             )
         self.signature = signature
+
+    def _ask(self, options: Mapping[str, Option]) -> None:
+        """Set options that the caller did not."""
+        self._preset = self._preset.with_options(
+            {name: value for name, value in options.items() if name not in self._given}
+        )
 
     def compile(self, directory: Path, metadata: Mapping[str, str], *, in_process: bool) -> None:
         """Compile into a directory that does not exist yet."""

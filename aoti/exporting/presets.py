@@ -16,6 +16,7 @@ from typing import Any
 from torch._inductor import config
 
 from aoti.errors import ConfigError
+from aoti.signature import on_one_thread
 
 Option = bool | int | float | str | None
 
@@ -27,10 +28,8 @@ _RESERVED = {
 
 _ON_DISK = "aot_inductor.package_constants_on_disk_format"
 
-# Weights in a file beside the code, where they can be mapped; and kernels that run on as many
-# threads as they are given.
+# Weights in a file beside the code, where they can be mapped.
 _ALWAYS: dict[str, Option] = {
-    "cpp.dynamic_threads": True,
     "aot_inductor.package_constants_in_so": False,
     _ON_DISK: "binary_blob",
 }
@@ -42,11 +41,13 @@ _BASELINE: dict[str, Option] = (
 
 
 # Weights laid out for the kernels, and for every matrix product the fastest of what there is. That
-# is found by trying: oneDNN's kernel alone takes some 50 us a call where the batch is dynamic.
+# is found by trying: oneDNN's kernel alone takes some 50 us a call where the batch is dynamic. What
+# an earlier export found may have been on a busier machine.
 _TUNED: dict[str, Option] = {
     "freezing": True,
     "max_autotune": True,
     "max_autotune_gemm_backends": "CPP,ATEN",
+    "autotune_local_cache": False,
     "cpp.enable_concat_linear": True,
 }
 # Names in `aoti.exporting.passes`.
@@ -98,6 +99,11 @@ class Preset:
         return bool(self.options.get("freezing"))
 
     @property
+    def one_thread(self) -> bool:
+        """Whether kernels run on the calling thread alone, which can catch what they throw."""
+        return on_one_thread(self.options)
+
+    @property
     def gives_up(self) -> tuple[str, ...]:
         """What a package with these options cannot do, for people."""
         given_up = [
@@ -105,6 +111,8 @@ class Preset:
             if self.frozen
             else "not frozen: the weights can be replaced, and kernels take them as they are"
         ]
+        if self.one_thread:
+            given_up.append("one thread: it computes so little that waking others would slow it")
         if _BASELINE and not self.options.get("cpp.march"):
             given_up.append(
                 "native: it runs on CPUs that have all instructions of the exporting one"

@@ -10,7 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +48,15 @@ def wheel(name: str) -> Path:
         kind = "runtime" if name == "aoti_runtime" else "provider"
         pytest.skip(f"no {name} in {WHEELS}: run tools/build_wheel {kind}")
     return found[-1]
+
+
+def output(command: Sequence[object], *, check: bool, **options: Any) -> str:
+    """What a command printed, with its errors if it may fail."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, **options)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout if check else done.stdout + done.stderr
 
 
 @pytest.fixture(scope="session")
@@ -155,15 +166,7 @@ class Machine:
         sandbox += ["--chdir", "/tmp", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         if uid:
             sandbox += ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
-        done = subprocess.run(
-            [str(word) for word in (*sandbox, *command)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if check:
-            assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout if check else done.stdout + done.stderr
+        return output([*sandbox, *command], check=check)
 
 
 @pytest.fixture
@@ -207,17 +210,9 @@ class Environment:
 
     def run(self, *command: object, check: bool = True) -> str:
         """Run a command of the environment; give its output, and errors if it may fail."""
-        done = subprocess.run(
-            [self.directory / "bin" / str(command[0]), *map(str, command[1:])],
-            env={"PATH": "/usr/bin:/bin", "HOME": str(self.directory)},
-            cwd=self.directory,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if check:
-            assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout if check else done.stdout + done.stderr
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.directory)}
+        program = self.directory / "bin" / str(command[0])
+        return output([program, *command[1:]], check=check, env=environment, cwd=self.directory)
 
 
 @pytest.fixture

