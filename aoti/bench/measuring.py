@@ -148,7 +148,8 @@ def measure(
         )
     if compiled_for not in (None, settings.threads):
         notes.append(
-            f"the package's kernels were compiled for {compiled_for} threads, and use that many"
+            f"the package's kernels were compiled for {compiled_for} "
+            f"thread{'s' if compiled_for != 1 else ''}, whatever --threads says"
         )
     if inputs is None and cases[0][0].sizes and not (dims or shapes):
         notes.append(f"dynamic sizes are at their least: {cases[0][0]}")

@@ -105,7 +105,7 @@ class Measurement:
         The least and the largest of these, without the outermost tenths of the rounds.
     spread : float or None
         Half of what lies between those two, as a part of the median; None of a single round. The
-        medians of two runs on the same quiet machine differ by less than that.
+        ranges of two runs overlap, unless the machine's speed changed in between.
     cpu_ms : float
         What a call takes of the processors, by all threads of the process: the median of the
         rounds. Others on the machine touch it less than the latency.
