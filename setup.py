@@ -9,6 +9,9 @@ AOTI_TORCH_ROOTS
     Several such roots, separated by ``:``: one core is built for each.
 AOTI_BACKEND
     cpu, cuda or rocm. Default: what the libtorch found is.
+CUDA_HOME or CUDA_PATH, ROCM_PATH
+    The toolkit, whose headers libtorch's may ask for. Default: /usr/local/cuda, /opt/rocm, where
+    they are; a build needs none.
 LIBTORCH_CXX11_ABI
     0 for a libtorch built with the old C++ ABI. Default 1.
 AOTI_DEBUG
@@ -36,7 +39,9 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
+from aoti._backend import toolkit  # noqa: E402
 from aoti._libtorch import BACKEND_LIBRARIES, Libtorch, minor_of, read_version  # noqa: E402
+from aoti.errors import LibtorchError  # noqa: E402
 
 CORE = Extension("aoti._core", ["aoti/_core.pyx"], language="c++")
 LIMITED_API = "0x030b0000"  # CPython 3.11
@@ -108,7 +113,10 @@ def _target(
     if backend not in BACKEND_LIBRARIES:
         sys.exit(f"AOTI_BACKEND={backend}: known are {', '.join(BACKEND_LIBRARIES)}")
     if backend not in ("cpu", libtorch.backend):
-        sys.exit(f"AOTI_BACKEND={backend}, but the libtorch in {root} is for {libtorch.backend}")
+        sys.exit(
+            f"AOTI_BACKEND={backend}, but the libtorch in {root} is for {libtorch.backend}: "
+            f"install a torch for {backend}, or build with AOTI_BACKEND={libtorch.backend}"
+        )
     return Target(libtorch, include, backend)
 
 
@@ -138,6 +146,11 @@ def extension(target: Target, source: str, env: Mapping[str, str]) -> Extension:
     }
     include = target.include.resolve()  # gcc follows links before it looks for a mapped prefix
     includes = [include, include / "torch/csrc/api/include"]
+    try:
+        root = toolkit(target.backend, env)
+    except LibtorchError as error:
+        sys.exit(str(error))
+    includes += [root / "include"] if root else []
     return Extension(
         f"aoti.{target.directory}._core",
         [source],

@@ -43,9 +43,10 @@ if _TYPE_CHECKING:
     from aoti.exporting import export as export
     from aoti.inputplan import InputPlan
     from aoti.loading import load
-    from aoti.model import AOTIModel, InferenceResult
+    from aoti.model import AOTIModel
     from aoti.package import Package, load_metadata_from_package
     from aoti.registry import RegisteredModel, models
+    from aoti.result import InferenceResult
     from aoti.runner import ModelRunner
     from aoti.signature import Signature
     from aoti.spec import ConstantSpec, Dim, TensorSpec
@@ -112,7 +113,7 @@ _HOMES = {
     "Device": "device",
     "DeviceInfo": "device",
     "Dim": "spec",
-    "InferenceResult": "model",
+    "InferenceResult": "result",
     "InputPlan": "inputplan",
     "Limits": "archive",
     "ModelRunner": "runner",

@@ -22,7 +22,7 @@ from cpython.pycapsule cimport (
 )
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from cython.operator cimport dereference as deref
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 from libcpp cimport bool as cbool
 from libcpp.memory cimport make_unique, unique_ptr
 from libcpp.string cimport string
@@ -55,7 +55,9 @@ from typing import Any
 import numpy as np
 from aoti import kinds
 from aoti.errors import (
+    ConfigError,
     ConstantError,
+    DeviceError,
     ExecutionError,
     IncompatiblePackageError,
     InputError,
@@ -82,6 +84,7 @@ cdef extern from "Python.h":
 
 include "_cython/dtypes.pxi"
 include "_cython/failures.pxi"
+include "_cython/streams.pxi"
 include "_cython/tensor.pxi"
 include "_cython/kinds.pxi"
 include "_cython/dlpack.pxi"

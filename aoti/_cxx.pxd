@@ -1,6 +1,6 @@
 """Declarations of the C++ that the core is built on: libtorch, and csrc/aoti. Nothing else."""
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 from libcpp cimport bool as cbool
 from libcpp.string cimport string
 from libcpp.vector cimport vector
@@ -11,6 +11,7 @@ cdef extern from "ATen/Tensor.h" namespace "at" nogil:
         Tensor()
         void reset() noexcept
         cbool defined() noexcept
+        cbool is_cpu() noexcept
 
 
 cdef extern from "c10/core/ScalarType.h" namespace "c10" nogil:
@@ -80,7 +81,7 @@ cdef extern from "aoti/generation.h" namespace "aoti" nogil:
         const string& model_name,
         cbool single_threaded,
         size_t num_runners,
-        signed char device_index,
+        const Place& place,
         uint64_t number) noexcept
     Failure describe_generation "aoti::describe"(
         const Generation& generation,
@@ -141,6 +142,14 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
     const int kMaxSymbols
     const int kAny
 
+    cdef cppclass Place:
+        Place()
+        cbool operator==(const Place&) noexcept
+        cbool is_cpu() noexcept
+        int index() noexcept
+
+    Place place_of(const Tensor& tensor) noexcept
+
     cdef cppclass Size:
         Size()
         int64_t symbol
@@ -160,6 +169,7 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         vector[Size] sizes
         vector[int64_t] order
         vector[int64_t] strides
+        Place place
         cbool bounded
         Size low
         Size high
@@ -173,6 +183,8 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         const int64_t* sizes
         const int64_t* strides
         cbool writable
+        Place place
+        cbool anywhere
 
     cdef enum class Mismatch(int):
         kNone
@@ -186,6 +198,7 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         kLayout
         kReadOnly
 
+    cbool placed(const InputSpec& spec, const Borrowed& array) noexcept
     Mismatch check(
         const InputSpec& spec,
         const Borrowed& array,
@@ -225,6 +238,7 @@ cdef extern from "ATen/dlpack.h":
     const uint64_t DLPACK_FLAG_BITMASK_READ_ONLY
     const uint64_t DLPACK_FLAG_BITMASK_IS_COPIED
     const int kDLCPU
+    const int kDLCUDA
 
     ctypedef int DLDeviceType
 
@@ -270,7 +284,8 @@ cdef extern from "ATen/dlpack.h":
 
 
 cdef extern from "aoti/dlpack.h" namespace "aoti" nogil:
-    cbool on_host(int device_type) noexcept
+    const int kDLGpu
+    cbool place_of_dl "aoti::place_of"(int device_type, int number, Place& place) noexcept
     Mismatch describe_foreign "aoti::describe"(
         const DLTensor& tensor, cbool writable, Borrowed& array) noexcept
     cbool has_unit_stride(const Borrowed& array) noexcept
@@ -296,6 +311,21 @@ cdef extern from "aoti/values.h" namespace "aoti" nogil:
 
 
 cdef extern from "aoti/device.h" namespace "aoti" nogil:
+    Failure find_device(const string& name, Place& place) noexcept
+    Failure current_stream(const Place& place, int64_t& number, uintptr_t& handle) noexcept
+    Failure find_stream(const Place& place, uintptr_t handle, int64_t& number) noexcept
+    Failure follow(const Place& place, int64_t stream, int64_t ahead) noexcept
+    Failure used_on(const Tensor& tensor, int64_t stream) noexcept
+    Failure move_to(const Tensor& tensor, const Place& place, Tensor& moved) noexcept
+    Failure upload(
+        const vector[InputSpec]& specs, const Place& otherwise, vector[Tensor]& inputs) noexcept
+    Failure memory_of(const Place& place, int64_t& now, int64_t& peak) noexcept
+    Failure forget_peak(const Place& place) noexcept
+
+    cdef cppclass StreamScope:
+        StreamScope()
+        Failure enter(const Place& place, int64_t number) noexcept
+
     Failure add_ones(const string& device, int64_t count, double& sum) noexcept
 
 

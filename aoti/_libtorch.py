@@ -36,7 +36,8 @@ from aoti.errors import LibtorchError
 if TYPE_CHECKING:
     from types import ModuleType
 
-# Libraries that make a libtorch one of a backend, loaded after libtorch_cpu in this order.
+# Libraries that make a libtorch one of a backend, in the order in which they are loaded, after
+# libtorch_cpu and only where a model needs them (aoti/_backend.py).
 BACKEND_LIBRARIES = {
     "cpu": (),
     "cuda": ("libc10_cuda.so", "libtorch_cuda.so"),
@@ -313,7 +314,8 @@ def _needs(cores: list[Core]) -> str:
 
 
 def _remedy(cores: list[Core]) -> str:
-    return f"pip install 'torch=={cores[0].minor}.*'"
+    kinds = {"cuda": ", with CUDA", "rocm": ", from PyTorch's index for ROCm"}
+    return f"pip install 'torch=={cores[0].minor}.*'" + kinds.get(cores[0].backend, "")
 
 
 def _preload(libtorch: Libtorch, core: Core, cores: list[Core]) -> tuple[Libtorch, Core]:
@@ -345,8 +347,6 @@ def _preload(libtorch: Libtorch, core: Core, cores: list[Core]) -> tuple[Libtorc
             f"{libtorch}: the library itself {says}, but the core that was chosen is for "
             f"{core.minor}. The installation is mixed up; install torch afresh: {_remedy([core])}"
         )
-    for name in BACKEND_LIBRARIES[core.backend]:
-        load(libtorch.lib / name)
     return libtorch, core
 
 
@@ -381,6 +381,11 @@ def core_minor() -> tuple[int, ...]:
     """The torch minor of the core in use, after `core` was called: ``(2, 13)``."""
     assert _state is not None
     return tuple(int(number) for number in _state[2].minor.split("."))
+
+
+def used() -> tuple[Libtorch, Core] | None:
+    """The libtorch and the core in use; None before the first call of `core`."""
+    return None if _state is None else _state[1:]
 
 
 def library() -> ctypes.CDLL:

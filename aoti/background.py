@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from aoti.concurrency import result_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from aoti.checks import Flatten
@@ -18,6 +19,7 @@ class CallsInBackground:
 
     timeout: float | None
     _flatten: Flatten
+    _queued: Callable[[Any], Any] | None
     _queue: RunQueue
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -47,7 +49,8 @@ class CallsInBackground:
         ModelClosedError
             The model was closed, or the interpreter is shutting down.
         """
-        return self._queue.submit(self._flatten(args, kwargs))
+        leaves: Any = self._flatten(args, kwargs)
+        return self._queue.submit(leaves if self._queued is None else self._queued(leaves))
 
     async def run_async(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the model without blocking the event loop.

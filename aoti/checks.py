@@ -13,6 +13,7 @@ from typing import Any
 from aoti.errors import InputError
 from aoti.expression import affine
 from aoti.inputplan import InputPlan, describe
+from aoti.kinds import place_of, type_name
 from aoti.pytree import CallPlan
 from aoti.signature import Signature, scaled
 from aoti.spec import ConstantSpec, Dim, TensorSpec
@@ -34,6 +35,8 @@ class Checker:
         What the model takes, as the package tells it.
     package : str
         What messages call the package.
+    device : str
+        Where the model runs: ``cpu`` or ``cuda:0``.
 
     Attributes
     ----------
@@ -41,9 +44,10 @@ class Checker:
         The same, under the names of the call plan once there is one.
     """
 
-    def __init__(self, signature: Signature, package: str) -> None:
+    def __init__(self, signature: Signature, package: str, device: str = "cpu") -> None:
         self.signature = signature
         self._package = package
+        self._device = device
         self._inputs = signature.inputs or ()
         self._known = signature.inputs is not None
         self._paths: Sequence[str] = ()
@@ -119,6 +123,14 @@ class Checker:
         """
         path = self._path(index)
         spec = self._inputs[index] if self._known else TensorSpec("", None, None)
+        where = "cpu" if spec.device == "cpu" else self._device
+        if (place := place_of(values[index])) not in (None, where):
+            verb = "runs on" if where == self._device else "takes it on"
+            name = where.replace("cpu", "the cpu")
+            raise InputError(
+                f"{path}: the model {verb} {name}, and this {type_name(values[index])} lies on "
+                f"{place}; move it to {name} first: {spec}"
+            )
         if self._known:
             arrays: list[Any] = [*values[:index], spec.check(values[index], path)]
             self.bind(arrays)
@@ -131,7 +143,12 @@ class Checker:
         unknown = TensorSpec("", None, None)
         return [
             describe(
-                value, view, outcome, self._inputs[n] if self._known else unknown, self._path(n)
+                value,
+                view,
+                outcome,
+                self._inputs[n] if self._known else unknown,
+                self._path(n),
+                self._device,
             )
             for n, (value, (view, outcome)) in enumerate(zip(values, examined, strict=True))
         ]

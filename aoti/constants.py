@@ -59,6 +59,8 @@ class Constant:
         The bytes that it takes in a file of weights, with what follows for alignment.
     loaded : bool
         Whether the model has a value for it.
+    device : str
+        The type of device that it lies on.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Constant:
     kind: str
     slot: int = field(default=0, repr=False)
     loaded: bool = False
+    device: str = "cpu"
 
     @property
     def nbytes(self) -> int:
@@ -149,7 +152,7 @@ def read_constants(source: str) -> ConstantTable | None:
     Returns
     -------
     ConstantTable or None
-        None if the text does not describe them, or some are not plain tensors on the CPU.
+        None if the text does not describe them, or some are not plain tensors.
 
     Raises
     ------
@@ -187,6 +190,7 @@ def _read(fields: dict[str, str]) -> Constant | None:
     )
     dtype = fields.get("dtype", "").rpartition("_torch_dtype_")[2]
     shape, strides = _numbers(fields.get("shape", "")), _numbers(fields.get("stride", ""))
+    device = fields.get("device_type", "").rpartition("_device_type_")[2]
     size, kind = (
         _NUMBER.fullmatch(fields.get("data_size", "")),
         _KIND.search(fields.get("type", "")),
@@ -194,12 +198,12 @@ def _read(fields: dict[str, str]) -> Constant | None:
     if (
         (not name or not fqn or dtype not in DTYPES or shape is None or strides is None)
         or (len(shape) != len(strides) or size is None or fields.get("offset") != "0")
-        or not fields.get("device_type", "").endswith("_device_type_cpu")
+        or device not in ("cpu", "cuda")
         or not fields.get("layout", "_strided)").endswith("_strided)")
     ):
         return None
     known = _KINDS.get(kind[1], "constant") if kind else "constant"
-    constant = Constant(name[1], fqn[1], dtype, shape, strides, known, int(size[0]))
+    constant = Constant(name[1], fqn[1], dtype, shape, strides, known, int(size[0]), device=device)
     if constant.extent > constant.slot:
         raise PackageError(
             f"the constant {constant.fqn} is {constant} and has {constant.slot} bytes; get the "

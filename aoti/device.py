@@ -88,11 +88,17 @@ class DeviceInfo:
     name : str
         What its maker calls it.
     architecture : str
-        The machine and its vector instructions.
+        The machine and its vector instructions; of a GPU ``sm_90`` or ``gfx942``.
     cores : int
-        Processors that this process may use.
+        Processors that this process may use; of a GPU its multiprocessors.
     memory_bytes : int
         All of its memory.
+    memory_free_bytes : int or None
+        What of it nobody uses now; None where that is not told.
+    driver : str or None
+        The version of its driver, of a GPU.
+    runtime : str or None
+        What the libtorch in use was built for, of a GPU: ``CUDA 13.0``.
     """
 
     device: Device
@@ -100,6 +106,9 @@ class DeviceInfo:
     architecture: str
     cores: int
     memory_bytes: int
+    memory_free_bytes: int | None = None
+    driver: str | None = None
+    runtime: str | None = None
 
 
 @functools.cache
@@ -119,9 +128,16 @@ def devices() -> tuple[DeviceInfo, ...]:
     Returns
     -------
     tuple of DeviceInfo
-        The CPU. GPUs are not listed by this version.
+        The CPU, then the GPUs that a build of aoti for them can use. ``aoti test-device cuda`` says
+        why there are none.
+
+    Notes
+    -----
+    In a build for GPUs their driver is initialised: a child that is forked later cannot use them.
     """
-    return (_cpu(),)
+    from aoti.gpu import usable_gpus
+
+    return (_cpu(), *usable_gpus()[0])
 
 
 def check_device(name: str | Device) -> float:
@@ -144,12 +160,18 @@ def check_device(name: str | Device) -> float:
     LibtorchError
         There is no libtorch that fits.
     """
+    from aoti.gpu import usable_gpus
+
     device = Device(name)
-    available = [info.device for info in devices()]
-    if device not in available:
-        listed = ", ".join(map(str, available))
-        raise DeviceError(f"this installation cannot use {device}; it can use {listed}")
+    if device.type != "cpu":
+        found, reason = usable_gpus()
+        available = [Device("cpu"), *(info.device for info in found)]
+        if device not in (*available, *(Device("cuda") for _ in found[:1])):
+            listed = ", ".join(map(str, available))
+            why = f": {reason}" if reason and device.type == "cuda" else ""
+            raise DeviceError(f"this installation cannot use {device}; it can use {listed}{why}")
     core = _libtorch.core()
+    device = start_device(device)
     start = time.perf_counter_ns()
     try:
         total = core.add_ones(str(device), _TEST_SIZE)
@@ -158,6 +180,32 @@ def check_device(name: str | Device) -> float:
     if total != _TEST_SIZE:
         raise DeviceError(f"{device} computes wrong results: {_TEST_SIZE} ones sum up to {total}")
     return (time.perf_counter_ns() - start) / 1e6
+
+
+def start_device(device: Device) -> Device:
+    """Load what a device needs of libtorch; give the device with its number.
+
+    Raises
+    ------
+    LibtorchError
+        There is no libtorch that fits, or this build is not for GPUs.
+    DeviceError
+        libtorch cannot use it.
+    """
+    core = _libtorch.core()
+    if device.type == "cpu":
+        return device
+    from aoti import _backend
+    from aoti.gpu import usable_gpus
+
+    _backend.load()
+    try:
+        return Device(core.find_device(str(device)))
+    except DeviceError as error:
+        _, reason = usable_gpus()
+        if not reason:
+            raise
+        raise DeviceError(f"{device} cannot be used: {reason}") from error
 
 
 def _cpu() -> DeviceInfo:
@@ -170,6 +218,7 @@ def _cpu() -> DeviceInfo:
         architecture=" ".join([os.uname().machine, *isa]),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_free_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"),
     )
 
 

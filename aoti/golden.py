@@ -193,8 +193,8 @@ class Golden:
             compare(
                 names[n] if len(names) == len(outputs) else f"output.{n}",
                 expected.dtype.name,
-                _wide(got),
-                _wide(expected),
+                wide(got),
+                wide(expected),
                 rtol=rtol,
                 atol=atol,
             )
@@ -255,7 +255,8 @@ def _array(item: Any) -> Any:
     return np.frombuffer(base64.b64decode(item["data"]), dtype).reshape(shape).copy()
 
 
-def _wide(array: Any) -> Any:
+def wide(array: Any) -> Any:
+    """The same in float64, complex128 or its integer dtype: what `compare` takes."""
     import numpy as np
 
     if array.dtype.kind in "biu":

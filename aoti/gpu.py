@@ -7,8 +7,10 @@ take hundreds of megabytes of each device.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,58 @@ _ERRORS = {
 _MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
 _MAX_GPUS = 128  # c10::DeviceIndex is a signed byte
 _KFD = Path("/sys/class/kfd/kfd/topology/nodes")
+_DRM = Path("/sys/class/drm")
+_AMDGPU = Path("/sys/module/amdgpu/version")
+
+
+def usable_gpus() -> tuple[tuple[DeviceInfo, ...], str]:
+    """The GPUs that this build of aoti can run models on.
+
+    Returns
+    -------
+    found : tuple of DeviceInfo
+        As of `gpus`, with what libtorch was built for.
+    reason : str
+        Why there is none; empty if there is one.
+    """
+    from aoti import _backend
+
+    chosen = _backend.chosen()
+    if chosen is None:
+        return (), "no libtorch fits"
+    libtorch, backend = chosen
+    if backend == "cpu":
+        return (), "this build of aoti is for the CPU, and models on a GPU need one for that"
+    found, reason = gpus()
+    runtime = _backend.runtime_of(libtorch)
+    fitting = [gpu for gpu in found if gpu.architecture.startswith("gfx") == (backend == "rocm")]
+    if found and not fitting:
+        return (), f"this build of aoti is for {backend}, and the GPU here is a {found[0].name}"
+    if fitting and (why := too_old(fitting[0].driver, runtime)):
+        return (), why
+    return tuple(replace(gpu, runtime=runtime) for gpu in fitting), reason
+
+
+def too_old(driver: str | None, runtime: str | None) -> str:
+    """Why a driver does not run what was built for this version of CUDA; empty if it does.
+
+    Within a major version of CUDA, older drivers run what newer toolkits built.
+    """
+    knows = re.search(r"CUDA (\d+)", driver or "")
+    wants = re.fullmatch(r"CUDA (\d+)\.\d+", runtime or "")
+    if not knows or not wants or int(knows[1]) >= int(wants[1]):
+        return ""
+    return (
+        f"the driver is too old: it is {driver}, and libtorch is built for {runtime}; update the "
+        f"driver, or install a torch for CUDA {knows[1]}"
+    )
 
 
 def gpus(
-    load: Callable[[str], Any] = ctypes.CDLL, kfd: Path = _KFD
+    load: Callable[[str], Any] = ctypes.CDLL,
+    kfd: Path = _KFD,
+    drm: Path = _DRM,
+    env: Mapping[str, str] = os.environ,
 ) -> tuple[tuple[DeviceInfo, ...], str]:
     """The GPUs that this process can see.
 
@@ -38,8 +88,10 @@ def gpus(
     ----------
     load : callable
         Opens a library by name, or raises OSError.
-    kfd : Path
-        Where the driver of AMD GPUs describes them.
+    kfd, drm : Path
+        Where the driver of AMD GPUs describes them, and their memory.
+    env : mapping of str to str
+        The environment, which may hide AMD GPUs.
 
     Returns
     -------
@@ -53,36 +105,86 @@ def gpus(
     Initialises the CUDA driver, where there is one: CUDA_VISIBLE_DEVICES has its say then, and a
     child that is forked later cannot use CUDA.
     """
+    cuda = _opened(load, "libcuda.so.1")
+    found: tuple[DeviceInfo, ...] = ()
+    reason = "no GPU driver is installed"
+    if cuda is not None:
+        found, reason = _nvidia(cuda, _Management(_opened(load, "libnvidia-ml.so.1")))
+    if not found:
+        found = _amd(kfd, drm, env)
+    return found, "" if found else reason
+
+
+def _opened(load: Callable[[str], Any], name: str) -> Any:
     try:
-        cuda = load("libcuda.so.1")
+        return load(name)
     except OSError:
-        cuda = None
-    found, reason = _nvidia(cuda) if cuda is not None else ((), "no GPU driver is installed")
-    return (found, "") if found else ((amd, "") if (amd := _amd(kfd)) else ((), reason))
+        return None
 
 
-def _nvidia(cuda: Any) -> tuple[tuple[DeviceInfo, ...], str]:
+class _Management:
+    """What NVIDIA's management library tells without a context: versions and free memory.
+
+    Signatures: NVML, chapters on initialisation, system queries and device queries.
+    """
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+        try:
+            self.driver = self._driver()
+        except (AttributeError, OSError):
+            self._library, self.driver = None, ""
+
+    def _driver(self) -> str:
+        text = ctypes.create_string_buffer(96)
+        if self._library is None or self._library.nvmlInit_v2():
+            self._library = None
+            return ""
+        self._library.nvmlSystemGetDriverVersion(text, ctypes.c_uint(len(text) - 1))
+        return text.value.decode("utf-8", "replace")
+
+    def free(self, uuid: bytes) -> int | None:
+        """Free bytes of the device with this identity."""
+        memory, handle = (ctypes.c_ulonglong * 3)(), ctypes.c_void_p()
+        text = f"{uuid[:4].hex()}-{uuid[4:6].hex()}-{uuid[6:8].hex()}-{uuid[8:10].hex()}-"
+        text += uuid[10:].hex()
+        try:
+            # A part of a GPU (MIG) has a name of its own.
+            for name in (f"GPU-{text}", f"MIG-{text}") if self._library is not None else ():
+                found = self._library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
+                if not found and not self._library.nvmlDeviceGetMemoryInfo(handle, memory):
+                    return memory[1]  # total, free, used
+        except (AttributeError, OSError):
+            pass
+        return None
+
+
+def _nvidia(cuda: Any, management: _Management) -> tuple[tuple[DeviceInfo, ...], str]:
     """Signatures: CUDA driver API, chapters on initialisation, version and device management."""
     number, version = ctypes.c_int(), ctypes.c_int()
     try:
         cuda.cuDriverGetVersion(ctypes.byref(version))  # works without cuInit
-        driver = f"the NVIDIA driver is there (for CUDA {_cuda(version.value)})"
+        driver = f"{management.driver} (CUDA {_cuda(version.value)})".strip()
+        there = f"the NVIDIA driver is there (for CUDA {_cuda(version.value)})"
         result = cuda.cuInit(ctypes.c_uint(0)) or cuda.cuDeviceGetCount(ctypes.byref(number))
         if result == _NO_DEVICE or (result == 0 and number.value < 1):
-            return (), f"{driver}, but shows no device: look at CUDA_VISIBLE_DEVICES and nvidia-smi"
+            return (), f"{there}, but shows no device: look at CUDA_VISIBLE_DEVICES and nvidia-smi"
         if result:
-            return (), f"{driver}, but {_ERRORS.get(result, f'it failed with error {result}')}"
+            return (), f"{there}, but {_ERRORS.get(result, f'it failed with error {result}')}"
         count = min(number.value, _MAX_GPUS)
-        return tuple(_nvidia_gpu(cuda, index) for index in range(count)), ""
+        found = [_nvidia_gpu(cuda, index, management, driver) for index in range(count)]
+        return tuple(found), ""
     except (AttributeError, OSError) as error:  # a library that is no CUDA driver
         return (), f"libcuda.so.1 is no driver of CUDA: {error}"
 
 
-def _nvidia_gpu(cuda: Any, index: int) -> DeviceInfo:
+def _nvidia_gpu(cuda: Any, index: int, management: _Management, driver: str) -> DeviceInfo:
     handle, memory, name = ctypes.c_int(index), ctypes.c_size_t(), ctypes.create_string_buffer(256)
+    identity = (ctypes.c_ubyte * 16)()
     cuda.cuDeviceGet(ctypes.byref(handle), ctypes.c_int(index))
     cuda.cuDeviceGetName(name, ctypes.c_int(len(name) - 1), handle)
     cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
+    cuda.cuDeviceGetUuid_v2(identity, handle)
     values = []
     for attribute in (_MULTIPROCESSORS, _MAJOR, _MINOR):
         value = ctypes.c_int()
@@ -94,6 +196,8 @@ def _nvidia_gpu(cuda: Any, index: int) -> DeviceInfo:
         architecture=f"sm_{values[1]}{values[2]}",
         cores=values[0],
         memory_bytes=memory.value,
+        memory_free_bytes=management.free(bytes(identity)),
+        driver=driver,
     )
 
 
@@ -101,12 +205,13 @@ def _cuda(version: int) -> str:
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-def _amd(kfd: Path) -> tuple[DeviceInfo, ...]:
-    """From the kernel's own description: the libraries of ROCm need not be there to read it.
-
-    HIP_VISIBLE_DEVICES and its like have no say in it.
-    """
+def _amd(kfd: Path, drm: Path, env: Mapping[str, str]) -> tuple[DeviceInfo, ...]:
+    """From the kernel's own description: the libraries of ROCm need not be there to read it."""
     found: list[DeviceInfo] = []
+    try:
+        driver = _AMDGPU.read_text(encoding="utf-8").strip()
+    except OSError:
+        driver = ""  # that of the kernel itself, which has no version of its own
     try:
         nodes = sorted(kfd.iterdir(), key=lambda node: (len(node.name), node.name))
         for node in nodes[: 2 * _MAX_GPUS]:
@@ -121,15 +226,32 @@ def _amd(kfd: Path) -> tuple[DeviceInfo, ...]:
                     map(int, re.findall(r"^size_in_bytes (\d+)$", bank.read_text(), re.M))
                 )
             architecture = f"gfx{target // 10000}{target // 100 % 100:x}{target % 100:x}"
+            used = drm / f"renderD{values.get('drm_render_minor')}/device/mem_info_vram_used"
             found.append(
                 DeviceInfo(
-                    device=Device(f"cuda:{len(found)}"),
+                    device=Device("cuda"),
                     name=f"AMD {architecture}",
                     architecture=architecture,
                     cores=values.get("simd_count", 0) // max(values.get("simd_per_cu", 1), 1),
                     memory_bytes=memory,
+                    memory_free_bytes=memory - int(used.read_text()) if used.exists() else None,
+                    driver=f"amdgpu {driver}".strip(),
                 )
             )
     except (OSError, ValueError):
         pass
-    return tuple(found[:_MAX_GPUS])
+    # The runtime goes by the first, and by the others among what that leaves; HIP's own before
+    # CUDA's, which it takes too.
+    found = _visible(found, env.get("ROCR_VISIBLE_DEVICES"))
+    of_hip = env.get("HIP_VISIBLE_DEVICES", env.get("CUDA_VISIBLE_DEVICES"))
+    found = _visible(found, of_hip)[:_MAX_GPUS]
+    return tuple(replace(gpu, device=Device(f"cuda:{n}")) for n, gpu in enumerate(found))
+
+
+def _visible(found: list[DeviceInfo], chosen: str | None) -> list[DeviceInfo]:
+    """Those that a list of numbers names; all where it names them in another way."""
+    if chosen is None or not re.fullmatch(r"[\d\s,-]*", chosen):
+        return found
+    numbers = [int(text) for text in chosen.split(",") if text.strip().lstrip("-").isdigit()]
+    end = next((n for n, number in enumerate(numbers) if not 0 <= number < len(found)), None)
+    return [found[number] for number in numbers[:end]]

@@ -122,7 +122,7 @@ def _check_device(device: Device, *, runs: bool) -> list[Finding]:
     found, reason = gpus()
     drivers = ", ".join(f"{gpu.device} is a {gpu.name} ({gpu.architecture})" for gpu in found)
     if device.type == "cpu":
-        (cpu,) = devices()
+        cpu = devices()[0]
         findings = [Finding("device", True, f"{cpu.name}, {cpu.architecture}, {cpu.cores} cores")]
     else:
         fix = "run it on a machine with a GPU and its driver, or export the model for the CPU"
@@ -155,7 +155,10 @@ def _check_package(
     directory = extraction.code(name)
     try:
         files = preflight.check_files(
-            directory, partial(package.num_constants, name), extraction.weights
+            directory,
+            partial(package.num_constants, name),
+            extraction.weights,
+            device or Device(package.device(name) or "cpu"),
         )
         if not runs:
             return findings + files

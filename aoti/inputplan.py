@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from aoti.errors import InputError
-from aoti.kinds import as_array
+from aoti.kinds import as_array, place_of
 from aoti.spec import TensorSpec
 
 
@@ -33,7 +33,7 @@ class InputPlan:
 
 
 def describe(
-    value: object, view: object, outcome: object, spec: TensorSpec, path: str
+    value: object, view: object, outcome: object, spec: TensorSpec, path: str, device: str = "cpu"
 ) -> InputPlan:
     """The plan for one input, by what the core made of it.
 
@@ -49,6 +49,8 @@ def describe(
         What is wanted.
     path : str
         Its place in the call.
+    device : str
+        Where the model runs.
     """
     import numpy as np
 
@@ -56,11 +58,13 @@ def describe(
         return InputPlan(path, "refused", str(outcome))
     if _pending(value):
         return InputPlan(path, "copied", "a conjugation or negation of it is still to be computed")
+    if device != "cpu" and spec.device != "cpu" and isinstance(outcome, np.ndarray):
+        return InputPlan(path, "copied", f"it lies on the host, and is taken to {device}")
     if outcome is view:
         return InputPlan(path, "shared")
     if isinstance(value, np.generic):
         return InputPlan(path, "copied", "a scalar has no memory to share")
-    array: Any = as_array(view, spec, path)
+    array: Any = as_array(view, spec, path) if place_of(view) in (None, "cpu") else view
     reason = spec.obstacle(array)
     return InputPlan(path, "copied" if reason else "shared", reason or "")
 

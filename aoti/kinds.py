@@ -96,6 +96,25 @@ def _by_function(name: str) -> Found | None:
     return name, wrap, name == "jax", False, None
 
 
+def place_of(value: Any) -> str | None:
+    """The device that an array says it lies on, as ``cuda:0``; None where it says nothing.
+
+    numpy's arrays say nothing: they can only lie on the host, and do not choose that.
+    """
+    kind = type(value)
+    if kind.__module__.partition(".")[0] == "numpy" or not hasattr(kind, "__dlpack_device__"):
+        return None
+    try:
+        number, index = value.__dlpack_device__()
+    except Exception:  # whatever it raises, taking it over will tell
+        return None
+    if number in _HOST:
+        return "cpu"
+    # PyTorch, and so aoti, calls the GPUs of ROCm cuda too.
+    name = "cuda" if number == 10 else _DEVICES.get(number, f"DLPack device type {number}")
+    return f"{name}:{index}"
+
+
 def as_array(value: Any, wanted: TensorSpec, path: str) -> Any:
     """A numpy array or an `aoti.Tensor` over the memory of `value`.
 
@@ -126,10 +145,10 @@ def as_array(value: Any, wanted: TensorSpec, path: str) -> Any:
         pass
     except Exception as error:
         raise InputTypeError(
-            f"{path}: expected {wanted}; the {_name(value)} cannot be read: {error}"
+            f"{path}: expected {wanted}; the {type_name(value)} cannot be read: {error}"
         ) from error
     raise InputTypeError(
-        f"{path}: expected an array, {wanted}; got {_name(value)}. "
+        f"{path}: expected an array, {wanted}; got {type_name(value)}. "
         f"Pass np.asarray(..., {wanted.dtype or 'dtype'!r})"
     )
 
@@ -150,19 +169,25 @@ def _through_numpy(value: Any, wanted: TensorSpec, path: str) -> Any:
                 reason = error
         else:
             where = f"{_DEVICES.get(number, f'DLPack device type {number}')}:{index}"
+            if wanted.device not in (None, "cpu"):
+                raise InputTypeError(
+                    f"{path}: expected {wanted}; the {type_name(value)} on {where} cannot be "
+                    "shared; pass a copy in C order"
+                )
             raise InputError(
-                f"{path}: the model runs on the cpu, and this {_name(value)} lies on {where}; "
+                f"{path}: the model runs on the cpu, and this {type_name(value)} lies on {where}; "
                 f"move it to the cpu first: {wanted}"
             )
     where = f" on {value.device}" if hasattr(type(value), "device") else ""
     first = str(reason).partition("\n")[0] or type(reason).__name__
     raise InputTypeError(
-        f"{path}: expected {wanted}; the {_name(value)}{where} cannot be shared: {first}. "
+        f"{path}: expected {wanted}; the {type_name(value)}{where} cannot be shared: {first}. "
         f"Pass {'its .numpy()' if hasattr(type(value), 'numpy') else 'it as a numpy array'}"
     ) from reason
 
 
-def _name(value: object) -> str:
+def type_name(value: object) -> str:
+    """What messages call the type of an array: ``torch.Tensor``."""
     kind = type(value)
     root = kind.__module__.partition(".")[0]
     return kind.__name__ if root == "builtins" else f"{root}.{kind.__name__}"

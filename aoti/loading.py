@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aoti import _libtorch, preflight
 from aoti.archive import Limits
 from aoti.cache import extract
-from aoti.device import Device
+from aoti.device import Device, start_device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.findings import require
 from aoti.golden import Golden
@@ -50,6 +50,7 @@ def load(
     weights: WeightSource | None = None,
     map_source: bool = False,
     warmup: bool | Sequence[Any] = False,
+    stream: Any = None,
 ) -> AOTIModel:
     """Load a compiled model from a package.
 
@@ -68,7 +69,8 @@ def load(
         The device to run on. It must be of the type that the package was compiled for, which is
         also the default. Nothing falls back to another device.
     device_index : int, default -1
-        The number of the device, where `device` has none; -1 is the CPU or the current device.
+        The number of the device, where `device` has none; -1 is the CPU or the current device,
+        which the model then stays on.
     num_runners : int, default 1
         How many calls may run at the same time. Each runner has its own intermediate buffers; the
         weights are shared. Further calls wait their turn, without the GIL. One is best for the
@@ -118,6 +120,12 @@ def load(
         Run once before returning, so that the first call is as fast as the others: on these flat
         inputs, or with True on zeros in the smallest sizes that the model takes. Mapped weights
         are then read in.
+    stream : optional
+        Of a model on a GPU: the stream that all calls run on, which must outlive the model. Its
+        handle as an int, a torch or cupy stream, or what has ``__cuda_stream__``. Default: the
+        stream that is current in the calling thread, ``torch.cuda.current_stream()``, so that
+        calls keep their order with what torch computes. With another stream, torch tensors are
+        taken as they are on it; arrays of other libraries are waited for, on the device.
 
     Returns
     -------
@@ -133,19 +141,19 @@ def load(
         Its digest is another one than `sha256`.
     IncompatiblePackageError
         It was compiled for another device than is asked for, or for one that this version does not
-        run models on: anything but the CPU. Or it wants what this machine or this libtorch does
-        not have: see `aoti check`.
+        run models on. Or it wants what this machine or this libtorch does not have: see
+        `aoti check`.
     DeviceError
-        The device is not spelled right or contradicts `device_index`.
+        The device is not spelled right, contradicts `device_index`, or cannot be used.
     ConstantError
         A weight is missing or unknown, or of another dtype or shape than the model takes.
     ConfigError
         `warmup` is True, and the package does not tell what inputs the model takes;
         `num_runners` is less than 1, or more than a single-threaded model has; `intra_op_threads`,
-        `queue_size` or `timeout` is too small; there is no such kind of `outputs`; or the place
-        for extracted packages cannot be used.
+        `queue_size` or `timeout` is too small; there is no such kind of `outputs`; `stream` is
+        none, or of another device; or the place for extracted packages cannot be used.
     LibtorchError
-        There is no libtorch that fits.
+        There is no libtorch that fits, or this build of aoti is not for GPUs.
     ExecutionError
         libtorch refuses the model.
     SelfTestError
@@ -174,16 +182,7 @@ def load(
     in it. Start processes by ``spawn`` or ``forkserver`` where you can.
     """
     num_runners, device_index = operator.index(num_runners), operator.index(device_index)
-    if num_runners < 1:
-        raise ConfigError(f"num_runners must be at least 1, not {num_runners}")
-    if single_threaded and num_runners > 1:
-        raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
-    if intra_op_threads is not None and operator.index(intra_op_threads) < 1:
-        raise ConfigError(f"intra_op_threads must be at least 1, not {intra_op_threads}")
-    if operator.index(queue_size) < 1:
-        raise ConfigError(f"queue_size must be at least 1, not {queue_size}")
-    if timeout is not None and not timeout > 0:
-        raise ConfigError(f"timeout is a number of seconds above 0, and not {timeout}")
+    _check_numbers(num_runners, intra_op_threads, queue_size, timeout, alone=single_threaded)
     options: dict[str, Any] = {
         "device": None if device is None else str(device),
         "device_index": device_index,
@@ -204,7 +203,8 @@ def load(
         if package.path is not None and not isinstance(weights, Mapping):
             if weights is not None:
                 options |= {"weights": str(Path(weights).absolute()), "map_source": map_source}
-            origin = (str(package.path.absolute()), {**options, "model_name": name})
+            if stream is None:  # which no other process has
+                origin = (str(package.path.absolute()), {**options, "model_name": name})
         metadata = package.metadata(name)
         wanted = None if device is None else Device(device)
         require(preflight.check_machine(metadata, wanted))
@@ -212,11 +212,12 @@ def load(
         signature = package.signature(name)
         golden = Golden.of(package, name) if self_test else None
         core = _libtorch.core()
+        target = start_device(target)
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
         as_zip = _libtorch.core_minor() < (2, 13)
         extraction = extract(package, name, as_zip=as_zip, shared=cache, verified=verified)
         try:
-            _check_code(package, name, core, extraction, shared=cache)
+            _check_code(package, name, core, extraction, target, shared=cache)
             if signature.inputs is None:
                 _warn_unchecked(package)
         except BaseException:
@@ -241,6 +242,7 @@ def load(
             origin=origin,
             weights=weights,
             map_source=map_source,
+            stream=stream,
         )
     except BaseException:
         extraction.release()
@@ -256,6 +258,26 @@ def load(
     return model
 
 
+def _check_numbers(
+    num_runners: int,
+    intra_op_threads: int | None,
+    queue_size: int,
+    timeout: float | None,
+    *,
+    alone: bool,
+) -> None:
+    if num_runners < 1:
+        raise ConfigError(f"num_runners must be at least 1, not {num_runners}")
+    if alone and num_runners > 1:
+        raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
+    if intra_op_threads is not None and operator.index(intra_op_threads) < 1:
+        raise ConfigError(f"intra_op_threads must be at least 1, not {intra_op_threads}")
+    if operator.index(queue_size) < 1:
+        raise ConfigError(f"queue_size must be at least 1, not {queue_size}")
+    if timeout is not None and not timeout > 0:
+        raise ConfigError(f"timeout is a number of seconds above 0, and not {timeout}")
+
+
 def _warn_unchecked(package: Package) -> None:
     warnings.warn(
         f"{package.name} does not tell what it takes (its generated C++ was stripped): what is "
@@ -266,7 +288,13 @@ def _warn_unchecked(package: Package) -> None:
 
 
 def _check_code(
-    package: Package, name: str, core: Any, extraction: Extraction, *, shared: bool
+    package: Package,
+    name: str,
+    core: Any,
+    extraction: Extraction,
+    device: Device,
+    *,
+    shared: bool,
 ) -> None:
     """Refuse code that would not load, or would crash, before any of it is mapped."""
     files = extraction
@@ -275,7 +303,9 @@ def _check_code(
     directory = files.code(name)
     try:
         require(
-            preflight.check_files(directory, partial(package.num_constants, name), files.weights)
+            preflight.check_files(
+                directory, partial(package.num_constants, name), files.weights, device
+            )
         )
         require(preflight.check_libtorch(directory, _libtorch.library(), core.has_operator))
     finally:
@@ -301,11 +331,11 @@ def _target_device(compiled_for: str, wanted: Device | None, device_index: int) 
         raise DeviceError(f"there is no {device.type} device number {device_index}")
     if device.index is not None and device_index not in (-1, device.index):
         raise DeviceError(f"device={str(device)!r} contradicts device_index={device_index}")
-    if device.type == "cpu":
-        return device
-    if device.index is None and device_index >= 0:
-        device = Device(f"{device.type}:{device_index}")
-    raise IncompatiblePackageError(
-        f"the package was compiled for {compiled_for}; this version of aoti runs models on the "
-        f"CPU only, and not on {device}: export it for the cpu"
-    )
+    if device.type not in ("cpu", "cuda"):
+        raise IncompatiblePackageError(
+            f"the package was compiled for {compiled_for}; this version of aoti runs models on the "
+            f"CPU and on GPUs of CUDA and ROCm, and not on {device}: export it for one of those"
+        )
+    if device.index is None and device_index >= 0 and device.type != "cpu":
+        return Device(f"{device.type}:{device_index}")
+    return device

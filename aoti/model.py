@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aoti.background import CallsInBackground
@@ -16,8 +15,10 @@ from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageErr
 from aoti.inputplan import InputPlan
 from aoti.package import Source
 from aoti.replaceable import WeightsOfAModel
+from aoti.result import InferenceResult
 from aoti.signature import Signature
 from aoti.spec import TensorSpec
+from aoti.streams import handle_of
 from aoti.weightfile import read_table
 from aoti.weights import Source as WeightSource
 from aoti.weights import Weights
@@ -27,28 +28,6 @@ if TYPE_CHECKING:
 
     from aoti import _core
     from aoti.extraction import Extraction
-
-
-@dataclass(frozen=True, slots=True)
-class InferenceResult:
-    """What `AOTIModel.infer` gives.
-
-    Attributes
-    ----------
-    outputs : list of arrays
-        The outputs, flat, in the order of the output treespec.
-    latency_ms : float
-        Wall time of the call in milliseconds, waiting for a runner included.
-    memory_bytes : int or None
-        Peak memory of the call on the device; None on the CPU.
-    version : int
-        Which weights it ran with: see `AOTIModel.version`.
-    """
-
-    outputs: list[Any]
-    latency_ms: float
-    memory_bytes: int | None
-    version: int = 1
 
 
 class AOTIModel(CallsInBackground, WeightsOfAModel):
@@ -111,6 +90,7 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         outputs: str | None,
         weights: WeightSource | None,
         map_source: bool,
+        stream: Any,
     ) -> None:
         self.path = path
         self.model_name = model_name
@@ -124,13 +104,13 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         layouts = signature.layouts()
         # Not this object's own methods as what the core calls: that would make a cycle, and a
         # dropped model would keep its memory until the garbage collector comes by.
-        checker = Checker(signature, package=self.path)
+        checker = Checker(signature, package=self.path, device=str(device))
         self._loader: _core.Loader = core.Loader(
             str(extraction.path),
             model_name,
             single_threaded=single_threaded,
             num_runners=num_runners,
-            device_index=-1 if device.index is None else device.index,
+            device=str(device),
             threads=intra_op_threads or 0,
             inputs=layouts and layouts[0],
             ranges=layouts[1] if layouts else (),
@@ -139,9 +119,11 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             repair=checker.repair,
             refuse_values=checker.refuse_values,
             outputs=outputs,
+            hosts=[n for n, spec in enumerate(signature.inputs or ()) if spec.device == "cpu"],
+            stream=self._handle(stream),
         )
         table = read_table(extraction.directory)
-        self._weights = Weights(core, self._loader, extraction, table, path)
+        self._weights = Weights(core, self._loader, extraction, table, path, str(device))
         self._weights.start(weights, map_source=map_source)
         self.call_spec = tuple(self._weights.call_spec)
         self.constant_fqns = tuple(self._weights.fqns)
@@ -150,7 +132,8 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         self._rebuild: Callable[[Sequence[object]], object] = list
         self._flatten_result: Callable[[Any], list[object]] = list
         # What __call__ keeps for itself, unless the module has an argument of that name.
-        self._options = frozenset(("out", "outputs"))
+        on_gpu = device.type != "cpu"
+        self._options = frozenset(("out", "outputs", "stream") if on_gpu else ("out", "outputs"))
         try:
             plan = signature.plan((self.call_spec[0], self.call_spec[1]))
         except PackageError as error:
@@ -166,8 +149,10 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
                 rebuild=None if self._rebuild is plan.rebuild else self._rebuild,
             )
         self.signature = checker.signature
+        # A worker's own stream is not the one that the caller's arrays are computed on.
+        self._queued = self._loader.on_stream if on_gpu else None
         self._queue = RunQueue(
-            self._loader.call_flat,
+            self._loader.call_on if on_gpu else self._loader.call_flat,
             workers=num_runners,
             size=queue_size,
             name=f"model {model_name!r} of {path}",
@@ -195,9 +180,11 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             computes is copied there; nothing is written unless all fit.
         outputs : str, optional
             The kind of the outputs of this call: see `load`.
+        stream : optional
+            The stream that this call runs on, of a model on a GPU: see `load`.
 
-            Where the module itself has an argument named ``out`` or ``outputs``, that is what the
-            name means; `run` takes the option then.
+            Where the module itself has an argument of one of these names, that is what the name
+            means; `run` takes the option then.
 
         Returns
         -------
@@ -220,6 +207,8 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             options = {name: kwargs.pop(name) for name in self._options & kwargs.keys()}
             if (out := options.get("out")) is not None:
                 options["out"] = self._flatten_result(out)
+            if "stream" in options:
+                options["stream"] = self._handle(options["stream"])
             return self._rebuild(self._loader.run_to(self._flatten(args, kwargs), **options))
         return self._loader.call_flat(self._flatten(args, kwargs))
 
@@ -247,7 +236,7 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         Parameters
         ----------
         *args, **kwargs
-            As for a call, `out` and `outputs` among them. Each run reads what the arrays then
+            As for a call, its options among them. Each run reads what the arrays then
             hold. They must be such that their memory can be shared: see `plan`.
 
         Returns
@@ -277,6 +266,7 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             None if out is None else self._flatten_result(out),
             chosen.get("outputs"),
             self,
+            self._handle(chosen.get("stream")),
         )
 
     def run(
@@ -285,6 +275,7 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         *,
         outputs: str | None = None,
         out: Sequence[Any] | None = None,
+        stream: Any = None,
     ) -> list[Any]:
         """Run on a flat sequence of arrays.
 
@@ -296,6 +287,8 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             The kind of the outputs of this call: see `load`.
         out : sequence of arrays or None, optional
             Where to write the outputs, one per output, None for a new array.
+        stream : optional
+            The stream that this run goes to, of a model on a GPU: see `load`.
 
         Returns
         -------
@@ -309,11 +302,11 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         """
         if not isinstance(inputs, (list, tuple)):
             raise _not_flat(inputs)
-        if outputs is None and out is None:
+        if outputs is None and out is None and stream is None:
             return self._loader.run(inputs)
-        return self._loader.run_to(inputs, outputs, out)
+        return self._loader.run_to(inputs, outputs, out, self._handle(stream))
 
-    def boxed_run(self, inputs: list[Any]) -> list[Any]:
+    def boxed_run(self, inputs: list[Any], *, stream: Any = None) -> list[Any]:
         """Run on a flat list of arrays and empty it, so that the caller holds none of them.
 
         The list is emptied even if the run fails. An array that nobody else holds is freed as soon
@@ -323,16 +316,19 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         """
         if not isinstance(inputs, list):
             raise InputTypeError(f"boxed_run empties a list, and got {type(inputs).__name__}")
-        return self._loader.run_boxed(inputs)
+        return self._loader.run_boxed(inputs, self._handle(stream))
 
-    def infer(self, inputs: Sequence[Any]) -> InferenceResult:
+    def infer(self, inputs: Sequence[Any], *, stream: Any = None) -> InferenceResult:
         """Run on a flat sequence of arrays and measure it. Parameters and errors as for `run`."""
         if not isinstance(inputs, (list, tuple)):
             raise _not_flat(inputs)
         start = time.perf_counter_ns()
-        outputs, version = self._loader.run_numbered(inputs)
+        outputs, version, bytes_ = self._loader.run_measured(inputs, self._handle(stream))
         latency_ms = (time.perf_counter_ns() - start) / 1e6
-        return InferenceResult(outputs, latency_ms, memory_bytes=None, version=version)
+        return InferenceResult(outputs, latency_ms, bytes_, version)
+
+    def _handle(self, stream: Any) -> int | None:
+        return None if stream is None else handle_of(stream, self.device)
 
     def get_metadata(self) -> dict[str, str]:
         """The attribute `metadata`, as the C++ loader's method is named."""

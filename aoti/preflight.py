@@ -27,6 +27,7 @@ from aoti.elf import SharedObject, Undefined, read_elf
 from aoti.errors import PackageError
 from aoti.findings import Finding, listing, show
 from aoti.gpu import gpus
+from aoti.kernels import check_kernels
 from aoti.placement import check_weights
 
 _PORTABLE = "export it with cpp.march='x86-64-v3' and cpp.simdlen=256, as aoti.export does"
@@ -184,6 +185,7 @@ def check_files(
     directory: Path,
     num_constants: Callable[[], int | None] = lambda: None,
     weights: Path | None = None,
+    device: Device | None = None,
 ) -> list[Finding]:
     """Look at the extracted files of a model, without libtorch.
 
@@ -197,6 +199,8 @@ def check_files(
         weights are missing. Asked only where there are none.
     weights : Path, optional
         The file that the extraction keeps its weights in, if it has one.
+    device : Device, optional
+        Where it shall run, if that is a GPU: its kernels are looked at then.
 
     Returns
     -------
@@ -223,9 +227,18 @@ def check_files(
         loaded = {name: handle for name in so.needed if (handle := _loaded(name))}
         findings.append(_versions(so, loaded))
         findings.append(check_weights(so, directory, num_constants, weights))
+        if device is not None and device.type == "cuda":
+            findings += _kernels(directory, device)
     except PackageError as error:
         return [Finding("file", False, str(error), "copy the package again, or export it again")]
     return findings
+
+
+def _kernels(directory: Path, device: Device) -> list[Finding]:
+    found = gpus()[0][device.index or 0 :]
+    if not found or not found[0].architecture.startswith("sm_"):
+        return []
+    return [check_kernels(directory, found[0].architecture)]
 
 
 def _shared_object(directory: Path) -> SharedObject:

@@ -56,6 +56,9 @@ class CallPlan:
         any order. Raises `InputError` for missing or unexpected arguments, keys and items, and
         `InputTypeError` for another container than was exported and for a container at a leaf.
         Other values at leaves, None among them, pass unseen.
+    arguments : callable
+        ``arguments(leaves)`` gives ``(args, kwargs)`` with these leaves: what `flatten` takes. It
+        wants exactly `num_inputs` leaves.
     rebuild : callable
         ``rebuild(leaves)`` gives what the exported module returned. It wants exactly `num_outputs`
         leaves and does not count them: a compiled model's number of outputs never changes.
@@ -80,6 +83,7 @@ class CallPlan:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     flatten: _Flatten
+    arguments: Callable[[Sequence[object]], tuple[tuple[Any, ...], dict[str, Any]]]
     rebuild: Callable[[Sequence[object]], object]
 
     @classmethod
@@ -114,6 +118,7 @@ class CallPlan:
         args, kwargs = inputs.read_call(in_spec, parameters)
         result = outputs.read(outputs.load(out_spec), "", ())
         plan.flatten = _flattener(args, kwargs, parameters)
+        plan.arguments = _arguments(args, kwargs)
         plan.rebuild = _rebuilder(result)
         plan.flatten_result = partial(_leaves_of, result)
         plan.keywords = frozenset(parameters) | frozenset(map(str, kwargs.keys))
@@ -323,6 +328,20 @@ def _rebuilder(result: _Node) -> Callable[[Sequence[object]], object]:
         return result.make
     build = _builder(result)
     return lambda leaves: build(iter(leaves))
+
+
+def _arguments(
+    args_node: _Node, kwargs_node: _Node
+) -> Callable[[Sequence[object]], tuple[tuple[Any, ...], dict[str, Any]]]:
+    builders = [_builder(child) for child in args_node.children + kwargs_node.children]
+    count, names = len(args_node.keys), list(map(str, kwargs_node.keys))
+
+    def arguments(leaves: Sequence[object]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        rest = iter(leaves)
+        values = [build(rest) for build in builders]
+        return tuple(values[:count]), dict(zip(names, values[count:], strict=True))
+
+    return arguments
 
 
 def _builder(node: _Node) -> Callable[[Iterator[object]], object]:

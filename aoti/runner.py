@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from types import TracebackType
 
-    from aoti.model import InferenceResult
+    from aoti.result import InferenceResult
     from aoti.spec import TensorSpec
 
 

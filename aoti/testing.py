@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from aoti.checks import Checker, Flatten
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
-from aoti.model import InferenceResult
 from aoti.package import Package, Source
+from aoti.result import InferenceResult
 from aoti.spec import Dim, TensorSpec, numpy_dtype
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from types import TracebackType
 
-    from aoti.model import AOTIModel, InferenceResult
+    from aoti.model import AOTIModel
+    from aoti.result import InferenceResult
     from aoti.runner import ModelRunner
     from aoti.spec import TensorSpec
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aoti.constants import Constant, ConstantTable, check_table, is_frozen, itemsize
 from aoti.errors import ConstantError, InputError, ModelClosedError, PackageError
 from aoti.findings import listing
-from aoti.kinds import as_array
+from aoti.kinds import as_array, type_name
 from aoti.safetensors import Stored, read_header
 from aoti.spec import TensorSpec
 
@@ -44,6 +44,8 @@ class Weights:
         What its generated C++ says of its constants.
     package : str
         What messages call it.
+    device : str
+        Where the model runs, and so where most of them lie: ``cpu`` or ``cuda:0``.
 
     Attributes
     ----------
@@ -60,8 +62,10 @@ class Weights:
         extraction: Extraction,
         table: ConstantTable | None,
         package: str,
+        device: str = "cpu",
     ) -> None:
         self._core, self._loader, self._package = core, loader, package
+        self._device = device
         self._lock, self._pid = threading.Lock(), os.getpid()
         self._closed = False
         self._file: _core.Memory | None = None
@@ -261,6 +265,8 @@ class Weights:
         if not share:
             return view.copied(constant.strides)
         who = f"{constant.fqn}: a shared array is read where it is"
+        if view.device != (where := self._where(constant)):
+            raise ConstantError(f"{who}, so it must lie on {where}, and not on {view.device}")
         if not _same_steps(view, constant):
             raise ConstantError(
                 f"{who}, and the model takes strides {constant.strides}, not {view.strides}; pass "
@@ -280,7 +286,6 @@ class Weights:
         view: _core.Tensor
         try:
             view = self._core.view_of(value)
-            return view
         except Exception as first:  # of whatever library the array is
             reason = str(first).partition("\n")[0]
             try:
@@ -293,7 +298,14 @@ class Weights:
                 raise ConstantError(str(error).partition("\n")[0]) from error
             except (TypeError, ValueError) as error:
                 raise ConstantError(f"{constant.fqn}: {error}") from error
-        raise ConstantError(f"{constant.fqn}: the array cannot be shared: {reason}")
+            raise ConstantError(f"{constant.fqn}: the array cannot be shared: {reason}") from first
+        if view.device not in ("cpu", self._device):
+            where = self._device.replace("cpu", "the cpu")
+            raise ConstantError(
+                f"{constant.fqn}: the model runs on {where}, and this {type_name(value)} lies on "
+                f"{view.device}; move it to {where} first"
+            )
+        return view
 
     def _compare(self, constant: Constant, dtype: str, shape: tuple[int, ...]) -> None:
         if (dtype, shape) != (constant.dtype, constant.shape):
@@ -319,6 +331,9 @@ class Weights:
     def _fill(self, tensors: dict[str, _core.Tensor], *, keep: bool) -> None:
         generation = self._spare or self._loader.open(self._last + 1)
         self._spare = None
+        if self._device != "cpu":
+            tensors = {c.name: self._placed(c, tensors[c.name]) for c in self.constants}
+            self._file = None  # what was mapped is on the device now
         generation.fill(tensors, self._folds)
         before = None if self._serving is None else (self._serving, self._set)
         self._serve(generation)
@@ -326,6 +341,13 @@ class Weights:
         self._set, self._previous = tensors, before if keep else None
         if self._closed:
             self.close()
+
+    def _where(self, constant: Constant) -> str:
+        return "cpu" if constant.device == "cpu" else self._device
+
+    def _placed(self, constant: Constant, tensor: _core.Tensor) -> _core.Tensor:
+        where = self._where(constant)
+        return tensor if tensor.device == where else tensor.moved(where)
 
     def _serve(self, generation: _core.Generation) -> None:
         self._loader.serve(generation)
@@ -360,7 +382,10 @@ def _observed(
             if tensor.dtype != dtype:
                 raise PackageError(f"{package}: {fqn} is {tensor.dtype}, and its code says {dtype}")
             kind = "parameter" if not name.startswith("_tensor_constant") else "constant"
-            found.append(Constant(name, fqn, dtype, tensor.shape, tensor.strides, kind))
+            device = tensor.device.partition(":")[0]
+            found.append(
+                Constant(name, fqn, dtype, tensor.shape, tensor.strides, kind, device=device)
+            )
     return ConstantTable(tuple(found), folds=0 < len(present) < len(facts), written=True)
 
 

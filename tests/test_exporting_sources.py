@@ -171,3 +171,28 @@ def test_types_become_plain_ones_with_the_same_names():
     assert type(result[0]["second"][0]) is Named
     assert type(result[0]["second"][0].b) is dict
     assert type(result[1]) is OrderedDict
+
+
+def test_presets_on_a_gpu_leave_out_what_tunes_for_a_cpu():
+    portable = PRESETS["portable"].on_gpu((), passes=False)
+    assert not portable.frozen
+    assert not [name for name in portable.options if "max_autotune" in name]
+    assert portable.options["aot_inductor.package_constants_on_disk_format"] == "binary_blob"
+    assert portable.passes == ("batch-norms",)
+    asked = PRESETS["portable"].with_options({"max_autotune": True, "freezing": True})
+    kept = asked.on_gpu({"max_autotune"}, passes=True)
+    assert kept.options["max_autotune"] is True
+    assert not kept.frozen
+    assert kept.passes == PRESETS["portable"].passes
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "for sm_90: GPUs of another generation need aot_inductor.emit_multi_arch_kernel=True"),
+        ({"aot_inductor.emit_multi_arch_kernel": True}, "for sm_90 and newer GPUs"),
+    ],
+)
+def test_kernels_of_a_gpu_say_where_they_run(options, words):
+    options["aot_inductor.embed_kernel_binary"] = True
+    assert words in PRESETS["portable"].with_options(options).kernels_for("sm_90")

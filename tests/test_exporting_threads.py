@@ -20,6 +20,16 @@ class Attention(nn.Module):
         return nn.functional.scaled_dot_product_attention(x, x, x)
 
 
+class Counter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.add_(1)
+        return x + self.calls
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -43,6 +53,12 @@ class Recurrent(nn.Module):
 def test_multiplications_of_a_call_are_counted(module, shape, expected):
     program = torch.export.export(module.eval(), (torch.ones(shape),))
     assert multiplications(program) == expected
+
+
+def test_counting_changes_no_buffer():
+    program = torch.export.export(Counter(), (torch.ones(3),))
+    multiplications(program)
+    assert program.state_dict["calls"].item() == 0
 
 
 def test_they_are_counted_at_the_sizes_of_the_example():
@@ -72,9 +88,9 @@ def test_those_of_a_larger_one_run_on_any_number_of_threads(minilm, threads):
     with aoti.Package(minilm) as package:
         assert package.threads() is None
     with aoti.load(minilm) as model:
-        expected = model(tokens, np.ones_like(tokens))["embedding"]
+        expected = model(input_ids=tokens, attention_mask=np.ones_like(tokens))["embedding"]
     with aoti.load(minilm, intra_op_threads=threads) as model:
-        actual = model(tokens, np.ones_like(tokens))["embedding"]
+        actual = model(input_ids=tokens, attention_mask=np.ones_like(tokens))["embedding"]
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 

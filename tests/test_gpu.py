@@ -6,7 +6,13 @@ import ctypes
 
 import pytest
 
-from aoti.gpu import gpus
+import aoti
+from aoti import _backend
+from aoti._libtorch import Libtorch
+from aoti.device import DeviceInfo, check_device, devices
+from aoti.gpu import gpus, too_old, usable_gpus
+
+UUID = bytes(range(16))
 
 
 class Driver:
@@ -40,14 +46,68 @@ class Driver:
         memory._obj.value = 80 << 30
         return 0
 
+    def cuDeviceGetUuid_v2(self, identity, handle):
+        identity[:] = UUID
+        return 0
+
     def cuDeviceGetAttribute(self, value, attribute, handle):
         major, minor = self.capability
         value._obj.value = {16: 132, 75: major, 76: minor}[attribute.value]
         return 0
 
 
+class Management:
+    """Stands in for libnvidia-ml.so.1."""
+
+    def __init__(self, prefix="GPU", start=0):
+        self.name = f"{prefix}-00010203-0405-0607-0809-0a0b0c0d0e0f".encode()
+        self.start = start
+
+    def nvmlInit_v2(self):
+        return self.start
+
+    def nvmlSystemGetDriverVersion(self, text, size):
+        text.value = b"580.65.06"
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, name, handle):
+        return 0 if name == self.name else 2
+
+    def nvmlDeviceGetMemoryInfo(self, handle, memory):
+        memory[:] = 80 << 30, 79 << 30, 1 << 30
+        return 0
+
+
+def nvidia(driver, management=None):
+    """Opens the libraries of this driver."""
+
+    def load(name):
+        found = {"libcuda.so.1": driver, "libnvidia-ml.so.1": management}[name]
+        if found is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return found
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("management", "free", "driver"),
+    [
+        (Management(), 79 << 30, "580.65.06 (CUDA 12.8)"),
+        (Management("MIG"), 79 << 30, "580.65.06 (CUDA 12.8)"),
+        (Management("other"), None, "580.65.06 (CUDA 12.8)"),
+        (Management(start=9), None, "(CUDA 12.8)"),
+        (object(), None, "(CUDA 12.8)"),
+        (None, None, "(CUDA 12.8)"),
+    ],
+)
+def test_memory_and_driver_are_told_without_a_context(tmp_path, management, free, driver):
+    (found,), _ = gpus(nvidia(Driver(1), management), tmp_path)
+    assert (found.memory_bytes, found.memory_free_bytes, found.driver) == (80 << 30, free, driver)
+
+
 def test_gpus_are_described(tmp_path):
-    found, reason = gpus(lambda name: Driver(2), tmp_path)
+    found, reason = gpus(nvidia(Driver(2)), tmp_path)
     assert reason == ""
     assert [str(gpu.device) for gpu in found] == ["cuda:0", "cuda:1"]
     assert [gpu.name for gpu in found] == ["H100 number 0", "H100 number 1"]
@@ -55,7 +115,7 @@ def test_gpus_are_described(tmp_path):
 
 
 def no_driver(name):
-    assert name == "libcuda.so.1"
+    assert name in ("libcuda.so.1", "libnvidia-ml.so.1")
     raise OSError(f"{name}: cannot open shared object file")
 
 
@@ -77,18 +137,113 @@ def test_why_there_is_none(tmp_path, load, expected):
     assert expected in reason
 
 
-def test_amd_gpus_are_read_from_the_kernel(tmp_path):
+@pytest.fixture
+def kfd(tmp_path):
+    """What the kernel tells of three AMD GPUs, and of how the memory of the first is used."""
     for number, target in enumerate((0, 90402, 90010, 110000)):
-        bank = tmp_path / str(number) / "mem_banks/0"
+        bank = tmp_path / "kfd" / str(number) / "mem_banks/0"
         bank.mkdir(parents=True)
         bank.joinpath("properties").write_text("heap_type 1\nsize_in_bytes 1024\nflags 0\n")
         properties = f"simd_count 8\nsimd_per_cu 4\ngfx_target_version {target}\n"
-        (tmp_path / str(number) / "properties").write_text(properties)
-    found, reason = gpus(no_driver, tmp_path)
+        properties += f"drm_render_minor {127 + number}\n"
+        (tmp_path / "kfd" / str(number) / "properties").write_text(properties)
+    used = tmp_path / "drm/renderD128/device/mem_info_vram_used"
+    used.parent.mkdir(parents=True)
+    used.write_text("24\n")
+    return tmp_path / "kfd"
+
+
+def test_amd_gpus_are_read_from_the_kernel(kfd):
+    found, reason = gpus(no_driver, kfd, kfd.parent / "drm", {})
     assert reason == ""
+    assert [gpu.memory_free_bytes for gpu in found] == [1000, None, None]
+    assert found[0].driver.startswith("amdgpu")
     assert [gpu.architecture for gpu in found] == ["gfx942", "gfx90a", "gfx1100"]
     assert [str(gpu.device) for gpu in found] == ["cuda:0", "cuda:1", "cuda:2"]
     assert {(gpu.cores, gpu.memory_bytes) for gpu in found} == {(2, 1024)}
+
+
+@pytest.mark.parametrize(
+    ("variables", "architectures"),
+    [
+        ({"HIP_VISIBLE_DEVICES": "2,0"}, ["gfx1100", "gfx942"]),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, ["gfx90a"]),
+        ({"CUDA_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "0"}, ["gfx942"]),
+        ({"ROCR_VISIBLE_DEVICES": "1,2", "HIP_VISIBLE_DEVICES": "1"}, ["gfx1100"]),
+        ({"HIP_VISIBLE_DEVICES": "1,-1,0"}, ["gfx90a"]),
+        ({"HIP_VISIBLE_DEVICES": ""}, []),
+        ({"ROCR_VISIBLE_DEVICES": "GPU-1234"}, ["gfx942", "gfx90a", "gfx1100"]),
+    ],
+)
+def test_amd_gpus_can_be_hidden(kfd, variables, architectures):
+    found, _ = gpus(no_driver, kfd, kfd.parent / "drm", variables)
+    assert [gpu.architecture for gpu in found] == architectures
+    assert [str(gpu.device) for gpu in found] == [f"cuda:{n}" for n in range(len(found))]
+
+
+@pytest.mark.parametrize(
+    ("driver", "runtime", "expected"),
+    [
+        ("580.65.06 (CUDA 13.0)", "CUDA 13.0", ""),
+        ("575.1 (CUDA 13.0)", "CUDA 13.2", ""),
+        ("(CUDA 13.1)", "CUDA 12.6", ""),
+        ("550.54 (CUDA 12.4)", "CUDA 13.0", "it is 550.54 (CUDA 12.4), and libtorch is built for"),
+        ("amdgpu 6.8", "ROCm 7.1", ""),
+        (None, None, ""),
+    ],
+)
+def test_a_driver_that_is_too_old(driver, runtime, expected):
+    assert (expected in too_old(driver, runtime)) and bool(expected) == bool(
+        too_old(driver, runtime)
+    )
+
+
+# -- what this build can use ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A machine with these GPUs, and a build of aoti on a libtorch for these backends."""
+
+    def machine(found, backend, libtorch="cuda", runtime="13.0"):
+        (tmp_path / "version.py").write_text(f"cuda: Optional[str] = {runtime!r}\n")
+        torch = Libtorch(tmp_path / "lib", "2.14.1", libtorch, "named by a test")
+        monkeypatch.setattr(_backend, "chosen", lambda: (torch, backend))
+        monkeypatch.setattr("aoti.gpu.gpus", lambda: (found, "" if found else "no driver is here"))
+
+    return machine
+
+
+def card(architecture, driver="580.65.06 (CUDA 13.0)"):
+    return DeviceInfo(aoti.Device("cuda:0"), "A Card", architecture, 1, 1, driver=driver)
+
+
+def test_a_build_for_gpus_lists_them(machine):
+    machine((card("sm_90"),), "cuda")
+    cpu, gpu = devices()
+    assert (str(cpu.device), str(gpu.device)) == ("cpu", "cuda:0")
+    assert (gpu.runtime, gpu.driver) == ("CUDA 13.0", "580.65.06 (CUDA 13.0)")
+    assert usable_gpus()[1] == ""
+    with pytest.raises(aoti.DeviceError, match=r"cannot use cuda:1; it can use cpu, cuda:0$"):
+        check_device("cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("found", "backend", "reason"),
+    [
+        ((), "cuda", "no driver is here"),
+        ((card("sm_90"),), "cpu", "this build of aoti is for the CPU"),
+        ((card("gfx942"),), "cuda", "is for cuda, and the GPU here is a A Card"),
+        ((card("sm_90"),), "rocm", "is for rocm, and the GPU here is a A Card"),
+        ((card("sm_90", "550.54 (CUDA 12.4)"),), "cuda", "the driver is too old"),
+    ],
+)
+def test_why_no_gpu_can_be_used(machine, found, backend, reason):
+    machine(found, backend)
+    assert [str(info.device) for info in devices()] == ["cpu"]
+    assert reason in usable_gpus()[1]
+    with pytest.raises(aoti.DeviceError, match=f"cannot use cuda:0; it can use cpu: .*{reason}"):
+        check_device("cuda:0")
 
 
 def test_this_machine_is_asked_without_harm():

@@ -92,6 +92,7 @@ def test_every_structure_goes_and_comes_as_in_torch(torch_pytree: Any, call: Any
     plan = CallPlan.from_json(document, document)
     assert list(plan.flatten(args, kwargs)) == expected
     assert list(plan.flatten(args, dict(reversed(kwargs.items())))) == expected
+    assert repr(plan.arguments(expected)) == repr((args, kwargs))
     # repr tells list from tuple, dict from OrderedDict, and the order of keys
     assert repr(plan.rebuild(expected)) == repr(torch_pytree.tree_unflatten(expected, spec))
 

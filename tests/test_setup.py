@@ -179,7 +179,10 @@ def test_the_default_backend_is_what_the_libtorch_is(build, tmp_path, backend):
 def test_a_backend_that_the_libtorch_lacks_is_refused(build, tmp_path, wanted, found):
     root = write_tree(tmp_path / "named", backend=found)
     message = refusal(build, LIBTORCH=root, AOTI_BACKEND=wanted)
-    assert message == f"AOTI_BACKEND={wanted}, but the libtorch in {root} is for {found}"
+    assert message == (
+        f"AOTI_BACKEND={wanted}, but the libtorch in {root} is for {found}: "
+        f"install a torch for {wanted}, or build with AOTI_BACKEND={found}"
+    )
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones(build, tmp_path):
@@ -224,6 +227,34 @@ def test_a_backend_adds_its_macros_and_links_nothing_more(extension, tmp_path, b
     linked = [word for word in ext.extra_link_args if word.startswith("-l")]
     assert (ext.libraries, linked) == ([], ["-ltorch_cpu", "-lc10", "-ldl", "-lpthread"])
     assert info_of(ext)["backend"] == backend
+
+
+@pytest.mark.parametrize(
+    ("backend", "variable"), [("cuda", "CUDA_HOME"), ("cuda", "CUDA_PATH"), ("rocm", "ROCM_PATH")]
+)
+def test_the_headers_of_the_toolkit_come_after_libtorchs(extension, tmp_path, backend, variable):
+    arguments = extension(backend, **{variable: str(tmp_path)}).extra_compile_args
+    after = arguments.index(str(tmp_path / backend / "include"))
+    assert arguments[arguments.index(str(tmp_path / "include")) - 1] == "-isystem"
+    assert arguments.index(str(tmp_path / "include")) > after
+
+
+def test_a_toolkit_that_is_not_there_ends_the_build_in_a_line(extension):
+    with pytest.raises(SystemExit) as caught:
+        extension("cuda", CUDA_HOME="/nowhere")
+    assert caught.value.code == "CUDA_HOME=/nowhere is no directory; correct it, or unset it"
+
+
+def test_a_build_for_the_cpu_knows_no_toolkits(extension):
+    assert "/nowhere/include" not in extension(CUDA_HOME="/nowhere").extra_compile_args
+
+
+def test_the_libraries_of_a_gpu_are_not_linked(extension, tmp_path):
+    """They are loaded where a model needs them; so a build runs CPU models without paying."""
+    for backend, libraries in LIBRARIES.items():
+        linked = " ".join(extension(backend).extra_link_args)
+        assert not [name for name in libraries if name.removeprefix("lib")[:-3] in linked]
+        assert str(tmp_path) not in linked
 
 
 def test_a_release_build_is_optimised_stripped_and_for_every_later_python(extension):
@@ -367,7 +398,8 @@ def test_the_sdist_has_what_a_core_is_compiled_from(tmp_path):
     wanted = [ROOT / "LICENSE", *ROOT.glob("csrc/**/*.*")]
     wanted += [*ROOT.glob("aoti/**/*.py"), *ROOT.glob("aoti/**/*.p?[xdi]")]
     assert {str(path.relative_to(ROOT)) for path in wanted} <= names
-    assert not [name for name in names if name.endswith((".so", ".cpp"))]
+    generated = [name for name in names if name.endswith((".so", ".cpp"))]
+    assert [name for name in generated if not name.startswith("tests/")] == []
 
 
 # -- what was built ------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_dlpack_options():
     copied = np.from_dlpack(t, copy=True)
     assert copied.ctypes.data != t.data_ptr
     np.testing.assert_array_equal(copied, VALUES)
-    with pytest.raises(BufferError, match="lies on the CPU"):
+    with pytest.raises(BufferError, match="lies on the cpu"):
         t.__dlpack__(dl_device=(2, 0))
     with pytest.raises(BufferError, match="no stream"):
         t.__dlpack__(stream=1)

@@ -16,6 +16,8 @@ cdef class Bound:
     cdef vector[_cxx.Tensor] targets
     cdef vector[void*] moving  # where the inputs lay that their library can move
     cdef bint complete
+    cdef bint streamed
+    cdef int64_t stream
     cdef int64_t[64] symbols
 
     def __init__(self, Loader loader, tuple inputs, out: tuple[Any, ...] | None) -> None:
@@ -34,7 +36,7 @@ cdef class Bound:
                 self.moving.push_back(borrowed.data)
         self.out = out
         if out is not None:
-            _targets(out, self.targets)
+            _targets(out, self.targets, loader.place)
             self.complete = all(array is not None for array in out)
             self.result = loader._rebuild(list(out)) if self.complete else None
 
@@ -43,6 +45,9 @@ cdef class Bound:
         cdef vector[_cxx.Tensor] tensors
         cdef vector[_cxx.Tensor] outputs
         cdef Loader loader = self.loader
+        cdef _cxx.StreamScope scope
+        if self.streamed:
+            loader._enter_number(self.stream, scope)
         if not self.moving.empty():
             self._check_places()
         tensors = self.tensors

@@ -2,14 +2,18 @@ cdef Tensor _import(value, Kind kind):
     """A tensor over another library's memory: by its C functions, else by a capsule."""
     cdef DLManagedTensorVersioned* managed = NULL
     cdef Tensor tensor
+    cdef _cxx.Place place
     if kind.api == NULL:
-        if not _cxx.on_host(value.__dlpack_device__()[0]):
+        device_type, number = value.__dlpack_device__()
+        if not _cxx.place_of_dl(device_type, number, place):
             raise BufferError("it does not lie on the CPU")
+        # Its library lets our stream wait for its own.
+        options = {} if place.is_cpu() else {"stream": _dl_stream(place)}
         try:
-            capsule = value.__dlpack__(max_version=(
+            capsule = value.__dlpack__(**options, max_version=(
                 _cxx.DLPACK_MAJOR_VERSION, _cxx.DLPACK_MINOR_VERSION))
         except TypeError:  # of before version 1
-            capsule = value.__dlpack__()
+            capsule = value.__dlpack__(**options)
         tensor = _from_capsule(capsule)
         tensor.readonly |= kind.immutable
         return tensor
@@ -21,6 +25,8 @@ cdef Tensor _import(value, Kind kind):
     except BaseException:
         _cxx.discard(managed)
         raise
+    if not tensor.tensor.is_cpu():
+        _await(value, _cxx.place_of(tensor.tensor))
     if resolved is not value or kind.immutable:
         tensor.readonly = True  # a copy: nobody would see what is written into it
     return tensor
@@ -43,6 +49,7 @@ cdef Tensor _from_capsule(capsule):
     if failure.fault != Fault.kNone:
         raise BufferError(failure.message.decode())
     PyCapsule_SetName(capsule, _LEGACY_USED)
+    tensor.note_stream()
     return tensor
 
 
@@ -56,6 +63,7 @@ cdef Tensor _from_versioned(DLManagedTensorVersioned* managed):
     if failure.fault != Fault.kNone:
         raise BufferError(failure.message.decode())
     tensor.readonly = (managed.flags & _cxx.DLPACK_FLAG_BITMASK_READ_ONLY) != 0
+    tensor.note_stream()
     return tensor
 
 
@@ -116,6 +124,7 @@ cdef int _api_share(void* value, DLManagedTensorVersioned** out) except -1:
     cdef Tensor tensor = <Tensor?><object><PyObject*>value
     cdef _cxx.View view
     tensor._view(view)
+    tensor.meet()
     cdef Failure failure = _cxx.produce(
         tensor.tensor, _cxx.DLPACK_FLAG_BITMASK_READ_ONLY if tensor.readonly else 0, out[0])
     if failure.fault != Fault.kNone:
@@ -136,6 +145,7 @@ cdef int _api_describe(void* value, DLTensor* out) except -1:
     tensor._view(view)
     if tensor.readonly:
         raise BufferError("the tensor is read-only, which a DLTensor cannot say")
+    tensor.meet()
     cdef Failure failure = _cxx.describe_to(tensor.tensor, deref(out))
     if failure.fault != Fault.kNone:
         raise BufferError(failure.message.decode())
@@ -145,7 +155,13 @@ cdef int _api_describe(void* value, DLTensor* out) except -1:
 cdef int _api_stream(
     _cxx.DLDeviceType device_type, int32_t device_id, void** stream
 ) except -1:
+    cdef _cxx.Place place
+    cdef int64_t number = 0
     stream[0] = NULL  # the CPU has none
+    if not _cxx.place_of_dl(device_type, device_id, place):
+        raise BufferError(f"no device of DLPack type {device_type} can be used here")
+    if not place.is_cpu():
+        stream[0] = <void*>_current_stream(place, &number)
     return 0
 
 

@@ -7,6 +7,8 @@ cdef inline void _borrowed(cnp.ndarray array, int dtype, Borrowed& out) noexcept
     out.sizes = <const int64_t*>cnp.PyArray_DIMS(array)
     out.strides = <const int64_t*>cnp.PyArray_STRIDES(array)
     out.writable = cnp.PyArray_ISWRITEABLE(array)
+    out.place = _cxx.Place()
+    out.anywhere = True
 
 
 cdef int _look(leaf, Borrowed& out) except -1:
@@ -79,6 +81,8 @@ cdef class Inputs:
     cdef bint ranges_hold
     cdef bint validate
     cdef bint bounded  # some values are checked
+    cdef _cxx.Place place
+    cdef bint uploads  # what lies on the host may be taken to the place
     cdef object repair
     cdef object refuse_values
 
@@ -92,6 +96,7 @@ cdef class Inputs:
         repair: Callable[[int, Sequence[Any]], Any],
         refuse_values: Callable[[int, Sequence[Any]], None],
     ) -> None:
+        self.uploads = False
         self.repair, self.refuse_values = repair, refuse_values
         self.validate, self.ranges_hold = validate, ranges_hold
         self.known = inputs is not None
@@ -103,6 +108,16 @@ cdef class Inputs:
             self._add_range(least, most)
         for dtype, sizes, order, strides, mutated, values in inputs or ():
             self._add_spec(dtype, sizes, order, strides, mutated, values)
+
+    cdef int lie_on(self, _cxx.Place& place, hosts) except -1:
+        """Say on which device inputs lie, but for those that are listed, which lie on the CPU."""
+        cdef size_t i
+        self.place = self.unknown.place = place
+        self.uploads = not place.is_cpu()
+        for i in range(self.specs.size()):
+            if i not in hosts:
+                self.specs[i].place = place
+        return 0
 
     cdef int _add_range(self, least, most) except -1:
         cdef Range range
@@ -163,6 +178,8 @@ cdef class Inputs:
             leaf = _imported(inputs[i], False)
             if self._check(i, leaf, borrowed, symbols, strides) != 0:
                 leaf = self._repaired(i, leaf, kept or list(inputs), borrowed, symbols, strides)
+            if not borrowed.place.is_cpu():
+                _await(leaf, borrowed.place)
             failure = _cxx.borrow(borrowed, strides, tensors)
             if failure.fault != Fault.kNone:
                 _raise(failure)
@@ -190,13 +207,15 @@ cdef class Inputs:
         cdef int mismatch = _look(leaf, borrowed)
         if mismatch != 0:
             return mismatch
+        # By address: an expression of both would copy them.
+        cdef const InputSpec* spec = &self.specs[i] if self.known else &self.unknown
+        if not _cxx.placed(deref(spec), borrowed):
+            return <int>Mismatch.kDevice
         if not self.validate:
             _cxx.own_strides(borrowed, strides)
             return 0
         if type(leaf) is cnp.ndarray and not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>leaf):
             return <int>Mismatch.kLayout
-        # By address: an expression of both would copy them.
-        cdef const InputSpec* spec = &self.specs[i] if self.known else &self.unknown
         return <int>_cxx.check(deref(spec), borrowed, self.ranges.data(), symbols, strides)
 
     cdef object _repaired(
@@ -209,8 +228,9 @@ cdef class Inputs:
         int64_t* strides,
     ):
         """An array or Tensor to pass in place of an input that does not pass the checks."""
-        cdef int mismatch
-        inputs[i] = leaf = _imported(leaf, True)
+        cdef int mismatch = self._check(i, leaf, borrowed, symbols, strides)
+        if mismatch != <int>Mismatch.kDevice:  # which is told of the array that was given
+            inputs[i] = _imported(leaf, True)
         array = self.repair(i, inputs)
         mismatch = self._check(i, array, borrowed, symbols, strides)
         if mismatch == <int>Mismatch.kRange and not self.ranges_hold:
@@ -226,7 +246,17 @@ cdef class Inputs:
         cdef tuple leaves = self.borrow(inputs, tensors, symbols, release)
         if self.bounded:
             self.check_values(tensors, symbols, inputs)
+        if self.uploads:
+            self.upload(tensors)
         return leaves
+
+    cdef int upload(self, vector[_cxx.Tensor]& tensors) except -1:
+        cdef Failure failure
+        with nogil:
+            failure = _cxx.upload(self.specs, self.place, tensors)
+        if failure.fault != Fault.kNone:
+            _raise(failure)
+        return 0
 
     cdef int check_values(
         self, vector[_cxx.Tensor]& tensors, int64_t* symbols, tuple inputs

@@ -20,6 +20,7 @@ cdef class Kind:
     cdef object wrap
     cdef bint immutable
     cdef bint lazy
+    cdef bint of_torch
     cdef object exchange
     cdef const DLPackExchangeAPI* api  # lives as long as the process
     cdef _cxx.TorchWrap torch_wrap
@@ -34,6 +35,7 @@ cdef class Kind:
     ) -> None:
         self.name, self.wrap, self.immutable, self.lazy = name, wrap, immutable, lazy
         self.exchange = exchange
+        self.of_torch = name == "torch"
         cdef const DLPackExchangeAPI* api
         if exchange is not None:
             api = <const DLPackExchangeAPI*>PyCapsule_GetPointer(exchange, _EXCHANGE)
@@ -41,7 +43,7 @@ cdef class Kind:
                 api = <const DLPackExchangeAPI*>api.header.prev_api
             if api != NULL and api.dltensor_from_py_object_no_sync != NULL:
                 self.api = api
-        if name == "torch" and self.api != NULL:
+        if self.of_torch and self.api != NULL:
             version = json.loads(_cxx.build_info().decode())["torch"].split(".")[:2]
             if sys.modules["torch"].__version__.split(".")[:2] == version:
                 self.torch_wrap = _cxx.find_torch_wrap()

@@ -13,8 +13,8 @@ cdef class Loader:
         Load without the container's own locking. Calls exclude each other all the same.
     num_runners : int
         How many runs may go on at once.
-    device_index : int
-        Which device of the package's kind; -1 is the CPU or the current device.
+    device : str
+        Where it runs, with a number if that is not the CPU.
     threads : int
         How many OpenMP threads a run may use; 0 leaves that to OpenMP.
     inputs : sequence of tuple, or None
@@ -37,6 +37,10 @@ cdef class Loader:
         `refuse_values(index, inputs)` is called for an input with values out of range, and raises.
     outputs : str, optional
         The kind of what comes out. None: of what goes in.
+    hosts : sequence of int
+        The numbers of inputs that lie on the CPU wherever the model runs.
+    stream : int, optional
+        The handle of the stream that runs go to. None: the current one of the calling thread.
 
     Attributes
     ----------
@@ -54,7 +58,9 @@ cdef class Loader:
     cdef string model_name
     cdef bint single_threaded
     cdef size_t num_runners
-    cdef signed char device_index
+    cdef _cxx.Place place
+    cdef bint streamed   # runs go to a stream of their own
+    cdef int64_t stream  # this one
     cdef public str unset
     cdef Inputs wanted
     cdef int threads
@@ -70,7 +76,7 @@ cdef class Loader:
         *,
         bint single_threaded,
         size_t num_runners,
-        int device_index,
+        str device,
         int threads,
         inputs: Sequence[tuple[Any, Any, Any, Any, bool, Any]] | None,
         ranges: Sequence[tuple[int | None, int | None]],
@@ -79,16 +85,22 @@ cdef class Loader:
         repair: Callable[[int, Sequence[Any]], Any],
         refuse_values: Callable[[int, Sequence[Any]], None],
         outputs: str | None = None,
+        hosts: Sequence[int] = (),
+        stream: int | None = None,
     ) -> None:
         if self.permits:
             raise RuntimeError("a Loader is initialised once")
         self.path, self.model_name = path.encode(), model_name.encode()
         self.single_threaded, self.num_runners = single_threaded, num_runners
-        self.device_index = device_index
+        self.place = _place_named(device)
         self.unset = "the model has no weights"
         self.wanted = Inputs(
             inputs, ranges, ranges_hold=ranges_hold, validate=validate, repair=repair,
             refuse_values=refuse_values)
+        self.wanted.lie_on(self.place, hosts)
+        self.streamed = stream is not None
+        if stream is not None:
+            self.stream = _stream_number(self.place, stream)
         self.threads = threads
         self.follow = outputs is None
         self.kind = None if outputs is None else kind_named(outputs)
@@ -109,7 +121,7 @@ cdef class Loader:
         with nogil:
             failure = _cxx.open(
                 generation.held, self.path, self.model_name, self.single_threaded,
-                self.num_runners, self.device_index, number)
+                self.num_runners, self.place, number)
         if failure.fault != Fault.kNone:
             _raise(failure)
         return generation
@@ -157,6 +169,35 @@ cdef class Loader:
         """Run the model on flat inputs, and give what a call gives."""
         return self._call(tuple(inputs))
 
+    def call_on(self, item: tuple[int, Sequence[Any]]) -> Any:
+        """The same on a stream by its number, and the inputs: what `on_stream` gave."""
+        cdef _cxx.StreamScope scope
+        self._enter_number(item[0], scope)
+        return self._call(tuple(item[1]))
+
+    def on_stream(self, inputs: Sequence[Any]) -> tuple[int, Sequence[Any]]:
+        """Inputs for `call_on` in another thread, with the stream that a call would run on now."""
+        cdef int64_t number = self.stream
+        if not self.streamed:
+            _current_stream(self.place, &number)
+        return number, inputs
+
+    cdef int _enter(self, stream, _cxx.StreamScope& scope) except -1:
+        """Make a stream current, None being the model's own if it has one."""
+        if stream is not None:
+            if self.place.is_cpu():
+                raise ConfigError("stream: the model runs on the CPU, which has no streams")
+            self._enter_number(_stream_number(self.place, stream), scope)
+        elif self.streamed:
+            self._enter_number(self.stream, scope)
+        return 0
+
+    cdef int _enter_number(self, int64_t number, _cxx.StreamScope& scope) except -1:
+        cdef Failure failure = scope.enter(self.place, number)
+        if failure.fault != Fault.kNone:
+            _raise(failure)
+        return 0
+
     cdef Kind kind_for(self, tuple inputs):
         """The kind of outputs that these inputs get."""
         return _kind_of(inputs) if self.follow else self.kind
@@ -164,6 +205,9 @@ cdef class Loader:
     cdef object _call(self, tuple inputs):
         cdef vector[_cxx.Tensor] outputs
         cdef Kind kind = self.kind_for(inputs)
+        cdef _cxx.StreamScope scope
+        if self.streamed:
+            self._enter(None, scope)
         cdef tuple leaves = self._run(inputs, outputs)
         return self._result(outputs, leaves, kind)
 
@@ -189,17 +233,43 @@ cdef class Loader:
         cdef tuple leaves = tuple(inputs)
         cdef Kind kind = self.kind_for(leaves)
         cdef vector[_cxx.Tensor] outputs
+        cdef _cxx.StreamScope scope
+        if self.streamed:
+            self._enter(None, scope)
         leaves = self._run(leaves, outputs)
         return _outputs(outputs, leaves, kind)
 
-    def run_numbered(self, inputs: Sequence[Any]) -> tuple[list[Any], int]:
-        """The same, with the number of the generation that ran."""
+    def run_measured(
+        self, inputs: Sequence[Any], stream: int | None = None
+    ) -> tuple[list[Any], int, int | None]:
+        """The same, with the number of the generation that ran, and the bytes that the run took on
+        its device at most: None on the CPU.
+        """
         cdef tuple leaves = tuple(inputs)
         cdef Kind kind = self.kind_for(leaves)
         cdef vector[_cxx.Tensor] outputs
+        cdef _cxx.StreamScope scope
         cdef uint64_t number = 0
+        cdef int64_t before = 0, after = 0, peak = 0
+        self._enter(stream, scope)
+        if not self.place.is_cpu():
+            self._measure(&before, &peak, True)
         leaves = self._run(leaves, outputs, &number)
-        return _outputs(outputs, leaves, kind), number
+        if not self.place.is_cpu():
+            self._measure(&after, &peak, False)
+        made = _outputs(outputs, leaves, kind)
+        return made, number, None if self.place.is_cpu() else max(peak - before, 0)
+
+    cdef int _measure(self, int64_t* now, int64_t* peak, bint start) except -1:
+        cdef Failure failure
+        if start:
+            failure = _cxx.forget_peak(self.place)
+            if failure.fault != Fault.kNone:
+                _raise(failure)
+        failure = _cxx.memory_of(self.place, now[0], peak[0])
+        if failure.fault != Fault.kNone:
+            _raise(failure)
+        return 0
 
     cdef tuple _run(
         self, tuple inputs, vector[_cxx.Tensor]& outputs, uint64_t* number=NULL
@@ -210,7 +280,7 @@ cdef class Loader:
         self._execute(tensors, outputs, number)
         return leaves
 
-    def run_boxed(self, list inputs) -> list[Any]:
+    def run_boxed(self, list inputs, stream: int | None = None) -> list[Any]:
         """The same, after emptying the list. An input that nobody else holds is given back as soon
         as the model is done with it, in the middle of the run.
         """
@@ -221,14 +291,22 @@ cdef class Loader:
         cdef Kind kind = self.kind_for(leaves)
         cdef vector[_cxx.Tensor] tensors
         cdef vector[_cxx.Tensor] outputs
+        cdef _cxx.StreamScope scope
+        self._enter(stream, scope)
         leaves = self._prepare(leaves, tensors, True)
         self._execute(tensors, outputs)
         return _outputs(outputs, leaves, kind)
 
     def run_to(
-        self, inputs: Sequence[Any], outputs: str | None = None, out: Sequence[Any] | None = None
+        self,
+        inputs: Sequence[Any],
+        outputs: str | None = None,
+        out: Sequence[Any] | None = None,
+        stream: int | None = None,
     ) -> list[Any]:
-        """Run as `run` does, with outputs of this kind or in these arrays, None for a new one."""
+        """Run as `run` does, with outputs of this kind or in these arrays, None for a new one; on
+        the stream with this handle.
+        """
         cdef tuple leaves = tuple(inputs)
         cdef Kind kind
         if outputs is not None:
@@ -238,8 +316,10 @@ cdef class Loader:
         cdef vector[_cxx.Tensor] tensors
         cdef vector[_cxx.Tensor] made
         cdef vector[_cxx.Tensor] targets
+        cdef _cxx.StreamScope scope
+        self._enter(stream, scope)
         if out is not None:
-            _targets(out, targets)
+            _targets(out, targets, self.place)
         leaves = self._prepare(leaves, tensors, False)
         if out is None:
             self._execute(tensors, made)
@@ -334,13 +414,19 @@ cdef class Loader:
         out: Sequence[Any] | None,
         outputs: str | None = None,
         owner: object = None,
+        stream: int | None = None,
     ) -> Bound:
         """A callable that runs on these arrays, as they are at each call; see `Bound`.
 
         It keeps `owner` alive.
         """
+        cdef _cxx.StreamScope scope
+        self._enter(stream, scope)
         cdef Bound bound = Bound(self, tuple(inputs), None if out is None else tuple(out))
         bound.owner = owner
+        bound.streamed, bound.stream = self.streamed or stream is not None, self.stream
+        if stream is not None:
+            bound.stream = _stream_number(self.place, stream)
         if outputs is not None:
             bound.kind = kind_named(outputs)
         return bound

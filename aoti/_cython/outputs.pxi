@@ -14,6 +14,8 @@ cdef cnp.ndarray _to_numpy(_cxx.Tensor& tensor, tuple leaves):
     """
     cdef _cxx.View view
     cdef bint readonly
+    if not tensor.is_cpu():
+        _download(tensor)
     _settle(tensor, leaves, &readonly)
     _cxx.view(tensor, view)
     cdef cnp.ndarray array = _array(view, readonly)
@@ -23,6 +25,18 @@ cdef cnp.ndarray _to_numpy(_cxx.Tensor& tensor, tuple leaves):
         PyCapsule_SetDestructor(owner, _free)
         cnp.set_array_base(array, owner)
     return array
+
+
+cdef int _download(_cxx.Tensor& tensor) except -1:
+    """Replace a tensor that the current stream computes by a copy on the host; wait for that."""
+    cdef Failure failure
+    cdef _cxx.Tensor copy
+    with nogil:
+        failure = _cxx.move_to(tensor, _cxx.Place(), copy)
+    if failure.fault != Fault.kNone:
+        _raise(failure)
+    tensor = move(copy)
+    return 0
 
 
 cdef int _settle(_cxx.Tensor& tensor, tuple leaves, bint* readonly) except -1:
@@ -53,6 +67,7 @@ cdef Tensor _owner(_cxx.Tensor& tensor, tuple leaves):
     _settle(tensor, leaves, &readonly)
     owner.tensor = move(tensor)
     owner.readonly = readonly
+    owner.note_stream()
     owner.large = _cxx.bytes_of(owner.tensor) > _LARGE
     return owner
 
@@ -71,6 +86,7 @@ cdef object _to_kind(_cxx.Tensor& tensor, tuple leaves, Kind kind):
     cdef bint readonly
     cdef Failure failure
     cdef Tensor owner
+    cdef _cxx.Place place = _cxx.place_of(tensor)
     if kind.api == NULL:
         owner = _owner(tensor, leaves)
         if kind.immutable:  # never writes, and jax knows no flag that says that one must not
@@ -91,6 +107,8 @@ cdef object _to_kind(_cxx.Tensor& tensor, tuple leaves, Kind kind):
     failure = _cxx.produce(tensor, 0, managed)
     if failure.fault != Fault.kNone:
         _raise(failure)
+    if not place.is_cpu():
+        _let_wait(kind, place)
     # Takes `managed`, whether it succeeds or not.
     if kind.api.managed_tensor_to_py_object_no_sync(managed, &made) != 0:
         _raise_pending()
@@ -107,7 +125,7 @@ cdef list _outputs(vector[_cxx.Tensor]& tensors, tuple leaves, Kind kind):
     return [_output(tensors[i], leaves, kind) for i in range(tensors.size())]
 
 
-cdef int _targets(out, vector[_cxx.Tensor]& targets) except -1:
+cdef int _targets(out, vector[_cxx.Tensor]& targets, _cxx.Place& place) except -1:
     """Tensors over the arrays that outputs shall be written to; an undefined one for a None."""
     cdef Borrowed borrowed
     cdef int64_t[64] strides
@@ -122,6 +140,12 @@ cdef int _targets(out, vector[_cxx.Tensor]& targets) except -1:
             raise InputTypeError(
                 f"out[{i}]: outputs are written into numpy arrays, torch tensors on the CPU and "
                 f"aoti.Tensors, aligned and in native byte order; not this {type(array).__name__}")
+        if not (borrowed.place.is_cpu() or borrowed.place == place):
+            raise InputError(
+                f"out[{i}]: the array lies on {_place_name(borrowed.place)}, and the model runs on "
+                f"{_place_name(place)}")
+        if not borrowed.place.is_cpu():
+            _await(array, borrowed.place)
         if not borrowed.writable:
             raise InputError(f"out[{i}]: the array is read-only; pass one that can be written to")
         _cxx.own_strides(borrowed, strides)

@@ -34,7 +34,7 @@ cdef int _hold(_cxx.Tensor& tensor, owner) except -1:
 
 
 cdef class Tensor:
-    """A tensor on the CPU that owns its memory: readable after the model is closed.
+    """A tensor that owns its memory: readable after the model is closed.
 
     What models return if they are asked for it (``outputs="dlpack"``), or if they were given such
     or an array that only has ``__dlpack__``. `Tensor.from_dlpack` makes one of another library's
@@ -51,17 +51,19 @@ cdef class Tensor:
     nbytes : int
         The size of the elements, in bytes.
     device : str
-        Always ``cpu``.
+        ``cpu`` or ``cuda:0``.
     readonly : bool
         Whether the memory is that of somebody who does not want it to be written to.
 
     Notes
     -----
-    It speaks DLPack (``__dlpack__`` and ``__dlpack_c_exchange_api__``), the buffer protocol and
-    ``__array__``; all of them share its memory.
+    It speaks DLPack (``__dlpack__`` and ``__dlpack_c_exchange_api__``), and on the CPU the buffer
+    protocol and ``__array__``; all of them share its memory. On a GPU, what takes it over is made
+    to wait for what computes it, on the device.
     """
 
     cdef _cxx.Tensor tensor
+    cdef int64_t stream  # on a device: what computes it was given to this one
     cdef bint large
     cdef readonly bint readonly
     __dlpack_c_exchange_api__ = PyCapsule_New(&_api, _EXCHANGE, NULL)
@@ -108,9 +110,36 @@ cdef class Tensor:
         self._view(view)
         return view.bytes
 
+    cdef int note_stream(self) except -1:
+        """Remember that the current stream computes it."""
+        if not self.tensor.is_cpu():
+            _current_stream(_cxx.place_of(self.tensor), &self.stream)
+        return 0
+
+    cdef int meet(self) except -1:
+        """Let the current stream wait for what computes it."""
+        cdef int64_t current = 0
+        if not self.tensor.is_cpu():
+            _current_stream(_cxx.place_of(self.tensor), &current)
+            self.hand_to(current)
+        return 0
+
+    cdef int hand_to(self, int64_t stream) except -1:
+        """Let a stream wait for what computes it, and its memory for what that stream does."""
+        cdef Failure failure
+        if stream != self.stream:
+            failure = _cxx.follow(_cxx.place_of(self.tensor), stream, self.stream)
+            if failure.fault == Fault.kNone:
+                failure = _cxx.used_on(self.tensor, stream)
+            if failure.fault != Fault.kNone:
+                _raise(failure)
+        return 0
+
     @property
     def device(self) -> str:
-        return "cpu"
+        cdef _cxx.View view
+        self._view(view)
+        return _place_name(_cxx.place_of(self.tensor))
 
     @property
     def data_ptr(self) -> int:
@@ -122,12 +151,29 @@ cdef class Tensor:
     def numpy(self) -> Any:
         """A numpy array over the same memory, which lives as long as the array does.
 
+        Of a tensor on a GPU it is a copy, and this waits until it is made.
+
         Raises
         ------
         ExecutionError
             numpy knows no such dtype, and ml_dtypes is not installed.
         """
-        return _array_over(self)
+        return _array_over(self if self.tensor.is_cpu() else self.moved("cpu"))
+
+    def moved(self, str device) -> Tensor:
+        """A copy on another device, made when this returns. Takes no GIL meanwhile."""
+        cdef Tensor copy = Tensor.__new__(Tensor)
+        cdef _cxx.Place place = _place_named(device)
+        cdef Failure failure
+        cdef _cxx.View view
+        self._view(view)
+        self.meet()
+        with nogil:
+            failure = _cxx.move_to(self.tensor, place, copy.tensor)
+        if failure.fault != Fault.kNone:
+            _raise(failure)
+        copy.note_stream()
+        return copy
 
     def copied(self, strides: Sequence[int]) -> Tensor:
         """A copy with these strides, in elements. Takes no GIL while it copies."""
@@ -138,10 +184,12 @@ cdef class Tensor:
         self._view(view)
         if <Py_ssize_t>steps.size() != view.rank:
             raise ValueError(f"{view.rank} strides are wanted, not {steps.size()}")
+        self.meet()
         with nogil:
             failure = _cxx.copy_strided(self.tensor, steps, copy.tensor)
         if failure.fault != Fault.kNone:
             _raise(failure)
+        copy.note_stream()
         return copy
 
     @staticmethod
@@ -151,7 +199,7 @@ cdef class Tensor:
         Parameters
         ----------
         value : object
-            With ``__dlpack__`` and ``__dlpack_device__``, on the CPU.
+            With ``__dlpack__`` and ``__dlpack_device__``.
 
         Raises
         ------
@@ -175,17 +223,29 @@ cdef class Tensor:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """A DLPack capsule over this memory: versioned if the caller knows version 1."""
+        """A DLPack capsule over this memory: versioned if the caller knows version 1.
+
+        `stream` is that of the caller, which is made to wait for what computes the tensor: a
+        handle, None for the default stream, -1 not to wait.
+        """
         cdef _cxx.View view
         cdef _cxx.Tensor tensor = self.tensor
         cdef uint64_t flags = _cxx.DLPACK_FLAG_BITMASK_READ_ONLY if self.readonly else 0
         cdef Failure failure
         self._view(view)
-        if stream not in (None, -1):
+        if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
+            if tuple(dl_device) == (_cxx.kDLCPU, 0) and copy is not False:
+                return self.moved("cpu").__dlpack__(max_version=max_version)
+            raise BufferError(
+                f"dl_device={dl_device!r}: the tensor lies on the {self.device}, "
+                f"{self.__dlpack_device__()}")
+        if not self.tensor.is_cpu():
+            if stream != -1:
+                self.hand_to(_stream_number(_cxx.place_of(self.tensor), stream or 0))
+        elif stream not in (None, -1):
             raise BufferError(f"stream={stream!r}: a tensor on the CPU has no stream")
-        if dl_device is not None and tuple(dl_device) != (_cxx.kDLCPU, 0):
-            raise BufferError(f"dl_device={dl_device!r}: the tensor lies on the CPU, (1, 0)")
         if copy:
+            self.meet()
             with nogil:
                 failure = _cxx.clone(tensor)
             if failure.fault != Fault.kNone:
@@ -200,7 +260,9 @@ cdef class Tensor:
         return _legacy_capsule(tensor)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (_cxx.kDLCPU, 0)
+        if self.tensor.is_cpu():
+            return (_cxx.kDLCPU, 0)
+        return (_cxx.kDLGpu, _cxx.place_of(self.tensor).index())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         array = _array_over(self)
@@ -226,6 +288,8 @@ cdef class Tensor:
         if not self.tensor.defined():
             return "<aoti.Tensor, never filled>"
         what = f"dtype={self.dtype}, shape={self.shape}" + (", readonly" if self.readonly else "")
+        if not self.tensor.is_cpu():
+            return f"aoti.Tensor({what}, device={self.device!r})"
         try:
             values = np.array2string(_array_over(self), prefix="aoti.Tensor(", threshold=100)
         except ExecutionError:  # numpy has no such dtype
@@ -237,6 +301,10 @@ cdef cnp.ndarray _array_over(Tensor owner):
     """An array over a tensor's memory, which lives as long as the array does."""
     cdef _cxx.View view
     owner._view(view)
+    if not owner.tensor.is_cpu():
+        raise TypeError(
+            f"the tensor lies on {owner.device}, which the CPU cannot read: call its numpy(), "
+            "which copies it")
     cdef cnp.ndarray array = _array(view, owner.readonly)
     if view.data != NULL:
         cnp.set_array_base(array, owner)

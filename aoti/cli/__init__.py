@@ -39,6 +39,7 @@ _HOMES = {
     "check": ("check", "check"),
     "export": ("export", "export"),
     "verify": ("verify", "verify"),
+    "bench": ("bench", "bench"),
     "unpack": ("unpack", "unpack"),
     "models": ("models", "models"),
     "cache": ("cache", "cache_group"),

@@ -43,6 +43,25 @@ def read_inputs(source: str, specs: Sequence[TensorSpec] | None) -> list[Array]:
     return in_order(_read(source), specs, source)
 
 
+def read_sources(sources: Sequence[str], specs: Sequence[TensorSpec] | None) -> list[Array]:
+    """The inputs of a model from what the command line names: a file, or NAME=FILE for each.
+
+    Parameters and errors are those of `read_inputs`; there is also an error if a source is of
+    neither form, or a name comes twice.
+    """
+    if len(sources) == 1 and ("=" not in sources[0] or Path(sources[0]).exists()):
+        return read_inputs(sources[0], specs)
+    named: dict[str, str] = {}
+    for source in sources:
+        name, separator, file = source.partition("=")
+        if not separator:
+            raise InputError(f"--input {source}: several inputs are NAME=FILE")
+        if name in named:
+            raise InputError(f"--input {source}: {name} was given before")
+        named[name] = file
+    return read_named(named, specs) if named else []
+
+
 def read_named(sources: Mapping[str, str], specs: Sequence[TensorSpec] | None) -> list[Array]:
     """The inputs of a model from one file each, by their names; errors as for `read_inputs`."""
     content = {}

@@ -110,7 +110,7 @@ def _once(
 ) -> None:
     import aoti
     from aoti.cli.arrays import to_json
-    from aoti.cli.files import write_outputs
+    from aoti.cli.files import read_sources, write_outputs
 
     with aoti.load(config, outputs="numpy") as model:
         if not sources and model.inputs != ():
@@ -118,7 +118,7 @@ def _once(
         names = [spec.name for spec in model.outputs or ()]
         if destination and destination.endswith(".npy") and len(names) > 1:
             raise click.UsageError("several outputs do not go into one .npy file: write .npz")
-        result = model.infer(_inputs(sources, model))
+        result = model.infer(read_sources(sources, model.inputs))
         outputs = dict(zip(_names(model, result.outputs), result.outputs, strict=True))
         if destination and destination != "-":
             write_outputs(destination, outputs)
@@ -208,22 +208,6 @@ def _sinks(
         yield Lines(stack.enter_context(replaced(destination)))
     elif destination is not None and destination != "-":
         yield Arrays(destination)
-
-
-def _inputs(sources: Sequence[str], model: AOTIModel) -> list[Any]:
-    from aoti.cli.files import read_inputs, read_named
-
-    if len(sources) == 1 and ("=" not in sources[0] or Path(sources[0]).exists()):
-        return read_inputs(sources[0], model.inputs)
-    named: dict[str, str] = {}
-    for source in sources:
-        name, separator, file = source.partition("=")
-        if not separator:
-            raise click.UsageError(f"--input {source}: several inputs are NAME=FILE")
-        if name in named:
-            raise click.UsageError(f"--input {source}: {name} was given before")
-        named[name] = file
-    return read_named(named, model.inputs) if named else []
 
 
 def _names(model: AOTIModel, outputs: Sequence[Any]) -> list[str]:

@@ -17,17 +17,20 @@ from aoti.cli.show import device_name
 def test_device(device: str | None, as_json: bool) -> None:
     """Allocate and compute on DEVICE; without a name, list what there is.
 
+    What is listed can run models. The last line says why no GPU can.
+
     \b
     Example:
-      aoti test-device cpu
+      aoti test-device cuda:0
     """
     import aoti
     from aoti.device import check_device
+    from aoti.gpu import usable_gpus
 
     found = [{**asdict(info), "device": str(info.device)} for info in aoti.devices()]
     if device is not None:
         milliseconds = check_device(device)
-        name = str(aoti.Device(device))
+        name = "cuda:0" if device == "cuda" else str(aoti.Device(device))
         found = [
             {**info, "ok": True, "milliseconds": milliseconds}
             for info in found
@@ -42,6 +45,12 @@ def test_device(device: str | None, as_json: bool) -> None:
             f"{info['device']}: {info['name']}, {info['architecture']}, {info['cores']} cores, "
             f"{info['memory_bytes'] / 2**30:.1f} GiB"
         )
+        if info["memory_free_bytes"] is not None:
+            line += f" ({info['memory_free_bytes'] / 2**30:.1f} free)"
+        if info["driver"]:
+            line += f", driver {info['driver']}, libtorch for {info['runtime'] or 'GPUs'}"
         if device is not None:
             line += f"; computed right in {info['milliseconds']:.1f} ms"
         click.echo(line)
+    if device is None and len(found) == 1:
+        click.echo(f"cuda: none, {usable_gpus()[1]}")

@@ -1,23 +1,14 @@
-"""From an exported program to the files of a package, in a process of its own.
-
-Compiling takes some hundred megabytes and leaves threads, worker processes and mapped libraries
-behind. All of that ends with the child. The child ends with its parent, too, and takes its files
-along: it holds the reading end of a pipe that closes when the parent is gone, however it went.
-"""
+"""From an exported program to the files of a package, in a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +16,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from aoti.errors import ExportError
-from aoti.exporting.failures import cause, explain, explain_text
+from aoti.exporting.children import ChildFailed, child_main, run_child
+from aoti.exporting.failures import explain_text
 from aoti.exporting.packing import check_space
 from aoti.signature import Signature
 from aoti.spec import Dim
@@ -33,8 +25,7 @@ from aoti.wrapper import read_wrapper
 
 # Operators of other namespaces come from libraries that the child would have to load first.
 _OWN_NAMESPACES = {"aten", "prims", "prim", "quantized", "quantized_decomposed", "higher_order"}
-_POLL = 0.2  # seconds
-_PROGRAM, _JOB, _RESULT, _LOG = "program.pt2", "job.json", "result.json", "log"
+_PROGRAM, _JOB, _STARTED = "program.pt2", "job.json", "started"
 
 
 @dataclass(frozen=True)
@@ -51,22 +42,6 @@ class Job:
 
     options: Mapping[str, Any]
     namedtuples: Mapping[str, Sequence[str]]
-
-
-@contextlib.contextmanager
-def scratch_directory() -> Iterator[Path]:
-    """A directory for what is made on the way, gone at the end.
-
-    Raises
-    ------
-    ExportError
-        The disk is full, or there is no place for it.
-    """
-    try:
-        with tempfile.TemporaryDirectory(prefix="aoti-export-") as name:
-            yield Path(name)
-    except OSError as error:
-        raise explain(error, f"write to {tempfile.gettempdir()}") from cause(error)
 
 
 def compile_program(
@@ -117,11 +92,15 @@ def compile_program(
         except Exception as error:  # Inductor wraps whatever went wrong below it
             raise explain_text(f"{type(error).__name__}: {error}", f"compile {name}", "") from error
     (directory / _JOB).write_text(json.dumps(asdict(job)))
-    code = _run(directory, lambda stage: say(f"compiling {name}: {stage}"))
     try:
-        result = json.loads((directory / _RESULT).read_text())
-    except (OSError, ValueError):
-        raise _died(directory, code, name) from None
+        result = run_child(
+            "aoti.exporting.compiling",
+            directory,
+            partial(_stage, directory),
+            lambda stage: say(f"compiling {name}: {stage}"),
+        )
+    except ChildFailed as error:
+        raise _died(error, name) from None
     if "error" in result:
         raise explain_text(result["error"], f"compile {name}", "")
     files: list[str] = result["files"]
@@ -205,95 +184,37 @@ def _saved(program: torch.export.ExportedProgram, path: Path) -> bool:
     return True
 
 
-def _run(directory: Path, say: Callable[[str], None]) -> int:
-    """Run the child to its end, saying how far it has come."""
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    with (directory / _LOG).open("wb") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "aoti.exporting.compiling", str(directory)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for us, and what the child starts is ended with it
-        )
-        try:
-            stage = ""
-            while child.poll() is None:
-                if stage != (now := _stage(directory)):
-                    stage = now
-                    say(stage)
-                time.sleep(_POLL)
-            return child.returncode
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-            assert child.stdin is not None
-            child.stdin.close()
-
-
 def _stage(directory: Path) -> str:
     if any((directory / "model").glob("*.wrapper.cpp")):
         return "C++ compiler"
-    return "generating code" if (directory / "started").exists() else "starting"
+    return "generating code" if (directory / _STARTED).exists() else "starting"
 
 
-def _died(directory: Path, code: int, name: str) -> ExportError:
-    log = (directory / _LOG).read_text(errors="replace")
-    if code == -signal.SIGKILL:
+def _died(failure: ChildFailed, name: str) -> ExportError:
+    if failure.killed:
         what = "the compiling process was killed, as happens when memory runs out"
         return ExportError(f"cannot compile {name}: {what}\nexport on a machine with more of it")
-    lines = [line for line in log.splitlines() if line.strip()] or [f"exit code {code}"]
-    return explain_text(f"{lines[-1]}\n{log}", f"compile {name}", "")
+    return explain_text(f"{failure}\n{failure.log}", f"compile {name}", "")
 
 
 # -- the child -------------------------------------------------------------------------------------
 
 
-def _main(directory: Path) -> None:
-    import threading
-
-    threading.Thread(target=_end_with_parent, args=(directory,), daemon=True).start()
+def _work(directory: Path) -> dict[str, Any]:
     job = json.loads((directory / _JOB).read_text())
     for known_as, fields in job["namedtuples"].items():
         stand_in = namedtuple("stand_in", fields)  # type: ignore[misc]
         pytree._register_namedtuple(stand_in, serialized_type_name=known_as)
     program = torch.export.load(directory / _PROGRAM)
     (directory / _PROGRAM).unlink()
-    (directory / "started").touch()
+    (directory / _STARTED).touch()
     try:
-        result: dict[str, Any] = {"files": compile_here(program, job["options"], directory)}
+        return {"files": compile_here(program, job["options"], directory)}
     except Exception as error:  # told by the parent, in its own words
-        result = {"error": f"{type(error).__name__}: {error}"}
         if os.environ.get("AOTI_DEBUG"):
             raise
-    partial = directory / f"{_RESULT}.partial"
-    partial.write_text(json.dumps(result))
-    partial.replace(directory / _RESULT)
-
-
-def _end_with_parent(directory: Path) -> None:
-    import shutil
-
-    os.read(0, 1)  # nothing ever comes but the end
-    group = os.getpgrp()
-    if os.fork() != 0:
-        return
-    # Outside the group: this one has to outlive all who may still write there.
-    os.setsid()
-    os.killpg(group, signal.SIGKILL)
-    patience = time.monotonic() + 5
-    with contextlib.suppress(ProcessLookupError):
-        while time.monotonic() < patience:
-            os.killpg(group, 0)
-            time.sleep(0.01)
-    shutil.rmtree(directory.parent, ignore_errors=True)  # the whole scratch directory
-    os._exit(0)
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
-    sys.stdout.flush()
-    os._exit(0)  # Inductor's worker processes and exit handlers have nothing more to do
+    child_main(_work)

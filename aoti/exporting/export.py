@@ -16,7 +16,8 @@ import torch
 
 from aoti.errors import ConfigError, ExportError
 from aoti.exporting.checkpoints import load_checkpoint
-from aoti.exporting.compiling import Job, compile_program, fixed_sizes, scratch_directory
+from aoti.exporting.children import scratch_directory
+from aoti.exporting.compiling import Job, compile_program, fixed_sizes
 from aoti.exporting.describe import describe_program
 from aoti.exporting.measuring import Speed
 from aoti.exporting.measuring import measure as time_calls
@@ -25,7 +26,7 @@ from aoti.exporting.passes import check_names, rewrite
 from aoti.exporting.presets import Option, Preset, find_preset
 from aoti.exporting.report import Exported, ExportedModel
 from aoti.exporting.shapes import named_shapes, parse_dim
-from aoti.exporting.sources import Source
+from aoti.exporting.sources import Source, architecture
 from aoti.exporting.structures import simplify
 from aoti.exporting.threads import thread_options
 from aoti.exporting.tracing import Traced, trace
@@ -84,7 +85,10 @@ def export(
         Weights for the module: a ``.safetensors`` file, or a state dict that torch saved.
     device : str, optional
         The device to compile for: ``cpu``, ``cuda``. By default where module and arguments are;
-        otherwise copies of them are moved there.
+        otherwise copies of them are moved there. On a GPU presets leave out what tunes for a CPU,
+        and kernels are for its generation: with the option
+        ``aot_inductor.emit_multi_arch_kernel`` also for newer ones (which takes CUDA's toolkit),
+        and with ``aot_inductor.embed_kernel_binary`` in the code instead of files.
     preset : {'portable', 'native', 'updatable'} or Preset, default 'portable'
         What to compile for: every machine of the platform, this very CPU, or replaceable weights.
     options : mapping, optional
@@ -173,7 +177,8 @@ def export(
                     kwargs=dict(kwargs or {}),
                     dynamic_shapes=dynamic_shapes,
                 )
-            exports[key] = _Export(key, source, chosen, (options or {}).keys(), say)
+            given = {*(options or {}), *(() if passes is None else ("passes",))}
+            exports[key] = _Export(key, source, chosen, given, say)
             exports[key].prepare(
                 checkpoint=checkpoint,
                 device=device,
@@ -213,7 +218,7 @@ class _Export:
         self._name = name
         self._source = source
         self._preset = preset
-        self._given = given  # names of options that the caller set
+        self._given = given  # names of options that the caller set, and "passes"
         self._say = say
         self._start = time.monotonic()
         self._seconds = 0.0
@@ -238,6 +243,8 @@ class _Export:
                 raise ConfigError("a checkpoint is for a module, and a traced program is none")
             load_checkpoint(source.module, checkpoint)
         source = source.on(device)
+        if source.device != "cpu":
+            self._preset = self._preset.on_gpu(self._given, passes="passes" in self._given)
         shapes = named_shapes(source.dynamic_shapes, dims)
         self._source = source = replace(source, dynamic_shapes=shapes)
         self._traced = traced = trace(source, or_static=or_static, say=self._say)
@@ -246,16 +253,21 @@ class _Export:
         _check_buffers(structure.functional, buffers)
         signature = describe_program(structure, traced.names)
         self._stock = structure.program
-        threads = thread_options(structure.program)
+        threads = thread_options(structure.program) if source.device == "cpu" else {}
         if threads.keys().isdisjoint(self._given):
             self._ask(threads)
         if self._preset.passes:
             self._say(f"rewriting {self._name}")
         self._program, self._rewrites, asked = rewrite(
-            structure.program, self._preset.passes, self._preset.options
+            structure.program,
+            self._preset.passes,
+            self._preset.options,
+            lambda stage: self._say(f"rewriting {self._name}: {stage}"),
         )
         self._ask(asked)
         self._notes = list(self._rewrites)
+        if source.device == "cuda":
+            self._notes.append(self._preset.kernels_for(architecture(source)))
         if traced.static:
             self._notes.append(
                 "all sizes are fixed, because the module does not allow for dynamic ones"

@@ -6,13 +6,8 @@ is done by one process that ends with its memory and files.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aoti.exporting.children import ChildFailed, child_main, run_child
 from aoti.exporting.convolutions import Layer
 
 _ROUNDS = 15
 _SLICE = 2e-3  # seconds that a layer runs before the other form has its turn
 
 
-def measure(layers: Sequence[Layer], options: Mapping[str, Any]) -> list[tuple[float, float]]:
+def measure(
+    layers: Sequence[Layer],
+    options: Mapping[str, Any],
+    say: Callable[[str], None] = lambda _: None,
+) -> list[tuple[float, float]]:
     """Seconds that layers take before and after their rewrite.
 
     Takes two compilations a layer: about ten seconds each on one core.
@@ -40,6 +40,8 @@ def measure(layers: Sequence[Layer], options: Mapping[str, Any]) -> list[tuple[f
         What is timed, on random numbers and zeros as bias.
     options : mapping
         Inductor's options of the package that they are for.
+    say : callable, optional
+        Is told which layer is timed.
 
     Returns
     -------
@@ -51,31 +53,21 @@ def measure(layers: Sequence[Layer], options: Mapping[str, Any]) -> list[tuple[f
     RuntimeError
         The measuring process ended early; with its last words.
     """
-    with tempfile.TemporaryDirectory(prefix="aoti-layers-") as name:
-        directory = Path(name)
+    with tempfile.TemporaryDirectory(prefix="aoti-export-") as scratch:
+        directory = Path(scratch) / "layers"
+        directory.mkdir()
         job = {"layers": [asdict(layer) for layer in layers], "options": dict(options)}
         (directory / "job.json").write_text(json.dumps(job))
-        path = os.pathsep.join(entry for entry in sys.path if entry)
-        with (directory / "log").open("wb") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-m", "aoti.exporting.layertimes", name],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
-                start_new_session=True,  # so that what it starts is ended with it
-            )
-            try:
-                child.wait()
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-        result = directory / "result.json"
-        if not result.exists():
-            said = (directory / "log").read_text(errors="replace").strip().splitlines()
-            raise RuntimeError(f"layers could not be timed: {said[-1] if said else 'killed'}")
-        return [tuple(times) for times in json.loads(result.read_text())]
+
+        def stage() -> str:
+            done = sum(path.is_dir() for path in directory.iterdir())
+            return f"timing layer {max(done, 1)} of {len(layers)}"
+
+        try:
+            times = run_child("aoti.exporting.layertimes", directory, stage, say)
+        except ChildFailed as error:
+            raise RuntimeError(f"layers could not be timed: {error}") from None
+        return [tuple(pair) for pair in times]
 
 
 # -- the child -------------------------------------------------------------------------------------
@@ -141,17 +133,14 @@ def _slice(runner: Any, x: Tensor) -> float:
     return passed / calls if calls else passed
 
 
-def _main(directory: Path) -> None:
+def _work(directory: Path) -> list[tuple[float, float]]:
     torch.set_num_threads(1)  # more would wait for each other where others work
     job = json.loads((directory / "job.json").read_text())
-    layers = [_layer(fields) for fields in job["layers"]]
     times = []
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(map(_layer, job["layers"])):
         (directory / str(number)).mkdir()
         times.append(_time(layer, job["options"], directory / str(number)))
-    partial = directory / "result.partial"
-    partial.write_text(json.dumps(times))
-    partial.replace(directory / "result.json")
+    return times
 
 
 def _layer(fields: Mapping[str, Any]) -> Layer:
@@ -164,6 +153,4 @@ def _layer(fields: Mapping[str, Any]) -> Layer:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
-    sys.stdout.flush()
-    os._exit(0)  # Inductor's worker processes and exit handlers have nothing more to do
+    child_main(_work)

@@ -66,4 +66,6 @@ def _milliseconds(call: Callable[[], Any], repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
         call()
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
     return (time.perf_counter() - start) * 1000 / repeats

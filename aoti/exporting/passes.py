@@ -19,21 +19,24 @@ from aoti.exporting.failures import cause, explain
 from aoti.exporting.layertimes import measure
 from aoti.exporting.linears import transpose_linears
 
+Say = Callable[[str], None]
 Pass = Callable[
-    [torch.export.ExportedProgram, Mapping[str, Any]],
+    [torch.export.ExportedProgram, Mapping[str, Any], Say],
     tuple[torch.export.ExportedProgram, Sequence[str], Mapping[str, Any]],
 ]
 
 
-def _batch_norms(program: torch.export.ExportedProgram, _: Mapping[str, Any]) -> Any:
+def _batch_norms(program: torch.export.ExportedProgram, _: Mapping[str, Any], __: Say) -> Any:
     return *fold_batch_norms(program), {}
 
 
-def _convolutions(program: torch.export.ExportedProgram, options: Mapping[str, Any]) -> Any:
-    return *rewrite_convolutions(program, partial(measure, options=options)), {}
+def _convolutions(
+    program: torch.export.ExportedProgram, options: Mapping[str, Any], say: Say
+) -> Any:
+    return *rewrite_convolutions(program, partial(measure, options=options, say=say)), {}
 
 
-def _linears(program: torch.export.ExportedProgram, _: Mapping[str, Any]) -> Any:
+def _linears(program: torch.export.ExportedProgram, _: Mapping[str, Any], __: Say) -> Any:
     program, lines = transpose_linears(program)
     # Inductor would hand the layers to oneDNN, in its own layout; and nothing is left to tune.
     options = {"cpp.weight_prepack": False, "max_autotune": False}
@@ -61,7 +64,10 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def rewrite(
-    program: torch.export.ExportedProgram, names: Sequence[str], options: Mapping[str, Any]
+    program: torch.export.ExportedProgram,
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    say: Say = lambda _: None,
 ) -> tuple[torch.export.ExportedProgram, list[str], dict[str, Any]]:
     """Apply passes in the given order, for a package that is compiled with these options.
 
@@ -83,7 +89,7 @@ def rewrite(
     asked: dict[str, Any] = {}
     for name in names:
         try:
-            program, lines, more = PASSES[name](program, {**options, **asked})
+            program, lines, more = PASSES[name](program, {**options, **asked}, say)
         except (ArithmeticError, RuntimeError) as error:
             raise explain(error, f"apply the pass {name!r}") from cause(error)
         report += [f"{name}: {line}" for line in lines]

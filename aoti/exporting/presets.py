@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,8 +50,11 @@ _TUNED: dict[str, Option] = {
     "autotune_local_cache": False,
     "cpp.enable_concat_linear": True,
 }
-# Names in `aoti.exporting.passes`.
+# Names in `aoti.exporting.passes`; the second are for what kernels of CPUs are slow at.
 _REWRITES = ("batch-norms", "convolutions", "linears")
+_REWRITES_FOR_CPUS = ("convolutions", "linears")
+
+_MULTI_ARCH = "aot_inductor.emit_multi_arch_kernel"
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,28 @@ class Preset:
         if options.get(_ON_DISK) == "pickle_weights":
             raise ConfigError("weights go into the code or into a binary_blob, not into pickles")
         return replace(self, options={**self.options, **options})
+
+    def on_gpu(self, given: Collection[str], *, passes: bool) -> Preset:
+        """The same without what tunes for a CPU.
+
+        Parameters
+        ----------
+        given : collection of str
+            Names of options that the caller set, and which stay.
+        passes : bool
+            Whether the caller set the passes, which then stay.
+        """
+        kept = {k: v for k, v in self.options.items() if k not in _TUNED or k in given}
+        if passes:
+            return replace(self, options=kept)
+        rest = tuple(name for name in self.passes if name not in _REWRITES_FOR_CPUS)
+        return replace(self, options=kept, passes=rest)
+
+    def kernels_for(self, gpu: str) -> str:
+        """Which GPUs kernels run on that are compiled on this one, for people."""
+        if self.options.get(_MULTI_ARCH):
+            return f"kernels for {gpu} and newer GPUs"
+        return f"kernels for {gpu}: GPUs of another generation need {_MULTI_ARCH}=True"
 
     @property
     def frozen(self) -> bool:

@@ -136,6 +136,14 @@ class Source:
             )
 
 
+def architecture(source: Source) -> str:
+    """What the GPU is called that a source is on, as ``sm_90`` or ``gfx942``."""
+    (device, *_) = {tensor.device for tensor in source._tensors()}
+    properties = torch.cuda.get_device_properties(device)
+    name = str(getattr(properties, "gcnArchName", "")).partition(":")[0]
+    return name if name.startswith("gfx") else f"sm_{properties.major}{properties.minor}"
+
+
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)

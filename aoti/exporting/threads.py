@@ -49,10 +49,18 @@ def multiplications(program: torch.export.ExportedProgram) -> float:
     module = program.module(check_guards=False)
     counter = FlopCounterMode(display=False, custom_mapping=_FLOPS)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad(), counter:
+
+        class Shapes(torch.fx.Interpreter):
+            """Computes shapes only: a buffer that the program changes keeps its values."""
+
+            def fetch_attr(self, target: str) -> Any:
+                value = super().fetch_attr(target)
+                return mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
+
         args, kwargs = pytree.tree_map_only(torch.Tensor, mode.from_tensor, program.example_inputs)
         try:
             # Not a call of the module, whose gradients the counter would hook itself to.
-            torch.fx.Interpreter(module).run(*args, *kwargs.values())
+            Shapes(module).run(*args, *kwargs.values())
         except (DataDependentOutputException, DynamicOutputShapeException):
             return math.inf
     return int(counter.get_total_flops()) // 2

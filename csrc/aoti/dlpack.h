@@ -8,8 +8,10 @@
 
 #include <ATen/Tensor.h>
 #include <ATen/dlpack.h>
+#include <ATen/ops/empty.h>
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <type_traits>
 #include <utility>
@@ -61,15 +63,36 @@ inline int dtype_number(const DLDataType& type) noexcept {
   return kAny;
 }
 
-// Whether the CPU reads this memory where it is; that which CUDA or ROCm pinned it does.
-inline bool on_host(int device_type) noexcept {
-  return device_type == kDLCPU || device_type == kDLCUDAHost || device_type == kDLROCMHost;
+// PyTorch calls the GPUs of ROCm cuda too; DLPack does not.
+#ifdef USE_ROCM
+constexpr DLDeviceType kDLGpu = kDLROCM;
+#else
+constexpr DLDeviceType kDLGpu = kDLCUDA;
+#endif
+
+// Where memory lies; what CUDA or ROCm pinned, the CPU reads where it is. False for a device that
+// libtorch cannot use here.
+inline bool place_of(int device_type, int number, Place& place) noexcept {
+  if (device_type == kDLCPU || device_type == kDLCUDAHost || device_type == kDLROCMHost) {
+    place = Place();
+    return true;
+  }
+  if (device_type != kDLGpu || number < 0 || number > std::numeric_limits<int8_t>::max()) {
+    return false;
+  }
+  place = c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(number));
+  return usable(place);
+}
+
+inline DLDevice dl_device_of(const at::Tensor& tensor) noexcept {
+  return tensor.is_cpu() ? DLDevice{kDLCPU, 0} : DLDevice{kDLGpu, tensor.get_device()};
 }
 
 // Describes what another library's tensor says of itself. kLayout if there is more to it than an
 // array can say.
 inline Mismatch describe(const DLTensor& tensor, bool writable, Borrowed& array) noexcept {
-  if (!on_host(tensor.device.device_type)) {
+  array.anywhere = false;
+  if (!place_of(tensor.device.device_type, tensor.device.device_id, array.place)) {
     return Mismatch::kDevice;
   }
   array.dtype = dtype_number(tensor.dtype);
@@ -106,8 +129,9 @@ Failure adopt(Managed* managed, at::Tensor& tensor) noexcept {
   return guarded([&]() -> Failure {
     const DLTensor& source = managed->dl_tensor;
     const auto refuse = [](const char* why) -> Failure { return {Fault::kExecution, why, {}}; };
-    if (!on_host(source.device.device_type)) {
-      return refuse("it lies on another device than the CPU");
+    Place place;
+    if (!place_of(source.device.device_type, source.device.device_id, place)) {
+      return refuse("it lies on a device that this libtorch cannot use");
     }
     const int dtype = dtype_number(source.dtype);
     if (dtype == kAny) {
@@ -132,7 +156,7 @@ Failure adopt(Managed* managed, at::Tensor& tensor) noexcept {
       strides[i] = std::max<int64_t>(strides[i], 0);
     }
     void* data = source.data ? static_cast<char*>(source.data) + source.byte_offset : nullptr;
-    tensor = detail::tensor_over(c10::DataPtr(data, c10::Device(c10::kCPU)), dtype, sizes, strides);
+    tensor = detail::tensor_over(c10::DataPtr(data, place), dtype, sizes, strides);
     // Last, so that nothing that throws comes after it.
     const auto release = [](void* context) {
       auto* owned = static_cast<Managed*>(context);
@@ -140,8 +164,7 @@ Failure adopt(Managed* managed, at::Tensor& tensor) noexcept {
         owned->deleter(owned);
       }
     };
-    tensor.storage().set_data_ptr_noswap(
-        c10::DataPtr(data, managed, release, c10::Device(c10::kCPU)));
+    tensor.storage().set_data_ptr_noswap(c10::DataPtr(data, managed, release, place));
     return {};
   });
 }
@@ -160,7 +183,7 @@ inline Failure describe_to(const at::Tensor& tensor, DLTensor& out) noexcept {
   for (const detail::Pairing& pairing : detail::kPairings) {
     if (pairing.ours == dtype) {
       out.data = const_cast<void*>(tensor.const_data_ptr());
-      out.device = {kDLCPU, 0};
+      out.device = dl_device_of(tensor);
       out.ndim = static_cast<int32_t>(tensor.dim());
       out.dtype = {pairing.code, pairing.bits, 1};
       // Others are told not to write there; the structure is older than const-correctness.
@@ -203,15 +226,14 @@ Failure produce(const at::Tensor& tensor, uint64_t flags, Managed*& out) noexcep
 inline Failure allocate_like(const DLTensor& prototype, at::Tensor& tensor) noexcept {
   return guarded([&]() -> Failure {
     const int dtype = dtype_number(prototype.dtype);
-    if (dtype == kAny || prototype.device.device_type != kDLCPU) {
-      return {Fault::kExecution, "aoti has tensors on the CPU, of the dtypes of torch", {}};
+    Place place;
+    if (dtype == kAny ||
+        !place_of(prototype.device.device_type, prototype.device.device_id, place)) {
+      return {Fault::kExecution, "aoti has no tensors of this dtype, or on this device", {}};
     }
     const c10::IntArrayRef sizes(prototype.shape, static_cast<std::size_t>(prototype.ndim));
-    tensor = at::detail::make_tensor<c10::TensorImpl>(
-                 c10::Storage(c10::Storage::use_byte_size_t(), 0, c10::GetAllocator(c10::kCPU)),
-                 c10::DispatchKeySet(c10::DispatchKey::CPU),
-                 c10::scalarTypeToTypeMeta(static_cast<c10::ScalarType>(dtype)))
-                 .new_empty(sizes);
+    tensor = at::empty(
+        sizes, at::TensorOptions().device(place).dtype(static_cast<c10::ScalarType>(dtype)));
     return {};
   });
 }

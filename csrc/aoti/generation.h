@@ -7,6 +7,7 @@
 // update_constant_buffer), a failure in it leaves a runner with the wrong ones, and neither is
 // there to go back to.
 
+#include <aoti/device.h>
 #include <aoti/errors.h>
 #include <aoti/fork.h>
 #include <aoti/permits.h>
@@ -30,10 +31,11 @@ using Loader = torch::inductor::AOTIModelPackageLoader;
 
 class Generation : public Served {
  public:
-  explicit Generation(uint64_t number) noexcept : number(number) {}
+  Generation(uint64_t number, const Place& place) noexcept : number(number), place(place) {}
 
   ~Generation() override {
     static_cast<void>(guarded([&]() -> Failure {
+      synchronize(place);  // its weights may be in use yet
       storages_.clear();
       loader.reset();
       return {};
@@ -57,7 +59,7 @@ class Generation : public Served {
       // of this container alone.
       lent_.push_back(
           detail::tensor_over(
-              c10::DataPtr(tensors[i].data_ptr(), c10::Device(c10::kCPU)),
+              c10::DataPtr(tensors[i].data_ptr(), tensors[i].device()),
               static_cast<int>(tensors[i].scalar_type()),
               tensors[i].sizes(),
               tensors[i].strides()));
@@ -73,8 +75,10 @@ class Generation : public Served {
     runner->swap_constant_buffer();
     runner->free_inactive_constant_buffer();
     if (fold) {
+      const OnDevice on(place);
       runner->run_const_fold(/*use_inactive=*/false);
     }
+    synchronize(place);  // runs may come on any stream
     note_storages();
   }
 
@@ -96,6 +100,7 @@ class Generation : public Served {
 
   std::unique_ptr<Loader> loader;
   const uint64_t number;
+  const Place place;
 
  private:
   std::vector<at::Tensor> owners_;
@@ -116,14 +121,14 @@ inline Failure open(
     const std::string& model_name,
     bool single_threaded,
     std::size_t num_runners,
-    c10::DeviceIndex device_index,
+    const Place& place,
     uint64_t number) noexcept {
   return guarded([&]() -> Failure {
     handle_forks();
-    auto made = std::make_unique<Generation>(number);
+    auto made = std::make_unique<Generation>(number, place);
     const std::lock_guard<std::mutex> lock(construction_mutex());
     made->loader =
-        std::make_unique<Loader>(path, model_name, single_threaded, num_runners, device_index);
+        std::make_unique<Loader>(path, model_name, single_threaded, num_runners, place.index());
     made->note_storages();
     generation = made.release();
     return {};
@@ -159,7 +164,7 @@ inline Failure fill(
 }
 
 // The weights by their fully qualified names. Not copies: they are the generation's. Undefined
-// where one is no plain tensor on the CPU, but packed for an operator.
+// where one is no plain tensor, but packed for an operator.
 inline Failure weights(
     const Generation& generation,
     std::vector<std::string>& fqns,
@@ -167,7 +172,7 @@ inline Failure weights(
   return guarded([&]() -> Failure {
     for (auto& [fqn, tensor] : generation.loader->get_runner()->extract_constants_map(false)) {
       if (tensor.defined()) {
-        const bool plain = tensor.layout() == c10::kStrided && tensor.device().is_cpu() &&
+        const bool plain = tensor.layout() == c10::kStrided && usable(tensor.device()) &&
                            tensor.has_storage() && tensor.dim() <= kMaxRank;
         fqns.push_back(fqn);
         tensors.push_back(plain ? tensor : at::Tensor());

@@ -3,6 +3,7 @@
 // Runs with the guards that the package loader lacks: permits around them, and no exception past
 // this point. Safe to call from any thread without the GIL.
 
+#include <aoti/device.h>
 #include <aoti/errors.h>
 #include <aoti/generation.h>
 #include <aoti/openmp.h>
@@ -57,6 +58,7 @@ inline Failure run(
     std::vector<at::Tensor>& outputs,
     uint64_t& number) noexcept {
   return permitted(permits, threads, [&](Generation& generation) {
+    const OnDevice on(generation.place);
     outputs = generation.loader->boxed_run(std::move(inputs));
     number = generation.number;
     for (at::Tensor& output : outputs) {
@@ -94,9 +96,11 @@ inline Failure time_runs(
     double& seconds) noexcept {
   return permitted(permits, threads, [&](Generation& generation) {
     const auto start = std::chrono::steady_clock::now();
+    const OnDevice on(generation.place);
     for (std::size_t i = 0; i < repeats; ++i) {
       generation.loader->run(inputs);
     }
+    synchronize(generation.place);
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   });
 }

@@ -1,10 +1,13 @@
 #pragma once
 
-// Host memory as a tensor, and what an input must look like. No memory is owned or copied here.
+// Memory as a tensor, and what an input must look like. No memory is owned or copied here.
 
 #include <aoti/errors.h>
 
 #include <ATen/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/TensorOptions.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -21,6 +24,31 @@ constexpr int kMaxRank = 64;
 constexpr int kMaxSymbols = 64;
 
 constexpr int kAny = -1;
+
+// A device; the CPU, which has no number, unless it is said otherwise.
+class Place {
+ public:
+  Place() = default;
+  Place(const c10::Device& device) noexcept
+      : device_(device.type(), device.is_cpu() ? -1 : device.index()) {}
+
+  operator const c10::Device&() const noexcept { return device_; }
+  bool operator==(const Place&) const noexcept = default;
+
+  bool is_cpu() const noexcept { return device_.is_cpu(); }
+  c10::DeviceType type() const noexcept { return device_.type(); }
+  c10::DeviceIndex index() const noexcept { return device_.index(); }
+
+ private:
+  c10::Device device_{c10::kCPU};
+};
+
+inline Place place_of(const at::Tensor& tensor) noexcept { return tensor.device(); }
+
+// Whether libtorch can use such a device, which it can when the backend's library is loaded.
+inline bool usable(const c10::Device& device) noexcept {
+  return device.is_cpu() || c10::impl::hasDeviceGuardImpl(device.type());
+}
 
 // A size of an input, or a bound of its values: `scale * symbol + offset`. A symbol is bound by the
 // first input that has it, and later ones must agree. Without a scale it is static.
@@ -44,7 +72,8 @@ struct InputSpec {
   std::vector<Size> sizes;
   std::vector<int64_t> order;    // dense, from the innermost dimension outwards; empty: C order
   std::vector<int64_t> strides;  // in elements; when set, exactly these whatever `order` says
-  bool bounded = false;          // its values lie in low..high
+  Place place;
+  bool bounded = false;  // its values lie in low..high
   Size low;
   Size high;
 };
@@ -59,6 +88,8 @@ struct Borrowed {
   const int64_t* sizes = nullptr;
   const int64_t* strides = nullptr;
   bool writable = true;
+  Place place;
+  bool anywhere = false;  // host memory that knows no devices: taken to wherever the model runs
 };
 
 // The first thing that is wrong with an input, in the order in which it is looked at.
@@ -119,6 +150,11 @@ inline Mismatch fits(
 
 }  // namespace detail
 
+// Whether an array lies where it is wanted.
+inline bool placed(const InputSpec& spec, const Borrowed& array) noexcept {
+  return array.place == spec.place || array.anywhere;
+}
+
 // Checks `array` against `spec` and fills `strides` (room for kMaxRank) with those the tensor must
 // have. `symbols` (kMaxSymbols) holds the sizes bound so far in this call, kAny where none is, and
 // `ranges` what each may be.
@@ -172,8 +208,14 @@ inline void own_strides(const Borrowed& array, int64_t* strides) noexcept {
 
 namespace detail {
 
-// A CPU tensor over `data`. What at::from_blob makes, without the thread state that it sets aside
-// and the deleter that it wraps. Strides are in elements and not negative.
+inline c10::DispatchKeySet keys_of(const c10::Device& device) {
+  return c10::DispatchKeySet(
+      device.is_cpu() ? c10::DispatchKey::CPU
+                      : c10::computeDispatchKey(std::nullopt, std::nullopt, device));
+}
+
+// A tensor over `data`. What at::from_blob makes, without the thread state that it sets aside and
+// the deleter that it wraps. Strides are in elements and not negative.
 inline at::Tensor tensor_over(
     c10::DataPtr data, int dtype, c10::IntArrayRef sizes, c10::IntArrayRef strides) {
   const caffe2::TypeMeta type = c10::scalarTypeToTypeMeta(static_cast<c10::ScalarType>(dtype));
@@ -185,12 +227,13 @@ inline at::Tensor tensor_over(
     }
     elements += (sizes[i] - 1) * strides[i];
   }
+  const c10::DispatchKeySet keys = keys_of(data.device());
   at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
       c10::Storage(
           c10::Storage::use_byte_size_t(),
           static_cast<std::size_t>(elements) * type.itemsize(),
           std::move(data)),
-      c10::DispatchKeySet(c10::DispatchKey::CPU),
+      keys,
       type);
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides);
   return tensor;
@@ -205,7 +248,7 @@ inline Failure borrow(
     const auto rank = static_cast<std::size_t>(array.rank);
     tensors.push_back(
         detail::tensor_over(
-            c10::DataPtr(array.data, c10::Device(c10::kCPU)),
+            c10::DataPtr(array.data, array.place),
             array.dtype,
             c10::IntArrayRef(array.sizes, rank),
             c10::IntArrayRef(strides, rank)));
@@ -213,7 +256,7 @@ inline Failure borrow(
   });
 }
 
-// Describes a tensor that lies on the CPU.
+// Describes a tensor.
 inline void describe(const at::Tensor& tensor, bool writable, Borrowed& array) noexcept {
   array.data = const_cast<void*>(tensor.const_data_ptr());
   array.dtype = static_cast<int>(tensor.scalar_type());
@@ -222,6 +265,8 @@ inline void describe(const at::Tensor& tensor, bool writable, Borrowed& array) n
   array.sizes = tensor.sizes().data();
   array.strides = tensor.strides().data();
   array.writable = writable;
+  array.place = tensor.device();
+  array.anywhere = false;
 }
 
 // Whether `pointer` lies in the memory of `array`.
@@ -238,14 +283,14 @@ inline bool contains(const Borrowed& array, const void* pointer) noexcept {
   return begin <= pointer && pointer < end;
 }
 
-// Prepares what a model returned for being handed out: a strided CPU tensor without anything left
-// to be computed lazily. `memory` becomes its address if it lies in memory that it does not own,
+// Prepares what a model returned for being handed out: a strided tensor without anything left to
+// be computed lazily. `memory` becomes its address if it lies in memory that it does not own,
 // which is that of an input or of a weight.
 inline Failure finish(at::Tensor& tensor, void*& memory) noexcept {
   return guarded([&]() -> Failure {
     memory = nullptr;
-    if (tensor.layout() != c10::kStrided || !tensor.device().is_cpu() || tensor.dim() > kMaxRank) {
-      return {Fault::kExecution, "the model returned a tensor that is no strided CPU tensor", {}};
+    if (tensor.layout() != c10::kStrided || !usable(tensor.device()) || tensor.dim() > kMaxRank) {
+      return {Fault::kExecution, "the model returned a tensor that is not strided", {}};
     }
     if (tensor.is_conj() || tensor.is_neg()) {
       tensor = tensor.resolve_conj().resolve_neg();
@@ -262,7 +307,7 @@ inline Failure finish(at::Tensor& tensor, void*& memory) noexcept {
 inline Failure anchor(at::Tensor& tensor, void* context, void (*release)(void*)) noexcept {
   return guarded([&]() -> Failure {
     tensor = detail::tensor_over(
-        c10::DataPtr(tensor.data_ptr(), context, release, c10::Device(c10::kCPU)),
+        c10::DataPtr(tensor.data_ptr(), context, release, tensor.device()),
         static_cast<int>(tensor.scalar_type()),
         tensor.sizes(),
         tensor.strides());
@@ -327,8 +372,8 @@ inline Failure copy_outputs(
       if (!into.defined()) {
         continue;
       }
-      if (from.strides() == into.strides() && from.is_contiguous() && from.device().is_cpu() &&
-          !from.is_conj() && !from.is_neg()) {
+      if (from.strides() == into.strides() && from.is_contiguous() && from.is_cpu() &&
+          into.is_cpu() && !from.is_conj() && !from.is_neg()) {
         // Much faster than copy_ where it is small. An output may be the input that it goes into.
         std::memmove(into.data_ptr(), from.const_data_ptr(), from.nbytes());
       } else {

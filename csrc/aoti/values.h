@@ -60,10 +60,12 @@ inline Failure find_out_of_range(
   index = -1;
   return guarded([&]() -> Failure {
     for (std::size_t i = 0; i < specs.size(); ++i) {
-      if (specs[i].bounded && !detail::all_within(
-                                  inputs[i],
-                                  detail::value(specs[i].low, symbols),
-                                  detail::value(specs[i].high, symbols))) {
+      // Those that lie on a device could only be looked at by waiting for it.
+      if (specs[i].bounded && inputs[i].is_cpu() &&
+          !detail::all_within(
+              inputs[i],
+              detail::value(specs[i].low, symbols),
+              detail::value(specs[i].high, symbols))) {
         index = static_cast<int64_t>(i);
         break;
       }

@@ -23,18 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from turns import in_turns, per_call
 
 import aoti
 
 CALLS = 300  # a turn of some 3 ms: mostly shorter than what the scheduler gives
-
-
-def per_call(call: Callable[[], object], calls: int = CALLS) -> float:
-    """Microseconds of one call."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    return (time.perf_counter() - start) / calls * 1e6
 
 
 def calls_a_second(call: Callable[[], object], threads: int, calls: int) -> float:
@@ -48,12 +41,9 @@ def calls_a_second(call: Callable[[], object], threads: int, calls: int) -> floa
     return threads * calls / (time.perf_counter() - start)
 
 
-def in_turns(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """What each measured, undisturbed."""
-    figures: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, measure in contestants.items():
-            figures[name].append(measure())
+def undisturbed(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """What each measured where nobody else was on the core."""
+    figures = in_turns(contestants, rounds)
     return {name: sorted(values)[len(values) // 10] for name, values in figures.items()}
 
 
@@ -64,7 +54,7 @@ def loop(model: aoti.AOTIModel, arrays: list[np.ndarray]) -> Callable[[], float]
 
 def turn(call: Callable[[], object]) -> Callable[[], float]:
     """Measure a call."""
-    return lambda: per_call(call)
+    return lambda: per_call(call, CALLS)
 
 
 def small_net(path: Path, rounds: int) -> dict[str, float]:
@@ -81,7 +71,7 @@ def small_net(path: Path, rounds: int) -> dict[str, float]:
     def from_numpy() -> object:
         return stock(torch.from_numpy(rows)).numpy()
 
-    figures = in_turns(
+    figures = undisturbed(
         {
             "C++ loop, us": loop(model, [rows]),
             "aoti call, us": turn(lambda: model(rows)),
@@ -131,7 +121,7 @@ def nested(path: Path, rounds: int, first: float) -> dict[str, float]:
     args, kwargs = arguments(x, x > 0)
     torch_args, torch_kwargs = arguments(torch.from_numpy(x), torch.from_numpy(x > 0))
     flat = model._flatten(args, kwargs)
-    figures = in_turns(
+    figures = undisturbed(
         {
             "nested, C++ loop, us": loop(model, list(flat)),
             "nested, aoti run, us": turn(lambda: model.run(flat)),

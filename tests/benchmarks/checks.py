@@ -2,10 +2,10 @@
 
 usage: OMP_NUM_THREADS=1 python checks.py ONE_INPUT.pt2 MANY_INPUTS.pt2 [--rounds 300] [--json]
 
-The same package is loaded twice, once with ``validate=False``. Arguments are ones of the recorded
-dtypes and shapes, a dynamic size being the least that the model takes. Figures are medians over the
-rounds of what a round measured; the least is given too, for a machine that others use. Checking
-index values is no part of this: choose models that take none.
+The same package is loaded twice, once with ``validate=False``. Arguments are
+random, a dynamic size being the least that the model takes. Figures are medians over the rounds of
+what a round measured; the least is given too, for a machine that others use. Checking index values
+is no part of this: choose models that take none.
 """
 
 from __future__ import annotations
@@ -14,54 +14,33 @@ import argparse
 import json
 import statistics
 import sys
-import time
+from functools import partial
 
-import numpy as np
+from turns import in_turns, per_call
 
 import aoti
+from aoti import samples
 
 CALLS = 1000  # a turn of some 10 ms: what else the machine does hits both alike
-
-
-def arguments(model: aoti.AOTIModel) -> list[np.ndarray]:
-    """An array for each input."""
-    assert model.inputs is not None
-    arrays = []
-    for spec in model.inputs:
-        shape = [size if isinstance(size, int) else size.min or 1 for size in spec.shape or ()]
-        order = spec.order() or tuple(reversed(range(len(shape))))
-        outermost_first = tuple(reversed(order))
-        dense = np.ones([shape[dim] for dim in outermost_first], spec.dtype)
-        arrays.append(dense.transpose(np.argsort(outermost_first)))
-    return arrays
-
-
-def per_run(model: aoti.AOTIModel, arrays: list[np.ndarray]) -> float:
-    """Microseconds of one run on a flat list: what both have to do, but for the checks."""
-    start = time.perf_counter()
-    for _ in range(CALLS):
-        model.run(arrays)
-    return (time.perf_counter() - start) / CALLS * 1e6
 
 
 def measure(path: str, rounds: int) -> dict[str, float]:
     """The figures of one package."""
     with aoti.load(path) as checked, aoti.load(path, validate=False) as trusted:
-        arrays = arguments(checked)
-        for model in (checked, trusted):
-            model.run(arrays)
-        pairs = []
-        for number in range(rounds):
-            # Neither is always the one that runs first.
-            first, second = (checked, trusted) if number % 2 else (trusted, checked)
-            times = {first: per_run(first, arrays), second: per_run(second, arrays)}
-            pairs.append((times[checked], times[trusted]))
-    with_checks, without = zip(*pairs, strict=True)
+        arrays = samples.random(checked.signature, samples.least_sizes(checked.signature))
+        contestants = {
+            name: partial(per_call, partial(model.run, arrays), CALLS)
+            for name, model in (("checked", checked), ("trusted", trusted))
+        }
+        for contestant in contestants.values():
+            contestant()
+        times = in_turns(contestants, rounds)
+    with_checks, without = times["checked"], times["trusted"]
     return {
         "inputs": len(arrays),
         "checked": statistics.median(with_checks),
         "unchecked": statistics.median(without),
-        "checks": statistics.median(a - b for a, b in pairs),
+        "checks": statistics.median(a - b for a, b in zip(with_checks, without, strict=True)),
         "least checks": min(with_checks) - min(without),
     }
 

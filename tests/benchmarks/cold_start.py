@@ -12,74 +12,51 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
-_AOTI = """
-import sys
 import numpy as np
-import aoti
-with np.load(sys.argv[2]) as file:
-    inputs = [file[name] for name in file]
-model = aoti.load(sys.argv[1])
-assert np.isfinite(model.run(inputs)[0]).all()
-assert "torch" not in sys.modules
-"""
 
-_STOCK = """
-import sys
-import numpy as np
-import torch
-with np.load(sys.argv[2]) as file:
-    inputs = [torch.from_numpy(file[name]) for name in file]
-model = torch._inductor.aoti_load_package(sys.argv[1])
-assert np.isfinite(model.loader.run(inputs)[0].numpy()).all()
-"""
+from aoti.bench import ENGINES
+from aoti.bench.child import Child
+from aoti.bench.job import Finish, Inputs, Job
+from aoti.package import Package
 
-# What makes the command line quick is no part of this: both are left to end as Python does.
+# By its name: the engine, and whether its caches are fresh.
 LOADERS = {
-    "aoti, warm cache": (_AOTI, False),
-    "aoti, fresh cache": (_AOTI, True),
-    "torch, warm cache": (_STOCK, False),
-    "torch, fresh cache": (_STOCK, True),
+    "aoti, warm cache": ("aoti", False),
+    "aoti, fresh cache": ("aoti", True),
+    "torch, warm cache": ("stock", False),
+    "torch, fresh cache": ("stock", True),
 }
 
 
-def measure(program: str, model: str, inputs: str, cache: str | None) -> tuple[float, float]:
+def measure(engine: str, job: Job, inputs: Inputs, cache: str | None) -> tuple[float, float]:
     """Seconds and peak MB of one fresh process, with this directory for caches or a fresh one."""
     with tempfile.TemporaryDirectory() as scratch:
         directory = cache or scratch
         caches = {"TORCHINDUCTOR_CACHE_DIR": directory, "AOTI_CACHE_DIR": f"{directory}/aoti"}
-        env = {**os.environ, **caches}
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", program, model, inputs],
-            env=env,
-            stderr=subprocess.PIPE,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        with process.stderr as stderr:
-            said = stderr.read().decode()
-        if process.returncode:
-            raise SystemExit(f"a run failed:\n{said}")
-        return seconds, usage.ru_maxrss / 1000
+        serve = "aoti.bench.serving:serve", ENGINES[engine].target
+        with Child(*serve, job, inputs, environment=caches, scratch=scratch) as child:
+            started = child.ask()
+            peak = child.ask(Finish()).peak_resident
+            return (started.answered_ns - child.started_ns) / 1e9, peak / 1e6
 
 
 def compare(model: str, inputs: str, repeats: int) -> dict[str, dict[str, float]]:
     """Medians per loader: seconds, MB."""
+    with Package(model) as package:
+        job = Job(model, package.select(None), "sync", runners=1, threads=1)
+    with np.load(inputs) as file:
+        arrays = Inputs([file[name] for name in file])
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in LOADERS}
     with tempfile.TemporaryDirectory() as warm:
-        for program in (_AOTI, _STOCK):
-            measure(program, model, inputs, warm)
+        for engine in ("aoti", "stock"):
+            measure(engine, job, arrays, warm)
         for _ in range(repeats):
-            for name, (program, fresh) in LOADERS.items():
-                runs[name].append(measure(program, model, inputs, None if fresh else warm))
+            for name, (engine, fresh) in LOADERS.items():
+                runs[name].append(measure(engine, job, arrays, None if fresh else warm))
     return {
         name: {
             "seconds": statistics.median(seconds for seconds, _ in values),

@@ -12,111 +12,80 @@ of their proportional memory (``Pss``), where a page that n of them share counts
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
+import time
+from pathlib import Path
 
-_HEAD = """
-import sys, time, warnings
-warnings.simplefilter("ignore")
-import numpy as np
-with np.load(sys.argv[2]) as file:
-    inputs = [file[name] for name in file]
+from aoti.bench import memory
+from aoti.bench.child import Child
+from aoti.bench.worker import Channel
 
-def memory(key):
-    text = open("/proc/self/smaps_rollup").read()
-    return int(text.partition(f"\\n{key}:")[2].split()[0]) / 1000
-
-def measure(load, run):
-    small = load(sys.argv[3])
-    before, start = memory("Anonymous"), time.perf_counter()
-    model = load(sys.argv[1])
-    loaded, taken = time.perf_counter(), memory("Anonymous") - before
-    run(model, inputs)
-    print((loaded - start) * 1e3, taken, (time.perf_counter() - start) * 1e3, flush=True)
-    sys.stdin.readline()
-    print(memory("Pss"), flush=True)
-    sys.stdin.readline()
-
-"""
-
-_AOTI = """
-import aoti
-measure(lambda path: aoti.load(path, warmup=len(sys.argv) > 4), lambda model, x: model.run(x))
-"""
-
-_STOCK = """
-import torch
-measure(
-    torch._inductor.aoti_load_package,
-    lambda model, x: model.loader.run([torch.from_numpy(a) for a in x]),
-)
-"""
-
-LOADERS = {"aoti": _HEAD + _AOTI, "torch": _HEAD + _STOCK}
+LOADERS = ("aoti", "torch")
 
 
-class Run:
-    """A process that has loaded the model and waits."""
+def hold(channel: Channel, loader: str, model: str, inputs: str, small: str, warm: bool) -> None:
+    """Load a model in this process, say what that took, and keep it; all in milliseconds and MB."""
+    import numpy as np
 
-    def __init__(self, program: str, arguments: list[str], env: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", program, *arguments],
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.figures = self._read()
+    with np.load(inputs) as file:
+        arrays = [file[name] for name in file]
+    if loader == "aoti":
+        import aoti
 
-    def _read(self) -> list[float]:
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("a run failed")
-        return [float(word) for word in line.split()]
+        def load(path):
+            return aoti.load(path, warmup=warm).run
+    else:
+        import torch
 
-    def _go_on(self) -> None:
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        def load(path):
+            return torch._inductor.aoti_load_package(path).loader.run
 
-    def proportional(self) -> float:
-        """MB that it takes, with a share of what others use too."""
-        self._go_on()
-        return self._read()[0]
-
-    def end(self) -> None:
-        self._go_on()
-        self._process.communicate()
+        arrays = [torch.from_numpy(array) for array in arrays]
+    first = load(small)  # noqa: F841 - is kept
+    before, start = memory.private(), time.perf_counter()
+    run = load(model)
+    loaded, taken = time.perf_counter(), memory.private() - before
+    run(arrays)
+    channel.answer(((loaded - start) * 1e3, taken / 1e6, (time.perf_counter() - start) * 1e3))
+    channel.receive()
+    channel.answer(memory.proportional() / 1e6)
+    channel.receive()
 
 
 def compare(model: str, inputs: str, small: str, repeats: int) -> dict[str, float]:
     """Medians of both loaders, and the proportional memory of one process and of four."""
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as directory:
-        env = {**os.environ, "AOTI_CACHE_DIR": f"{directory}/aoti",
-               "TORCHINDUCTOR_CACHE_DIR": f"{directory}/torch"}  # fmt: skip
+        caches = {"AOTI_CACHE_DIR": f"{directory}/aoti",
+                  "TORCHINDUCTOR_CACHE_DIR": f"{directory}/torch"}  # fmt: skip
+
+        def child(loader: str, *, warm: bool) -> Child:
+            job = "load:hold", loader, model, inputs, small, warm
+            return Child(*job, environment=caches, path=(str(Path(__file__).parent),))
+
         for repeat in range(repeats + 1):
-            for name, program in LOADERS.items():
-                run = Run(program, [model, inputs, small], env)
-                run.end()
+            for name in LOADERS:
+                with child(name, warm=False) as run:
+                    loaded, taken, answered = run.ask()
                 if repeat == 0:  # fills caches
                     continue
-                loaded, memory, answered = run.figures
                 found.setdefault(f"{name} load, ms", []).append(loaded)
                 found.setdefault(f"{name} first answer, ms", []).append(answered)
-                found.setdefault(f"{name} private memory, MB", []).append(memory)
+                found.setdefault(f"{name} private memory, MB", []).append(taken)
         figures = {name: statistics.median(values) for name, values in found.items()}
         for count in (1, 4):
-            for name, program in LOADERS.items():
-                runs = [Run(program, [model, inputs, small, "warm"], env) for _ in range(count)]
-                figures[f"{name} x {count}, proportional MB"] = sum(
-                    run.proportional() for run in runs
-                )
-                for run in runs:
-                    run.end()
+            for name in LOADERS:
+                with contextlib.ExitStack() as stack:
+                    runs = [stack.enter_context(child(name, warm=True)) for _ in range(count)]
+                    for run in runs:
+                        run.ask()
+                    figures[f"{name} x {count}, proportional MB"] = sum(
+                        run.ask("how much?") for run in runs
+                    )
     return figures
 
 

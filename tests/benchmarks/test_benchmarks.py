@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+from aoti.bench import Settings, measure
 
 HERE = Path(__file__).parent
 
@@ -48,3 +51,32 @@ def test_the_benchmark_of_loads_runs(weight_packages, tmp_path):
         [*command, "--repeats", "1", "--json"], env=environment, capture_output=True, check=True
     ).stdout
     assert json.loads(out)["aoti load, ms"] > 0
+
+
+def test_page_and_picture_are_written_from_what_was_measured(packages, tmp_path):
+    pytest.importorskip("matplotlib")
+    quick = Settings(duration=0.05, rounds=2, warmup=0, threads=1)
+    models = {
+        "minilm": measure(packages / "mlp.pt2", engines=["openvino"], settings=quick).to_dict(),
+        "silero": measure(packages / "stock.pt2", settings=quick).to_dict(),
+    }
+    start = {"aoti, warm cache": {"seconds": 0.5, "megabytes": 145.0}}
+    start["torch, warm cache"] = {"seconds": 5.0, "megabytes": 311.0}
+    figures = {
+        "machine": "a machine",
+        "date": "2026-01-31",
+        "starts": {"MiniLM-L6": start},
+        "calls": {"aoti call, us": 2.1},
+        "loads": {"aoti load, ms": 3.0, "torch load, ms": 140.0},
+        "models": models,
+    }
+    (tmp_path / "benchmarks.json").write_text(json.dumps(figures))
+    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks"]
+    command += ["--again", "--output", str(tmp_path)]
+    subprocess.run(command, cwd=HERE.parents[1], check=True, capture_output=True)
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "| MiniLM-L6: torch, warm cache | 5.00 s | 311 MB | 10.0 |" in page
+    assert "| load, ms | 3.00 | 140 |" in page
+    assert "2026-01-31" in page and "a machine" in page
+    assert "Not run: openvino" in page
+    assert 0 < (tmp_path / "benchmarks.svg").stat().st_size < 40_000

@@ -10,6 +10,7 @@ from typing import Any, assert_type
 import numpy as np
 
 import aoti
+from aoti import bench
 from aoti.testing import FakeModel
 
 x = np.ones((3, 10), np.float32)
@@ -54,6 +55,11 @@ with aoti.Package(b"", limits=aoti.Limits(files=100)) as package, Path("m.pt2").
     assert_type(package.signature("model"), aoti.Signature)
     assert_type(package.digest, str)
     assert_type(aoti.load(file).path, str)
+
+report = bench.measure("m.pt2", engines=["stock"], settings=bench.Settings(threads=1))
+assert_type(report, bench.Report)
+assert_type(report.measurements[0].latency_ms.median, float)
+assert_type(bench.markdown(report), str)
 
 assert_type(aoti.devices(), tuple[aoti.DeviceInfo, ...])
 assert_type(aoti.build_info(), dict[str, Any])

@@ -1,0 +1,166 @@
+"""The inputs of a benchmark: given, or made up in the sizes that were asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aoti import samples
+from aoti.batching import Batches
+from aoti.bench.job import Inputs
+from aoti.bench.report import Case
+from aoti.errors import ConfigError, InputError, PackageError
+from aoti.package import Package
+from aoti.pytree import CallPlan
+from aoti.signature import Signature
+from aoti.spec import ConstantSpec, Dim
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What a model takes, and how it is called.
+
+    Attributes
+    ----------
+    signature : Signature
+        With the names that people know.
+    plan : CallPlan or None
+        None if the structure of calls is not known.
+    """
+
+    signature: Signature
+    plan: CallPlan | None
+
+    @classmethod
+    def of(cls, package: Package, model_name: str) -> Takes:
+        """Read it from a package."""
+        signature = package.signature(model_name)
+        plan = None
+        if signature.call_spec is not None:
+            with contextlib.suppress(PackageError):  # only the exporting program knows it
+                plan = signature.plan(signature.call_spec)
+                signature = signature.renamed(plan)
+        return cls(signature, plan)
+
+    def given(self, arrays: Sequence[Any]) -> tuple[Case, Inputs]:
+        """The case of given arrays.
+
+        Raises
+        ------
+        InputError
+            There are more or fewer than the model takes.
+        """
+        specs = self.signature.inputs
+        if specs is not None and len(arrays) != len(specs):
+            raise InputError(f"the model takes {len(specs)} inputs, got {len(arrays)}")
+        sizes: dict[str, int] = {}
+        for spec, array in zip(specs or (), arrays, strict=False):
+            for size, there in zip(spec.shape or (), array.shape, strict=False):
+                if isinstance(size, Dim) and size.form[1:] == (1, 0):
+                    sizes[size.name] = int(there)
+        return self._case(sizes, list(arrays))
+
+    def made(
+        self,
+        dims: Mapping[str, Sequence[int]],
+        shapes: Mapping[str, Sequence[int]],
+        seed: int,
+    ) -> list[tuple[Case, Inputs]]:
+        """A case for each combination of sizes.
+
+        Parameters
+        ----------
+        dims : mapping of str to sequence of int
+            What the dynamic sizes are to be, one after the other. Others are as small as can be.
+        shapes : mapping of str to sequence of int
+            The shapes of inputs, by their names.
+        seed : int
+            For the values.
+
+        Raises
+        ------
+        ConfigError
+            A size or an input has another name, or a size is not one that the model takes.
+        """
+        least = samples.least_sizes(self.signature)
+        fixed: dict[str, int] = {}
+        for name, shape in shapes.items():
+            self._bind(name, shape, fixed)
+        for name in dims:
+            if name not in least:
+                known = ", ".join(least) or "none: all sizes are fixed"
+                raise ConfigError(f"no dynamic size is named {name!r:.60}; the model has {known}")
+            if name in fixed:
+                raise ConfigError(f"size {name} is given twice, by its name and in a shape")
+        for name, values in {**dims, **{n: [v] for n, v in fixed.items()}}.items():
+            self._check_range(name, values)
+        cases = []
+        for chosen in itertools.product(*dims.values()):
+            sizes = {**least, **fixed, **dict(zip(dims, chosen, strict=True))}
+            cases.append(self._case(sizes, samples.random(self.signature, sizes, seed)))
+        return cases
+
+    def _case(self, sizes: dict[str, int], arrays: list[Any]) -> tuple[Case, Inputs]:
+        specs = self.signature.inputs
+        names = [spec.name for spec in specs or ()] or [str(n) for n in range(len(arrays))]
+        shapes = {
+            name: tuple(map(int, array.shape)) for name, array in zip(names, arrays, strict=True)
+        }
+        batches = Batches.of(self.signature)
+        rows = None if batches is None or not arrays else int(arrays[0].shape[0])
+        return Case(sizes, shapes, rows), self._inputs(arrays)
+
+    def _inputs(self, arrays: list[Any]) -> Inputs:
+        arguments = self.signature.arguments
+        if self.plan is None or arguments is None or len(arguments) != self.plan.num_inputs:
+            return Inputs(arrays)
+        rest = iter(arrays)
+        leaves = [a.value if isinstance(a, ConstantSpec) else next(rest) for a in arguments]
+        args, kwargs = self.plan.arguments(leaves)
+        if not _is_plain((args, kwargs)):
+            return Inputs(arrays)
+        return Inputs(arrays, args, kwargs)
+
+    def _bind(self, name: str, shape: Sequence[int], sizes: dict[str, int]) -> None:
+        """Find what the symbols are that give an input this shape."""
+        specs = {spec.name: spec for spec in self.signature.inputs or ()}
+        if name not in specs:
+            raise ConfigError(f"no input is named {name!r:.60}; the model has {', '.join(specs)}")
+        wanted = specs[name].shape or ()
+        refusal = ConfigError(
+            f"input {name} cannot have the shape {', '.join(map(str, shape))}: the model takes "
+            f"{specs[name]}"
+        )
+        if len(shape) != len(wanted):
+            raise refusal
+        for size, there in zip(wanted, shape, strict=True):
+            if not isinstance(size, Dim):
+                if size != there:
+                    raise refusal
+                continue
+            symbol, scale, offset = size.form
+            number, rest = divmod(there - offset, scale)
+            if rest or sizes.setdefault(symbol, number) != number:
+                raise refusal
+
+    def _check_range(self, name: str, values: Sequence[int]) -> None:
+        low, high = self.signature.ranges.get(name, (None, None))
+        if not self.signature.enforced:
+            high = None
+        low = max(low or 0, 0)
+        for value in values:
+            if value < low or (high is not None and value > high):
+                bounds = f"{low} to {high}" if high is not None else f"at least {low}"
+                raise ConfigError(f"size {name} is {bounds}, and not {value}")
+
+
+def _is_plain(tree: Any) -> bool:
+    """Whether another process knows all containers: none is a stand-in for a namedtuple."""
+    if isinstance(tree, tuple) and type(tree) is not tuple:
+        return False
+    if isinstance(tree, dict):
+        return all(map(_is_plain, tree.values()))
+    return not isinstance(tree, list | tuple) or all(map(_is_plain, tree))

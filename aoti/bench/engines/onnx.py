@@ -1,0 +1,32 @@
+"""The module as ONNX, for engines that read that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from aoti.exporting.shapes import named_shapes
+from aoti.exporting.sources import Source
+
+if TYPE_CHECKING:
+    from aoti.bench.worker import Channel
+
+
+def convert(channel: Channel, source: str, path: str) -> None:
+    """Write the module of a source to an ONNX file; the answer is its path."""
+    found = Source.find(source)
+    with torch.no_grad():
+        if isinstance(found.module, torch.export.ExportedProgram):
+            torch.onnx.export(found.module, (), path, dynamo=True, verbose=False)
+        else:
+            torch.onnx.export(
+                found.module,
+                found.args,
+                path,
+                kwargs=found.kwargs,
+                dynamic_shapes=named_shapes(found.dynamic_shapes, {}),
+                dynamo=True,
+                verbose=False,
+            )
+    channel.answer(path)

@@ -1,0 +1,61 @@
+"""aoti itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import aoti
+from aoti import _libtorch
+from aoti.bench.engines.base import Engine
+from aoti.bench.job import Inputs, Job
+from aoti.errors import ConfigError
+
+if TYPE_CHECKING:
+    from aoti.bench.loops import Call
+
+_libtorch.core()  # libtorch is what others import with torch
+
+
+class Runtime(Engine):
+    """A package, called by numpy arrays."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._model = aoti.load(
+            job.package, model_name=job.model_name, num_runners=job.runners, outputs="numpy"
+        )
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of aoti and the libtorch below it."""
+        build = aoti.build_info()
+        return {"aoti": build["version"], "libtorch": build["libtorch"]["version"]}
+
+    def call(self, inputs: Inputs) -> Call:
+        """A call of the model; a flat run where the structure of calls is not known."""
+        if inputs.args is None:
+            return partial(self._model.run, inputs.arrays)
+        return partial(self._model, *inputs.args, **inputs.kwargs)
+
+    def answer(self, inputs: Inputs) -> list[Any]:
+        """A flat run."""
+        return self._model.run(inputs.arrays)
+
+    def bound(self, inputs: Inputs) -> Call:
+        """`aoti.AOTIModel.bind`, the outputs included."""
+        if inputs.args is None:
+            raise ConfigError(
+                "its calls cannot be bound: only the program that exported it knows their "
+                "structure; measure them with --mode sync"
+            )
+        out = self.call(inputs)()
+        return self._model.bind(*inputs.args, out=out, **inputs.kwargs)
+
+    def submitter(self, inputs: Inputs) -> Callable[[], Future[Any]]:
+        """`aoti.AOTIModel.submit`."""
+        if inputs.args is None:
+            return super().submitter(inputs)
+        return partial(self._model.submit, *inputs.args, **inputs.kwargs)

@@ -1,0 +1,42 @@
+"""A report as Markdown."""
+
+from __future__ import annotations
+
+from aoti.bench import tables
+from aoti.bench.report import Report
+from aoti.bench.tables import Grid
+
+
+def markdown(report: Report) -> str:
+    """The report as a page, with all that is needed to judge its figures.
+
+    Returns
+    -------
+    str
+        Markdown with tables, as GitHub shows it.
+    """
+    parts = [f"## {_cell(tables.title(report))}"]
+    for number, case in enumerate(report.cases):
+        parts += [f"### {_cell(tables.heading(case))}", table(tables.latencies(report, number))]
+    parts += ["### From the start of a process, and memory", table(tables.starts(report))]
+    facts = [
+        f"Machine: {report.machine}.",
+        f"Method: {tables.method(report)}. Times are medians; ± is half the range of the rounds' "
+        "medians, without the outermost tenths.",
+        *(f"Not run: {skipped.label}: {skipped.reason}." for skipped in report.skipped),
+        *(f"Note: {note}." for note in report.notes),
+    ]
+    parts.append("\n".join(f"- {_cell(fact)}" for fact in facts))
+    return "\n\n".join(parts) + "\n"
+
+
+def table(grid: Grid) -> str:
+    """A table as Markdown, figures to the right."""
+    rules = ["---", *("---:" for _ in grid.columns[1:])]
+    rows = [list(map(_cell, row)) for row in (grid.columns, *grid.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rules, *rows[1:]))
+
+
+def _cell(text: str) -> str:
+    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable.replace("|", "\\|")

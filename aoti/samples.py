@@ -1,0 +1,120 @@
+"""Inputs made up from what a model says it takes: zeros, or random values of chosen sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aoti.errors import ConfigError
+from aoti.signature import Signature
+from aoti.spec import Dim, TensorSpec, numpy_dtype
+
+
+def least_sizes(signature: Signature) -> dict[str, int]:
+    """The smallest size, but not 0, that each symbol of the inputs may stand for."""
+    symbols = {
+        size.form[0]
+        for spec in signature.inputs or ()
+        for size in spec.shape or ()
+        if isinstance(size, Dim)
+    }
+    ranges = signature.ranges
+    return {name: max(1, ranges.get(name, (None, None))[0] or 1) for name in sorted(symbols)}
+
+
+def zeros(signature: Signature) -> list[Any]:
+    """Zeros in the smallest sizes, or the least value that an index may have.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        In flat order.
+
+    Raises
+    ------
+    ConfigError
+        The package does not tell what the model takes, or numpy has no such dtype.
+    """
+    import numpy as np
+
+    sizes = least_sizes(signature)
+    arrays = []
+    for spec in _known(signature):
+        value = 0 if spec.values is None else _size(spec.values[0], sizes)
+        arrays.append(np.full(_shape(spec, sizes), value, _dtype(spec)))
+    return arrays
+
+
+def random(signature: Signature, sizes: Mapping[str, int], seed: int = 0) -> list[Any]:
+    """Random inputs of these sizes: the same for the same seed.
+
+    Floats are normally distributed, indices go over the tables that they index. Other integers are
+    ones, as in a mask; zeros, if the package does not tell which are indices.
+
+    Parameters
+    ----------
+    signature : Signature
+        What the model takes.
+    sizes : mapping of str to int
+        What the symbols stand for.
+    seed : int
+        Where the values come from.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        In flat order, in the memory layout that the kernels take.
+
+    Raises
+    ------
+    ConfigError
+        As `zeros`.
+    InputError
+        The model takes a layout that cannot be made: elements share memory.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    arrays = []
+    for spec in _known(signature):
+        shape, dtype = _shape(spec, sizes), _dtype(spec)
+        values: Any
+        if dtype.kind == "b":
+            values = generator.integers(0, 2, shape)
+        elif dtype.kind not in "iu":
+            values = generator.standard_normal(shape)
+            if dtype.kind == "c":
+                values = values + 1j * generator.standard_normal(shape)
+        elif spec.values is not None:
+            low, high = (_size(bound, sizes) for bound in spec.values)
+            values = generator.integers(low, max(low, high), shape, endpoint=True)
+        else:
+            is_no_index = signature.enforced and spec.name not in signature.unchecked_indices
+            values = np.full(shape, int(is_no_index))
+        arrays.append(spec.laid_out(np.asarray(values).astype(dtype), spec.name))
+    return arrays
+
+
+def _known(signature: Signature) -> tuple[TensorSpec, ...]:
+    inputs = signature.inputs
+    if inputs is None or any(spec.dtype is None or spec.shape is None for spec in inputs):
+        raise ConfigError("the package does not tell what inputs the model takes")
+    return inputs
+
+
+def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
+    return [_size(size, sizes) for size in spec.shape or ()]
+
+
+def _size(size: int | Dim, sizes: Mapping[str, int]) -> int:
+    if not isinstance(size, Dim):
+        return size
+    symbol, scale, offset = size.form
+    return scale * sizes.get(symbol, 1) + offset
+
+
+def _dtype(spec: TensorSpec) -> Any:
+    try:
+        return numpy_dtype(spec.dtype or "")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
