@@ -192,15 +192,15 @@ class TracedModel:
         with _noting(self._begin(self._name, "run")):
             return self._model.run(inputs, **options)
 
-    def boxed_run(self, inputs: list[Any]) -> list[Any]:
+    def boxed_run(self, inputs: list[Any], **options: Any) -> list[Any]:
         """Run on a flat list of arrays and empty it."""
         with _noting(self._begin(self._name, "boxed_run")):
-            return self._model.boxed_run(inputs)
+            return self._model.boxed_run(inputs, **options)
 
-    def infer(self, inputs: Sequence[Any]) -> InferenceResult:
+    def infer(self, inputs: Sequence[Any], **options: Any) -> InferenceResult:
         """Run on a flat sequence of arrays and measure it."""
         with _noting(self._begin(self._name, "infer")):
-            return self._model.infer(inputs)
+            return self._model.infer(inputs, **options)
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call the model in the background. The record is of the time until the future is done."""
