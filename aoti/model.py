@@ -397,8 +397,8 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             raise ModelClosedError("a closed model cannot be pickled")
         if self._origin is None:
             raise TypeError(
-                f"{self.path} was loaded from its content, or with weights from memory, which "
-                "cannot be found again to unpickle it; load it from files"
+                f"{self.path} was loaded from its content, with weights from memory or for a "
+                "stream, which cannot be found again to unpickle it; load it from files"
             )
         from aoti.loading import load
 

@@ -193,15 +193,15 @@ class TracedModel:
         with _noting(self._begin(self._name, "run")):
             return self._model.run(inputs, **options)
 
-    def boxed_run(self, inputs: list[Any]) -> list[Any]:
+    def boxed_run(self, inputs: list[Any], **options: Any) -> list[Any]:
         """Run on a flat list of arrays and empty it."""
         with _noting(self._begin(self._name, "boxed_run")):
-            return self._model.boxed_run(inputs)
+            return self._model.boxed_run(inputs, **options)
 
-    def infer(self, inputs: Sequence[Any]) -> InferenceResult:
+    def infer(self, inputs: Sequence[Any], **options: Any) -> InferenceResult:
         """Run on a flat sequence of arrays and measure it."""
         with _noting(self._begin(self._name, "infer")):
-            return self._model.infer(inputs)
+            return self._model.infer(inputs, **options)
 
     def bind(self, /, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         """Fix the inputs, as `AOTIModel.bind`; the record is of each call of what this gives."""

@@ -86,7 +86,6 @@ cdef object _to_kind(_cxx.Tensor& tensor, tuple leaves, Kind kind):
     cdef bint readonly
     cdef Failure failure
     cdef Tensor owner
-    cdef _cxx.Place place = _cxx.place_of(tensor)
     if kind.api == NULL:
         owner = _owner(tensor, leaves)
         if kind.immutable:  # never writes, and jax knows no flag that says that one must not
@@ -107,8 +106,8 @@ cdef object _to_kind(_cxx.Tensor& tensor, tuple leaves, Kind kind):
     failure = _cxx.produce(tensor, 0, managed)
     if failure.fault != Fault.kNone:
         _raise(failure)
-    if not place.is_cpu():
-        _let_wait(kind, place)
+    if not tensor.is_cpu():
+        _let_wait(kind, _cxx.place_of(tensor))
     # Takes `managed`, whether it succeeds or not.
     if kind.api.managed_tensor_to_py_object_no_sync(managed, &made) != 0:
         _raise_pending()

@@ -26,17 +26,44 @@
 
 namespace aoti {
 
+// A guard that models on the CPU, which need none, do not pay for.
+template <class Guard>
+class Perhaps {
+ public:
+  Perhaps() = default;
+  Perhaps(const Perhaps&) = delete;
+  ~Perhaps() {
+    if (guard_ != nullptr) [[unlikely]] {
+      leave();
+    }
+  }
+
+  template <class Argument>
+  [[gnu::noinline, gnu::cold]] void enter(const Argument& argument) {
+    leave();
+    guard_ = new Guard(argument);
+  }
+
+ private:
+  [[gnu::noinline, gnu::cold]] void leave() noexcept {
+    delete guard_;
+    guard_ = nullptr;
+  }
+
+  Guard* guard_ = nullptr;
+};
+
 // Makes a device the current one of its kind, as long as this lives.
 class OnDevice {
  public:
   explicit OnDevice(const Place& place) {
-    if (!place.is_cpu()) {
-      guard_.reset_device(place);
+    if (!place.is_cpu()) [[unlikely]] {
+      guard_.enter(static_cast<const c10::Device&>(place));
     }
   }
 
  private:
-  c10::OptionalDeviceGuard guard_;
+  Perhaps<c10::DeviceGuard> guard_;
 };
 
 // Waits for everything that was given to a device.
@@ -117,13 +144,13 @@ class StreamScope {
  public:
   Failure enter(const Place& place, int64_t number) noexcept {
     return guarded([&]() -> Failure {
-      guard_.reset_stream(stream_of(place, number));
+      guard_.enter(stream_of(place, number));
       return {};
     });
   }
 
  private:
-  c10::OptionalStreamGuard guard_;
+  Perhaps<c10::StreamGuard> guard_;
 };
 
 // Lets a stream wait, on the device, for what another one was given so far.

@@ -208,10 +208,13 @@ inline void own_strides(const Borrowed& array, int64_t* strides) noexcept {
 
 namespace detail {
 
+// Apart from the CPU's, which every call asks for.
+[[gnu::noinline, gnu::cold]] inline c10::DispatchKeySet keys_elsewhere(const c10::Device& device) {
+  return c10::DispatchKeySet(c10::computeDispatchKey(std::nullopt, std::nullopt, device));
+}
+
 inline c10::DispatchKeySet keys_of(const c10::Device& device) {
-  return c10::DispatchKeySet(
-      device.is_cpu() ? c10::DispatchKey::CPU
-                      : c10::computeDispatchKey(std::nullopt, std::nullopt, device));
+  return device.is_cpu() ? c10::DispatchKeySet(c10::DispatchKey::CPU) : keys_elsewhere(device);
 }
 
 // A tensor over `data`. What at::from_blob makes, without the thread state that it sets aside and
