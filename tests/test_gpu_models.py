@@ -46,7 +46,8 @@ def library() -> Path:
         pytest.skip("needs g++")
     root = Path(torch.__file__).parent
     source = HERE / "gpu.cpp"
-    digest = hashlib.sha256(source.read_bytes() + torch.__version__.encode()).hexdigest()[:16]
+    content = b"".join(path.read_bytes() for path in (source, HERE / "models.h"))
+    digest = hashlib.sha256(content + torch.__version__.encode()).hexdigest()[:16]
     built = ROOT / "build/packages" / f"gpu-{digest}.so"
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)

@@ -125,7 +125,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     TORCH_CHECK(device.index() >= 0 && device.index() < kDevices, "invalid device ordinal");
     active = device.index();
   }
-  void uncheckedSetDevice(Device device) const noexcept override { active = device.index(); }
+  void uncheckedSetDevice(Device device) const noexcept override {
+    active = device.index();
+  }
   Stream getStream(Device device) const override {
     return current_stream(device.has_index() ? device.index() : active);
   }
@@ -140,8 +142,8 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return stream.id() == 0 ? nullptr : &queue_of(stream);
   }
   DeviceIndex deviceCount() const noexcept override { return kDevices; }
-  void record(
-      void** event, const Stream& stream, const DeviceIndex, const c10::EventFlag) const override {
+  void record(void** event, const Stream& stream, const DeviceIndex, const c10::EventFlag)
+      const override {
     const std::lock_guard<std::recursive_mutex> lock(mutex);
     Queue& queue = queue_of(stream);
     delete static_cast<Mark*>(*event);
@@ -168,8 +170,8 @@ C10_REGISTER_GUARD_IMPL(CUDA, Guard)
 // -- memory ---------------------------------------------------------------------------------------
 
 char* reserve(int protection) {
-  void* base =
-      mmap(nullptr, kRegion, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* base = mmap(
+      nullptr, kRegion, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   TORCH_CHECK(base != MAP_FAILED, "no address space");
   return static_cast<char*>(base);
 }
@@ -280,13 +282,15 @@ at::Tensor behind(const at::Tensor& tensor) {
     return tensor;
   }
   void* data = memory().at(tensor.const_data_ptr());
-  return at::from_blob(data, tensor.sizes(), tensor.strides(), tensor.options().device(c10::kCPU));
+  return at::from_blob(
+      data, tensor.sizes(), tensor.strides(), tensor.options().device(c10::kCPU));
 }
 
 // -- kernels --------------------------------------------------------------------------------------
 
 c10::DeviceGuard on(std::optional<Device> device) {
-  return c10::DeviceGuard(device && device->has_index() ? *device : Device(c10::kCUDA, active));
+  return c10::DeviceGuard(
+      device && device->has_index() ? *device : Device(c10::kCUDA, active));
 }
 
 at::Tensor empty_strided(
@@ -358,111 +362,21 @@ at::Scalar local_scalar(const at::Tensor& self) {
 
 TORCH_LIBRARY_IMPL(aten, CUDA, library) {
   library.impl("empty.memory_format", &empty);
-  library.impl(
-      "empty_strided",
-      [](c10::SymIntArrayRef sizes,
-         c10::SymIntArrayRef strides,
-         std::optional<at::ScalarType> dtype,
-         std::optional<at::Layout> layout,
-         std::optional<Device> device,
-         std::optional<bool> pin) {
-        return empty_strided(
-            C10_AS_INTARRAYREF_SLOW(sizes),
-            C10_AS_INTARRAYREF_SLOW(strides),
-            dtype,
-            layout,
-            device,
-            pin);
-      });
+  library.impl("empty_strided", [](c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
+                                   std::optional<at::ScalarType> dtype,
+                                   std::optional<at::Layout> layout, std::optional<Device> device,
+                                   std::optional<bool> pin) {
+    return empty_strided(
+        C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides), dtype, layout, device,
+        pin);
+  });
   library.impl("copy_", &copy_);
   library.impl("fill_.Scalar", &fill_);
   library.impl("sum", &sum);
   library.impl("_local_scalar_dense", &local_scalar);
 }
 
-// -- models ---------------------------------------------------------------------------------------
-
-using Update = decltype(&AOTInductorModelContainerUpdateUserManagedConstantBuffer);
-Update update_on_cpu;  // the one of the code; packages share their runtime's text
-
-AOTIRuntimeError update(
-    AOTInductorModelContainerHandle container,
-    AOTInductorConstantMapHandle handle,
-    bool inactive,
-    bool full) {
-  auto* given = reinterpret_cast<std::unordered_map<std::string, AtenTensorHandle>*>(handle);
-  std::unordered_map<std::string, AtenTensorHandle> map;
-  static std::deque<at::Tensor> kept;
-  for (const auto& [name, tensor] : *given) {
-    kept.push_back(behind(*reinterpret_cast<at::Tensor*>(tensor)));
-    map.emplace(name, reinterpret_cast<AtenTensorHandle>(&kept.back()));
-  }
-  return update_on_cpu(
-      container, reinterpret_cast<AOTInductorConstantMapHandle>(&map), inactive, full);
-}
-
-class Runner final : public torch::inductor::AOTIModelContainerRunner {
- public:
-  Runner(
-      const std::string& so,
-      size_t models,
-      const std::string& device,
-      const std::string& bin,
-      bool single)
-      : AOTIModelContainerRunner(so, models, "cpu", bin, single), device_(device) {
-    TORCH_CHECK(device_.has_index() && device_.index() < kDevices, "invalid device ordinal");
-    update_on_cpu = update_user_managed_constant_buffer_func_;
-    update_user_managed_constant_buffer_func_ = &update;
-  }
-
- private:
-  std::vector<at::Tensor> run_impl(std::vector<AtenTensorHandle>& handles, void* stream) override {
-    const auto inputs =
-        torch::aot_inductor::alloc_tensors_by_stealing_from_handles(handles.data(), handles.size());
-    TORCH_CHECK(active == device_.index(), "another device is the current one");
-    TORCH_CHECK(stream == nullptr, "streams come as the current one");
-    std::vector<at::Tensor> seen, blank, outputs;
-    for (const at::Tensor& input : inputs) {
-      TORCH_CHECK(input.device() == device_, "an input is on ", input.device());
-      seen.push_back(behind(input));
-      blank.push_back(at::zeros_like(seen.back()));
-    }
-    // What the outputs look like does not depend on values.
-    for (const at::Tensor& output : run_now(blank)) {
-      outputs.push_back(
-          at::empty_strided(output.sizes(), output.strides(), output.options().device(device_)));
-    }
-    std::vector<at::Tensor> targets;
-    for (const at::Tensor& output : outputs) {
-      targets.push_back(behind(output));
-    }
-    enqueue(device_.index(), [this, seen, targets] {
-      const auto made = run_now(seen);
-      for (std::size_t i = 0; i < made.size(); ++i) {
-        targets[i].copy_(made[i]);
-      }
-    });
-    return outputs;
-  }
-
-  std::vector<at::Tensor> run_now(const std::vector<at::Tensor>& inputs) {
-    auto handles = torch::aot_inductor::unsafe_alloc_new_handles_from_tensors(inputs);
-    return AOTIModelContainerRunner::run_impl(handles, nullptr);
-  }
-
-  const Device device_;
-};
-
-std::unique_ptr<torch::inductor::AOTIModelContainerRunner> make_runner(
-    const std::string& so,
-    size_t models,
-    const std::string& device,
-    const std::string& bin,
-    const bool single) {
-  return std::make_unique<Runner>(so, models, device, bin, single);
-}
-
-const torch::inductor::RegisterAOTIModelRunner registered("cuda", &make_runner);
+#include "models.h"
 
 }  // namespace
 
@@ -479,8 +393,8 @@ void gpu_start() { c10::SetAllocator(c10::kCUDA, &memory(), 1); }
 // A stream as another library would make it; its handle.
 void* gpu_stream(int device) {
   const std::lock_guard<std::recursive_mutex> lock(mutex);
-  queues().push_back(
-      std::make_unique<Queue>(Queue{Device(c10::kCUDA, static_cast<DeviceIndex>(device)), {}, 0}));
+  queues().push_back(std::make_unique<Queue>(
+      Queue{Device(c10::kCUDA, static_cast<DeviceIndex>(device)), {}, 0}));
   return queues().back().get();
 }
 
