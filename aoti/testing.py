@@ -110,8 +110,8 @@ class FakeModel:
             return self._function(*args, **kwargs)
         return self._rebuild(self._zeros(arrays))
 
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """As a call, with flat inputs and a flat list of outputs."""
+    def run(self, inputs: Sequence[Any], *, stream: Any = None) -> list[Any]:  # noqa: ARG002
+        """As a call, with flat inputs and a flat list of outputs. It runs on no stream."""
         if not isinstance(inputs, list | tuple):
             raise InputTypeError(f"run takes a list of arrays, and got {type(inputs).__name__}")
         self._note(tuple(inputs), {})
@@ -120,16 +120,16 @@ class FakeModel:
             return self._zeros(arrays)
         return self._flatten_result(self._function(*inputs))
 
-    def boxed_run(self, inputs: list[Any]) -> list[Any]:
+    def boxed_run(self, inputs: list[Any], *, stream: Any = None) -> list[Any]:
         """As `run`, and empties the list."""
         taken = inputs.copy()
         inputs.clear()
-        return self.run(taken)
+        return self.run(taken, stream=stream)
 
-    def infer(self, inputs: Sequence[Any]) -> InferenceResult:
+    def infer(self, inputs: Sequence[Any], *, stream: Any = None) -> InferenceResult:
         """As `run`, with the time that the function took."""
         start = time.perf_counter_ns()
-        outputs = self.run(inputs)
+        outputs = self.run(inputs, stream=stream)
         return InferenceResult(outputs, (time.perf_counter_ns() - start) / 1e6, memory_bytes=None)
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:

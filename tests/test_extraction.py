@@ -48,7 +48,7 @@ def test_as_zip_gives_an_archive_that_the_loader_takes(packages, rows, extract):
         "model",
         single_threaded=False,
         num_runners=1,
-        device_index=-1,
+        device="cpu",
         threads=0,
         inputs=None,
         ranges=(),

@@ -29,3 +29,11 @@ namespace std {
 }
 }  // namespace std
 #endif
+
+// What std::shared_ptr of gcc 11 and later asks before it counts is GLIBC_2.32. There may always be
+// other threads.
+#if __GLIBC_PREREQ(2, 32)
+extern "C" {
+__attribute__((weak)) char __libc_single_threaded = 0;
+}
+#endif
