@@ -162,10 +162,11 @@ def _check_package(
         )
         if not runs:
             return findings + files
-        core, libtorch = _libtorch.core(), _libtorch.library()
+        core = _libtorch.core()
+        libtorch, lib = _libtorch.library(), _libtorch.directory()
         # With libtorch loaded, more versions can be compared than without.
         findings += [finding for finding in files if finding.check != "versions"]
-        findings += preflight.check_libtorch(directory, libtorch, core.has_operator)
+        findings += preflight.check_libtorch(directory, libtorch, core.has_operator, lib)
     finally:
         extraction.release()
     return findings

@@ -307,7 +307,8 @@ def _check_code(
                 directory, partial(package.num_constants, name), files.weights, device
             )
         )
-        require(preflight.check_libtorch(directory, _libtorch.library(), core.has_operator))
+        library, lib = _libtorch.library(), _libtorch.directory()
+        require(preflight.check_libtorch(directory, library, core.has_operator, lib))
     finally:
         if files is not extraction:
             files.release()

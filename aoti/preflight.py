@@ -301,6 +301,7 @@ def check_libtorch(
     directory: Path,
     library: ctypes.CDLL | Callable[[str], bool],
     has_operator: Callable[[str, str], bool],
+    lib: Path | None = None,
 ) -> list[Finding]:
     """Compare what a model's code calls with the libtorch that is loaded.
 
@@ -312,6 +313,8 @@ def check_libtorch(
         The loaded libtorch, or a function that tells whether it defines a symbol.
     has_operator : callable
         Whether an operator is registered, by name and overload: `aoti._core.has_operator`.
+    lib : Path, optional
+        Where the libraries of that libtorch stand.
 
     Returns
     -------
@@ -321,7 +324,7 @@ def check_libtorch(
     """
     try:
         so = _shared_object(directory)
-        found = {name: _loaded(name) or _load(so, name) for name in so.needed}
+        found = {name: _loaded(name) or _load(so, name, lib) for name in so.needed}
         missing = [name for name, handle in found.items() if handle is None]
         libraries = f"the package needs {listing(missing)}, which cannot be loaded here"
         loaded = {name: handle for name, handle in found.items() if handle}
@@ -341,12 +344,20 @@ def _of_torch(name: str) -> bool:
     return name.startswith(("libtorch", "libc10", "libaoti"))
 
 
-def _load(so: SharedObject, name: str) -> int | None:
-    # A second libtorch beside the first would register every operator again, and abort.
-    if _of_torch(name):
+def _load(so: SharedObject, name: str, lib: Path | None) -> int | None:
+    if name == "libtorch.so":
+        # Holds nothing, and brings the libraries of its backend. Models that were exported with a
+        # torch for CUDA name it even if they are for the CPU.
+        places = [str(lib)] if lib else []
+    elif _of_torch(name):
+        # A second libtorch beside the first would register every operator again, and abort.
         return None
-    places = (so.runpath or "").replace("$ORIGIN", str(so.path.parent)).split(":")
-    for place in [*filter(os.path.isabs, places), ""]:
+    else:
+        places = (so.runpath or "").replace("$ORIGIN", str(so.path.parent)).split(":")
+        places.append("")
+    for place in places:
+        if place and not os.path.isabs(place):  # noqa: PTH117
+            continue
         try:
             return int(ctypes.CDLL(os.path.join(place, name))._handle)  # noqa: PTH118
         except (OSError, ValueError):
