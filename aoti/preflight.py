@@ -12,6 +12,7 @@ here crashes on what they hold, and none of their code is mapped.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -228,17 +229,12 @@ def check_files(
         findings.append(_versions(so, loaded))
         findings.append(check_weights(so, directory, num_constants, weights))
         if device is not None and device.type == "cuda":
-            findings += _kernels(directory, device)
+            gpu = gpus()[0][device.index or 0 :][:1]
+            if gpu and gpu[0].architecture.startswith("sm_"):
+                findings.append(check_kernels(directory, gpu[0].architecture))
     except PackageError as error:
         return [Finding("file", False, str(error), "copy the package again, or export it again")]
     return findings
-
-
-def _kernels(directory: Path, device: Device) -> list[Finding]:
-    found = gpus()[0][device.index or 0 :]
-    if not found or not found[0].architecture.startswith("sm_"):
-        return []
-    return [check_kernels(directory, found[0].architecture)]
 
 
 def _shared_object(directory: Path) -> SharedObject:
@@ -348,20 +344,16 @@ def _load(so: SharedObject, name: str, lib: Path | None) -> int | None:
     if name == "libtorch.so":
         # Holds nothing, and brings the libraries of its backend. Models that were exported with a
         # torch for CUDA name it even if they are for the CPU.
-        places = [str(lib)] if lib else []
+        paths = [f"{lib}/{name}"] if lib else []
     elif _of_torch(name):
         # A second libtorch beside the first would register every operator again, and abort.
         return None
     else:
         places = (so.runpath or "").replace("$ORIGIN", str(so.path.parent)).split(":")
-        places.append("")
-    for place in places:
-        if place and not os.path.isabs(place):  # noqa: PTH117
-            continue
-        try:
-            return int(ctypes.CDLL(os.path.join(place, name))._handle)  # noqa: PTH118
-        except (OSError, ValueError):
-            continue
+        paths = [*(f"{place}/{name}" for place in filter(os.path.isabs, places)), name]
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError):
+            return int(ctypes.CDLL(path)._handle)
     return None
 
 
