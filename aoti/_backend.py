@@ -5,7 +5,6 @@ They take 0.1 s and some hundred megabytes to load, which models on the CPU need
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import threading
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aoti import _libtorch
-from aoti._libtorch import BACKEND_LIBRARIES, Libtorch
+from aoti._libtorch import BACKEND_LIBRARIES, Libtorch, open_library
 from aoti.errors import LibtorchError
 
 # Variables that name a toolkit, and where it stands by default.
@@ -114,10 +113,8 @@ def load_libraries(libtorch: Libtorch, backend: str) -> None:
 
 
 def _load(path: Path, backend: str, tried: tuple[Path, ...] = ()) -> None:
-    # As a foreign function, dlopen runs without the GIL, which CDLL keeps.
-    ctypes.CDLL(None).dlopen(os.fsencode(path), os.RTLD_NOW | os.RTLD_LOCAL)
     try:
-        ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+        open_library(path)
     except OSError as error:
         missing = _MISSING.match(str(error))
         other = missing and _in_toolkit(missing[1], backend)

@@ -318,6 +318,21 @@ def _remedy(cores: list[Core]) -> str:
     return f"pip install 'torch=={cores[0].minor}.*'" + kinds.get(cores[0].backend, "")
 
 
+def open_library(path: str | Path) -> ctypes.CDLL:
+    """Load a library without the GIL: other threads would stand still for as long as it takes.
+
+    Raises
+    ------
+    OSError
+        It cannot be loaded, with the loader's reason.
+    """
+    mode = os.RTLD_NOW | os.RTLD_LOCAL
+    # As a foreign function, dlopen runs without the GIL, which CDLL keeps. CDLL then finds it
+    # loaded, or says why not.
+    ctypes.CDLL(None).dlopen(os.fsencode(path), mode)
+    return ctypes.CDLL(str(path), mode=mode)
+
+
 def _preload(libtorch: Libtorch, core: Core, cores: list[Core]) -> tuple[Libtorch, Core]:
     """Load the libraries by their full paths, so that no search path has a say.
 
@@ -326,12 +341,8 @@ def _preload(libtorch: Libtorch, core: Core, cores: list[Core]) -> tuple[Libtorc
     """
 
     def load(path: Path) -> ctypes.CDLL:
-        mode = os.RTLD_NOW | os.RTLD_LOCAL
-        # As a foreign function, dlopen runs without the GIL, which CDLL keeps: other threads would
-        # stand still for as long as libtorch takes. CDLL then finds it loaded, or says why not.
-        ctypes.CDLL(None).dlopen(os.fsencode(path), mode)
         try:
-            return ctypes.CDLL(str(path), mode=mode)
+            return open_library(path)
         except OSError as error:
             raise LibtorchError(f"{libtorch} cannot be loaded: {error}") from error
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aoti._libtorch import open_library
 from aoti.device import TYPES, Device, cpu_flags
 from aoti.elf import SharedObject, Undefined, read_elf
 from aoti.errors import PackageError
@@ -353,7 +354,7 @@ def _load(so: SharedObject, name: str, lib: Path | None) -> int | None:
         paths = [*(f"{place}/{name}" for place in filter(os.path.isabs, places)), name]
     for path in paths:
         with contextlib.suppress(OSError, ValueError):
-            return int(ctypes.CDLL(path)._handle)
+            return int(open_library(path)._handle)
     return None
 
 
