@@ -9,7 +9,6 @@ import random
 import re
 import shutil
 import struct
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -402,7 +401,7 @@ def test_what_is_not_in_order_is_raised():
     assert caught.value.__notes__ == ["it wants y"]
 
 
-def test_what_an_export_with_cuda_links_is_loaded_from_the_libtorch_in_use(model):
+def test_what_an_export_with_cuda_links_is_loaded_from_the_libtorch_in_use(model, run_python):
     directory = model("mlp")
     replace(directory, b"libgcc_s.so.1\0", b"libtorch.so\0\0\0")
     program = """
@@ -415,9 +414,6 @@ given = Path(sys.argv[1]), _libtorch.library(), core.has_operator
 for lib in (None, _libtorch.directory()):
     print(check_libtorch(*given, lib)[0].message)
 """
-    command = [sys.executable, "-c", program, str(directory)]
-    before, after = subprocess.run(
-        command, check=True, capture_output=True, text=True
-    ).stdout.splitlines()
+    before, after = run_python(program, directory).splitlines()
     assert before == "the package needs libtorch.so, which cannot be loaded here"
     assert "libtorch.so" in after and after.startswith("all libraries are there")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -197,11 +196,8 @@ with aoti.load(sys.argv[1], num_runners=4) as model:
 
 @pytest.mark.parametrize("name", ["same", "same_inside"])
 @pytest.mark.parametrize("fail", [False, True])
-def test_swaps_keep_memory_flat(weight_packages, name, fail):
-    command = [sys.executable, "-c", MEMORY_OF_SWAPS]
-    arguments = [str(weight_packages / f"{name}.pt2"), str(fail)]
-    done = subprocess.run([*command, *arguments], check=True, capture_output=True, text=True)
-    assert int(done.stdout) < 4 << 20
+def test_swaps_keep_memory_flat(weight_packages, run_python, name, fail):
+    assert int(run_python(MEMORY_OF_SWAPS, weight_packages / f"{name}.pt2", fail)) < 4 << 20
 
 
 def test_updates_take_turns(model, state, rows, quick_switches, right):
