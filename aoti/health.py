@@ -19,6 +19,7 @@ from aoti.errors import AotiError, LibtorchError
 from aoti.findings import Finding
 from aoti.gpu import gpus
 from aoti.loading import load
+from aoti.machine import check_machine
 from aoti.model import AOTIModel
 from aoti.package import Package, Source
 
@@ -142,7 +143,7 @@ def _check_package(
 ) -> list[Finding]:
     findings = []
     try:
-        findings += preflight.check_machine(package.metadata(name), device)
+        findings += check_machine(package.metadata(name), device)
         package.signature(name)
         if package.may_abort(name):
             # No reason not to run it, so it is in order; but somebody should know.

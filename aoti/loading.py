@@ -18,6 +18,7 @@ from aoti.device import Device, start_device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.findings import require
 from aoti.golden import Golden
+from aoti.machine import check_machine
 from aoti.model import AOTIModel, class_over
 from aoti.package import Package, Source
 from aoti.sources import by_name
@@ -207,7 +208,7 @@ def load(
                 origin = (str(package.path.absolute()), {**options, "model_name": name})
         metadata = package.metadata(name)
         wanted = None if device is None else Device(device)
-        require(preflight.check_machine(metadata, wanted))
+        require(check_machine(metadata, wanted))
         target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, device_index)
         signature = package.signature(name)
         golden = Golden.of(package, name) if self_test else None

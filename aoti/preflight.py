@@ -1,10 +1,10 @@
 """Looks at a model before its code is mapped: would it load and run here?
 
 What the dynamic loader, libtorch and the model's own code would otherwise find out one after the
-other, by a message about symbols, by SIGILL or by SIGSEGV, is looked at here in three steps, each
-of which needs more than the one before: the package's metadata, its extracted files, and a loaded
-libtorch. Every step gives findings; `aoti.findings.require` turns those that are not in order into
-an error.
+other, by a message about symbols, by SIGILL or by SIGSEGV, is looked at in three steps, each of
+which needs more than the one before: the package's metadata (in `aoti.machine`), its extracted
+files, and a loaded libtorch. Every step gives findings; `aoti.findings.require` turns those that
+are not in order into an error.
 
 This is no protection from hostile packages, whose code runs as soon as it is mapped. But nothing
 here crashes on what they hold, and none of their code is mapped.
@@ -24,30 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from aoti._libtorch import open_library
-from aoti.device import TYPES, Device, cpu_flags
+from aoti.device import Device
 from aoti.elf import SharedObject, Undefined, read_elf
 from aoti.errors import PackageError
 from aoti.findings import Finding, listing, show
 from aoti.gpu import gpus
 from aoti.kernels import check_kernels
+from aoti.machine import export_here
 from aoti.placement import check_weights
-
-_PORTABLE = "export it with cpp.march='x86-64-v3' and cpp.simdlen=256, as aoti.export does"
-
-# What the compiler may use for each name in AOTI_CPU_ISA, as /proc/cpuinfo calls it: `_arch_flags`
-# in torch/_inductor/cpu_vec_isa.py. VSX and ZVECTOR come with their machines.
-_ISA_FLAGS = {
-    "AVX2": ("avx2", "fma", "f16c"),
-    "AVX512": ("avx512f", "avx512dq", "avx512vl", "avx512bw", "fma"),
-    "AVX512_VNNI": ("avx512_vnni",),
-    "AMX_TILE": ("amx_tile", "amx_bf16", "amx_int8"),
-    "ASIMD": ("asimd",),
-    "VSX": (),
-    "ZVECTOR": (),
-    "INVALID_VEC_ISA": (),  # compiled without vector instructions
-}
-_MACHINE_ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
-_PLATFORMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
 
 # Called by every runner, torch/csrc/inductor/aoti_runner/model_container_runner.cpp: without Run,
 # libtorch loads the model all the same and jumps to address 0 at the first call.
@@ -73,111 +57,6 @@ _dl = ctypes.CDLL(None)
 _dl.dlsym.restype = _dl.dlvsym.restype = ctypes.c_void_p
 _dl.dlsym.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
 _dl.dlvsym.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)
-
-
-# -- the machine -------------------------------------------------------------------------------
-
-
-def check_machine(metadata: Mapping[str, str], device: Device | None = None) -> list[Finding]:
-    """Compare what the exporter recorded with this machine.
-
-    Parameters
-    ----------
-    metadata : mapping of str to str
-        The package's metadata. Keys and values: `get_device_information` in
-        ``torch/_inductor/codecache.py``.
-    device : Device, optional
-        The device that is asked for. Default: the one that the package was compiled for.
-
-    Returns
-    -------
-    list of Finding
-        A package for a GPU is also compared with the GPUs, which initialises their driver. That
-        creates no context, but a process that forks later cannot use CUDA in the child.
-    """
-    findings = [_platform(metadata), _isa(metadata)]
-    compiled_for = metadata.get("AOTI_DEVICE_KEY", "")
-    if compiled_for not in TYPES:
-        what = f"for {show(compiled_for)}, which is no device" if compiled_for else "for no device"
-        fix = f"export it for one of {', '.join(TYPES)}"
-        return [*findings, Finding("device", False, f"the package was compiled {what}", fix)]
-    device = device or Device(compiled_for)
-    if device.type != compiled_for:
-        message = f"the package was compiled for {compiled_for}, and {device} is asked for"
-        fix = f"load it with device={compiled_for!r}, or export the model on {device.type}"
-        return [*findings, Finding("device", False, message, fix)]
-    findings.append(Finding("device", True, f"the package was compiled for {compiled_for}"))
-    if device.type == "cuda":
-        findings.append(_gpu(metadata.get("AOTI_COMPUTE_CAPABILITY", ""), device))
-    return findings
-
-
-def _platform(metadata: Mapping[str, str]) -> Finding:
-    here, machine = sys.platform, os.uname().machine
-    wanted = metadata.get("AOTI_PLATFORM", "") or here
-    asked = metadata.get("AOTI_MACHINE", "") or machine
-    ok = wanted == here and _MACHINE_ALIASES.get(asked.lower(), asked) == machine
-    place = f"{_PLATFORMS.get(wanted) or show(wanted)} on {show(asked)}"
-    message = f"the package was compiled for {place}, this is {_PLATFORMS.get(here, here)} on "
-    return Finding("platform", ok, message + machine, "" if ok else _export_here(machine))
-
-
-def _export_here(machine: str) -> str:
-    return f"export the model on a {_PLATFORMS.get(sys.platform, sys.platform)} {machine} machine"
-
-
-def _isa(metadata: Mapping[str, str]) -> Finding:
-    names = metadata.get("AOTI_CPU_ISA", "").upper().split()
-    unknown = [name for name in names if name not in _ISA_FLAGS]
-    has = cpu_flags()
-    if unknown:
-        message = f"the package uses {show(' '.join(unknown))}, instructions that aoti knows not"
-        return Finding("isa", True, message)
-    if not names or not has:
-        which = "the package does not say" if not names else "this system does not tell"
-        return Finding("isa", True, f"{which} which vector instructions it has")
-    missing = [flag for name in names for flag in _ISA_FLAGS[name] if flag not in has]
-    if not missing:
-        return Finding("isa", True, f"this CPU has what {' '.join(names)} stands for")
-    best = max((n for n in ("AVX2", "AVX512") if has.issuperset(_ISA_FLAGS[n])), default=None)
-    return Finding(
-        "isa",
-        False,
-        f"the package was compiled for CPUs with {' '.join(names)}, and this one has no "
-        f"{', '.join(dict.fromkeys(missing))}",
-        _PORTABLE if best else "export it with cpp.march='x86-64' and cpp.simdlen=1",
-    )
-
-
-def _gpu(capability: str, device: Device) -> Finding:
-    found, reason = gpus()
-    if not found:
-        fix = "export the model on the CPU, or run it on a machine with a GPU"
-        return Finding("gpu", False, f"the package needs a GPU, and there is none: {reason}", fix)
-    index = device.index or 0
-    if index >= len(found):
-        there = ", ".join(str(gpu.device) for gpu in found)
-        fix = f"choose one of {there}"
-        return Finding("gpu", False, f"there is no {device}: this machine has {there}", fix)
-    gpu = found[index]
-    message = f"the package's kernels are for {show(capability)}, {gpu.device} is a {gpu.name} "
-    message += f"({gpu.architecture})"
-    if not capability:
-        return Finding("gpu", True, f"the package does not say for which GPU it is; {message}")
-    if capability.startswith("gfx") or gpu.architecture.startswith("gfx"):
-        ok = capability.partition(":")[0] == gpu.architecture
-    elif not re.fullmatch(r"\d{2,4}", capability):
-        return Finding("gpu", True, f"{message}: an architecture that aoti knows not")
-    else:
-        wanted, has = int(capability), int(gpu.architecture.removeprefix("sm_"))
-        # Binary kernels run on the same major number from their minor on. A newer major needs
-        # portable ones (PTX), which metadata does not tell, so it is not refused here.
-        if wanted // 10 < has // 10:
-            message += "; newer ones need an export with aot_inductor.emit_multi_arch_kernel=True"
-        ok = wanted <= has
-    fix = f"export it on a {gpu.architecture}, or the oldest it shall run on with "
-    fix += "aot_inductor.emit_multi_arch_kernel=True"
-    return Finding("gpu", ok, message, "" if ok else fix)
 
 
 # -- the files ---------------------------------------------------------------------------------
@@ -257,7 +136,7 @@ def _machine(so: SharedObject) -> Finding:
     ok = (so.machine, so.bits, so.byteorder) == (machine, 64, sys.byteorder)
     message = f"the model's code is for {so.machine} ({so.bits} bits, {so.byteorder} endian), "
     message += f"this machine is {machine}"
-    return Finding("platform", ok, message, "" if ok else _export_here(machine))
+    return Finding("platform", ok, message, "" if ok else export_here(machine))
 
 
 def _loaded(name: str) -> int | None:
