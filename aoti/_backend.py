@@ -100,8 +100,7 @@ def load_libraries(libtorch: Libtorch, backend: str) -> None:
             f"models on a GPU need a build of aoti for it, and this one is for the CPU, on "
             f"{libtorch}. Install the wheel for {kind or 'CUDA or ROCm'}, or build it: {build}"
         )
-    # libtorch.so holds nothing, but packages may name it, according to the linker they met.
-    for name in (*names, *(("libtorch.so",) if (libtorch.lib / "libtorch.so").exists() else ())):
+    for name in names:
         path = (libtorch.lib / name).resolve()
         try:
             _load(path, backend)

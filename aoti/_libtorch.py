@@ -399,12 +399,6 @@ def used() -> tuple[Libtorch, Core] | None:
     return None if _state is None else _state[1:]
 
 
-def directory() -> Path:
-    """Where the libraries of the libtorch in use stand, after `core` was called."""
-    assert _state is not None
-    return _state[1].lib
-
-
 def library() -> ctypes.CDLL:
     """The loaded ``libtorch_cpu``, after `core` was called."""
     assert _state is not None

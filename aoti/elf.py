@@ -10,6 +10,7 @@ part of the file that its segment maps, and has a limit of its own, many times w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from collections.abc import Mapping
@@ -203,6 +204,31 @@ def forbid_executable_stack(path: Path) -> None:
                 file.write(struct.pack(endian + "I", flags & ~_PF_X))
 
 
+def drop_libtorch(path: Path) -> None:
+    """Take ``libtorch.so`` out of a file's DT_NEEDED where it names ``libtorch_cpu.so`` as well.
+
+    It defines nothing, and brings the libraries of its backend: of a torch for CUDA, a second and
+    some hundred megabytes. Linkers without ``--as-needed`` write it into models for the CPU, too.
+    Files that are no 64-bit little-endian ELF, and damaged ones, are left alone.
+    """
+    with path.open("r+b") as file, contextlib.suppress(PackageError):
+        header = file.read(64)
+        if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
+            return
+        size = os.fstat(file.fileno()).st_size
+        image, (address, length), _ = _segments(path, file.fileno(), header, size)
+        entries, needed, _ = _dynamic(image, (address, length))
+        names = _Names(image, entries[_DT_STRTAB], entries[_DT_STRSZ])
+        libraries = {names.at(value): value for value in needed}
+        if not {"libtorch.so", "libtorch_cpu.so"} <= libraries.keys():
+            return
+        entry = struct.pack("<QQ", _DT_NEEDED, libraries["libtorch.so"])
+        table = image.at(address, length)
+        before, after = table[: table.index(entry)], table[table.index(entry) + len(entry) :]
+        file.seek(image.offset(address))
+        file.write(before + after + bytes(len(entry)))  # DT_NULL
+
+
 def _damage(path: Path, what: str) -> PackageError:
     return PackageError(f"{path.name} is damaged: {what}")
 
@@ -225,6 +251,9 @@ class _Image:
         if len(found) < size:
             raise self.damage("it got shorter")
         return found
+
+    def offset(self, address: int) -> int:
+        return self._place(address)[0]
 
     def upto(self, address: int, size: int) -> bytes:
         """At most `size` bytes: those that the segment has."""

@@ -26,7 +26,7 @@ from aoti.errors import AotiError, ConfigError, PackageError
 from aoti.package import Package
 from aoti.weightfile import WEIGHTS, separate
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 PARTIAL, OLD = ".partial", ".old"  # no key ends like this
 

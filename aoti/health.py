@@ -163,11 +163,10 @@ def _check_package(
         )
         if not runs:
             return findings + files
-        core = _libtorch.core()
-        libtorch, lib = _libtorch.library(), _libtorch.directory()
+        core, libtorch = _libtorch.core(), _libtorch.library()
         # With libtorch loaded, more versions can be compared than without.
         findings += [finding for finding in files if finding.check != "versions"]
-        findings += preflight.check_libtorch(directory, libtorch, core.has_operator, lib)
+        findings += preflight.check_libtorch(directory, libtorch, core.has_operator)
     finally:
         extraction.release()
     return findings

@@ -308,8 +308,7 @@ def _check_code(
                 directory, partial(package.num_constants, name), files.weights, device
             )
         )
-        library, lib = _libtorch.library(), _libtorch.directory()
-        require(preflight.check_libtorch(directory, library, core.has_operator, lib))
+        require(preflight.check_libtorch(directory, _libtorch.library(), core.has_operator))
     finally:
         if files is not extraction:
             files.release()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from aoti.archive import Directory, Limits, Zip, readable
-from aoti.elf import forbid_executable_stack, read_elf
+from aoti.elf import drop_libtorch, forbid_executable_stack, read_elf
 from aoti.errors import ModelNotFoundError, PackageError
 from aoti.placement import weights_size
 from aoti.signature import METADATA_KEY, Signature, on_one_thread
@@ -337,6 +337,7 @@ class Package:
                 )
         if path.suffix == ".so":
             forbid_executable_stack(path)
+            drop_libtorch(path)
 
     def _block(self, reader: IO[bytes]) -> bytes:
         with readable(self.name):

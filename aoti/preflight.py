@@ -177,7 +177,6 @@ def check_libtorch(
     directory: Path,
     library: ctypes.CDLL | Callable[[str], bool],
     has_operator: Callable[[str, str], bool],
-    lib: Path | None = None,
 ) -> list[Finding]:
     """Compare what a model's code calls with the libtorch that is loaded.
 
@@ -189,8 +188,6 @@ def check_libtorch(
         The loaded libtorch, or a function that tells whether it defines a symbol.
     has_operator : callable
         Whether an operator is registered, by name and overload: `aoti._core.has_operator`.
-    lib : Path, optional
-        Where the libraries of that libtorch stand.
 
     Returns
     -------
@@ -200,7 +197,7 @@ def check_libtorch(
     """
     try:
         so = _shared_object(directory)
-        found = {name: _loaded(name) or _load(so, name, lib) for name in so.needed}
+        found = {name: _loaded(name) or _load(so, name) for name in so.needed}
         missing = [name for name, handle in found.items() if handle is None]
         libraries = f"the package needs {listing(missing)}, which cannot be loaded here"
         loaded = {name: handle for name, handle in found.items() if handle}
@@ -220,18 +217,12 @@ def _of_torch(name: str) -> bool:
     return name.startswith(("libtorch", "libc10", "libaoti"))
 
 
-def _load(so: SharedObject, name: str, lib: Path | None) -> int | None:
-    if name == "libtorch.so":
-        # Holds nothing, and brings the libraries of its backend. Models that were exported with a
-        # torch for CUDA name it even if they are for the CPU.
-        paths = [f"{lib}/{name}"] if lib else []
-    elif _of_torch(name):
-        # A second libtorch beside the first would register every operator again, and abort.
+def _load(so: SharedObject, name: str) -> int | None:
+    # A second libtorch beside the first would register every operator again, and abort.
+    if _of_torch(name):
         return None
-    else:
-        places = (so.runpath or "").replace("$ORIGIN", str(so.path.parent)).split(":")
-        paths = [*(f"{place}/{name}" for place in filter(os.path.isabs, places)), name]
-    for path in paths:
+    places = (so.runpath or "").replace("$ORIGIN", str(so.path.parent)).split(":")
+    for path in [*(f"{place}/{name}" for place in filter(os.path.isabs, places)), name]:
         with contextlib.suppress(OSError, ValueError):
             return int(open_library(path)._handle)
     return None

@@ -9,12 +9,13 @@ import struct
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import aoti
-from aoti.elf import forbid_executable_stack, read_elf
+from aoti.elf import drop_libtorch, forbid_executable_stack, read_elf
 
 ROOT = Path(__file__).parents[1]
 
@@ -214,6 +215,60 @@ def test_no_executable_stack_is_left(shared_object, tmp_path):
     assert read_elf(path).executable_stack
     forbid_executable_stack(path)
     assert path.read_bytes() == shared_object.read_bytes()
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """A function that links a library with others, all of them named, as `ld` does by itself."""
+
+    def link(name: str, *needed: str, code: str = "") -> Path:
+        (tmp_path / "code.c").write_text(code)
+        (tmp_path / "lib").mkdir(exist_ok=True)
+        path = tmp_path / "lib" / f"lib{name}.so"
+        subprocess.run(
+            ["gcc", "-shared", "-nostdlib", f"-Wl,-soname,{path.name}", "-Wl,--no-as-needed"]
+            + ["-o", path, tmp_path / "code.c", f"-L{path.parent}", "-Wl,-rpath,$ORIGIN"]
+            + [f"-l{other}" for other in needed],
+            check=True,
+        )
+        return path
+
+    return link
+
+
+def test_libtorch_is_not_asked_for_where_its_parts_are(linked, run_python):
+    """It brings the libraries of its backend, and there is none beside the provider's."""
+    linked("torch_cpu", code="int two(void) { return 2; }")
+    linked("c10")
+    torch = linked("torch", "torch_cpu")
+    path = linked(
+        "model", "torch", "torch_cpu", "c10", code="int two(void); int f() { return two(); }"
+    )
+    torch.unlink()
+    program = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).f())"
+    assert read_elf(path).needed == ("libtorch.so", "libtorch_cpu.so", "libc10.so")
+    drop_libtorch(path)
+    assert read_elf(path).needed == ("libtorch_cpu.so", "libc10.so")
+    check_against_readelf(path)
+    assert run_python(program, path) == "2\n"
+    alone = linked("alone", "c10")
+    for other in (path, alone):
+        before = other.read_bytes()
+        drop_libtorch(other)
+        assert other.read_bytes() == before
+
+
+def test_extraction_drops_libtorch(packages, shared_object, tmp_path):
+    with zipfile.ZipFile(packages / "stock.pt2") as archive:
+        archive.extractall(tmp_path)
+    (path,) = tmp_path.glob("stock/data/**/*.wrapper.so")
+    path.write_bytes(path.read_bytes().replace(b"libgcc_s.so.1\0", b"libtorch.so\0\0\0"))
+    assert "libtorch.so" in read_elf(path).needed
+    with aoti.Package(tmp_path / "stock") as package:
+        package.extract("model", tmp_path / "model")
+    (path,) = (tmp_path / "model").rglob("*.wrapper.so")
+    expected = [name for name in read_elf(shared_object).needed if name != "libgcc_s.so.1"]
+    assert list(read_elf(path).needed) == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs sparse files")
