@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
-import signal
 import sys
-import threading
 from typing import IO, Any
 
 from aoti.bench.job import Failed, write
 from aoti.errors import AotiError
+from aoti.lifeline import end_with_parent
 
 
 class Channel:
@@ -40,15 +39,6 @@ def find(target: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _end_with_parent(scratch: str) -> None:
-    os.read(0, 1)  # nothing ever comes but the end
-    if scratch:
-        import shutil
-
-        shutil.rmtree(scratch, ignore_errors=True)
-    os.killpg(0, signal.SIGKILL)
-
-
 def _failure(error: BaseException) -> Failed:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, AotiError):
@@ -61,8 +51,7 @@ def _failure(error: BaseException) -> Failed:
 
 
 def _main(requests: int, answers: int, scratch: str) -> None:
-    watch = threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True)
-    watch.start()
+    end_with_parent(scratch)
     with open(requests, "rb") as incoming, open(answers, "wb") as outgoing:
         channel = Channel(incoming, outgoing)
         try:

@@ -11,18 +11,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from aoti.exporting.failures import cause, explain
+from aoti.lifeline import end_with_parent
 
 _POLL = 0.2  # seconds
 _RESULT, _LOG = "result.json", "log"
@@ -130,27 +129,10 @@ def child_main(work: Callable[[Path], Any]) -> None:
         Gets the directory, and gives what becomes JSON.
     """
     directory = Path(sys.argv[1])
-    threading.Thread(target=_end_with_parent, args=(directory,), daemon=True).start()
+    end_with_parent(str(directory.parent))  # the whole scratch directory
     result = work(directory)
     partial = directory / f"{_RESULT}.partial"
     partial.write_text(json.dumps(result))
     partial.replace(directory / _RESULT)
     sys.stdout.flush()
     os._exit(0)  # Inductor's worker processes and exit handlers have nothing more to do
-
-
-def _end_with_parent(directory: Path) -> None:
-    os.read(0, 1)  # nothing ever comes but the end
-    group = os.getpgrp()
-    if os.fork() != 0:
-        return
-    # Outside the group: this one has to outlive all who may still write there.
-    os.setsid()
-    os.killpg(group, signal.SIGKILL)
-    patience = time.monotonic() + 5
-    with contextlib.suppress(ProcessLookupError):
-        while time.monotonic() < patience:
-            os.killpg(group, 0)
-            time.sleep(0.01)
-    shutil.rmtree(directory.parent, ignore_errors=True)  # the whole scratch directory
-    os._exit(0)
