@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, BinaryIO
 
-from aoti.errors import PackageError, PackageNotFoundError
+from aoti.errors import PackageError, PackageNotFoundError, reason
 
 _NAME_LIMIT = 200  # bytes; file systems take 255, and extractions are named after models
 _DEVICE_NAMES = frozenset(  # that Windows never takes for files, whatever their ending
@@ -86,7 +86,7 @@ class readable:  # noqa: N801  (a context manager, used like a function)
         if isinstance(error, PackageError):
             return
         if isinstance(error, OSError):
-            raise PackageError(f"{self._name} cannot be read: {error!s:.200}") from error
+            raise PackageError(f"{self._name} cannot be read: {reason(error)}") from error
         if isinstance(error, damage):
             raise PackageError(f"{self._name} is damaged: {error!s:.200}") from error
 
@@ -203,11 +203,13 @@ class Directory:
         self.files: dict[str, int] = {}
         for entry in sorted(path.rglob("*")):
             name = entry.relative_to(path).as_posix()
-            kind = entry.lstat().st_mode
+            with readable(str(path)):  # somebody may be changing it
+                status = entry.lstat()
+            kind = status.st_mode
             if stat.S_ISLNK(kind):
                 raise PackageError(f"{path} holds a symbolic link: {name!r}; copy it with cp -rL")
             if stat.S_ISREG(kind):
-                self.files[name] = entry.stat().st_size
+                self.files[name] = status.st_size
             elif not stat.S_ISDIR(kind):
                 raise PackageError(f"{path} holds what is no regular file: {name!r}")
         check_files(str(path), self.files, limits)

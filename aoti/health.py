@@ -15,7 +15,7 @@ from typing import Any
 from aoti import _libtorch, preflight
 from aoti.cache import extract
 from aoti.device import Device, check_device, devices
-from aoti.errors import AotiError, LibtorchError
+from aoti.errors import AotiError, LibtorchError, reason
 from aoti.findings import Finding
 from aoti.gpu import gpus
 from aoti.loading import load
@@ -152,7 +152,8 @@ def _check_package(
             findings.append(Finding("indices", True, message, fix))
         extraction = extract(package, name, as_zip=False)
     except (AotiError, OSError) as error:
-        return [*findings, Finding("package", False, str(error))]
+        message = reason(error) if isinstance(error, OSError) else str(error)
+        return [*findings, Finding("package", False, message)]
     directory = extraction.code(name)
     try:
         files = preflight.check_files(

@@ -204,7 +204,8 @@ def test_no_stream_makes_a_traceback(packages, tmp_path, arguments, code, messag
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(28, "No space left on device"), "aoti: [Errno 28] No space left on device\n"),
+        (OSError(28, "No space left on device"), "aoti: No space left on device\n"),
+        (OSError(13, "Permission denied", "/x"), "aoti: Permission denied: /x\n"),
         (MemoryError(), "aoti: MemoryError\n"),
     ],
 )

@@ -386,3 +386,11 @@ def test_what_is_no_whole_shared_object_is_only_copied(
     with Package(package_of({**FILES, SO: content})) as package:
         package.extract("model", tmp_path / "out")
     assert (tmp_path / "out" / SO.removeprefix("m/")).read_bytes() == content
+
+
+def test_a_file_that_goes_away_is_told_in_words(unpacked, tmp_path):
+    with Package(unpacked) as package:
+        (unpacked / SO).unlink()
+        with pytest.raises(PackageError) as caught:
+            package.extract("model", tmp_path / "target")
+    assert str(caught.value).endswith(f"cannot be read: No such file or directory: {unpacked / SO}")

@@ -22,6 +22,7 @@ from aoti.errors import (
     InputError,
     ModelNotFoundError,
     PackageNotFoundError,
+    reason,
 )
 
 # What the caller got wrong; every other error is the model's or the machine's.
@@ -98,9 +99,13 @@ def run(arguments: list[str] | None = None) -> int:
             for text in getattr(error, "__notes__", ()):
                 _say(*text.splitlines())
         return 2 if isinstance(error, _WRONG_CALL) else 1
-    except (OSError, MemoryError) as error:
-        if not isinstance(error, BrokenPipeError):
-            _say(str(error) or type(error).__name__)
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        _say(reason(error))
+        return 1
+    except MemoryError as error:
+        _say(str(error) or type(error).__name__)
         return 1
     return code if isinstance(code, int) else 0
 
