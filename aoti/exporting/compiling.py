@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,7 +87,7 @@ def compile_program(
         if not in_process:
             say(f"compiling {name} in this process: it holds what another one does not know")
         if saved:  # Inductor may fix sizes of what it compiles, for good
-            program = torch.export.load(directory / _PROGRAM)
+            program = _loaded(directory / _PROGRAM)
         try:
             return compile_here(program, job.options, directory)
         except Exception as error:  # Inductor wraps whatever went wrong below it
@@ -184,6 +185,17 @@ def _saved(program: torch.export.ExportedProgram, path: Path) -> bool:
     return True
 
 
+def _loaded(path: Path) -> torch.export.ExportedProgram:
+    # torch 2.13 words a warning of its own wrongly, which logging tells in thirty lines.
+    log = logging.getLogger("torch._export.serde.serialize")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        return torch.export.load(path)
+    finally:
+        log.setLevel(before)
+
+
 def _stage(directory: Path) -> str:
     if any((directory / "model").glob("*.wrapper.cpp")):
         return "C++ compiler"
@@ -205,7 +217,7 @@ def _work(directory: Path) -> dict[str, Any]:
     for known_as, fields in job["namedtuples"].items():
         stand_in = namedtuple("stand_in", fields)  # type: ignore[misc]
         pytree._register_namedtuple(stand_in, serialized_type_name=known_as)
-    program = torch.export.load(directory / _PROGRAM)
+    program = _loaded(directory / _PROGRAM)
     (directory / _PROGRAM).unlink()
     (directory / _STARTED).touch()
     try:
