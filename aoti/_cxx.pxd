@@ -116,6 +116,10 @@ cdef extern from "aoti/memory.h" namespace "aoti" nogil:
         Tensor& tensor) noexcept
 
 
+cdef extern from "aoti/handover.h" namespace "aoti" nogil:
+    void taken "aoti::Handover::taken"() noexcept
+
+
 cdef extern from "aoti/loader.h" namespace "aoti" nogil:
     Failure run(
         Permits& permits,

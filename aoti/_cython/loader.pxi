@@ -341,6 +341,7 @@ cdef class Loader:
         while self._goes_on(failure):
             with nogil:
                 failure = _cxx.run(deref(self.permits), self.threads, tensors, outputs, ran)
+            _cxx.taken()
         if number != NULL:
             number[0] = ran
         return 0
@@ -360,6 +361,7 @@ cdef class Loader:
             with nogil:
                 failure = _cxx.run_into(
                     deref(self.permits), self.threads, tensors, targets, outputs, wrong)
+            _cxx.taken()
         if wrong >= 0:
             _refuse_targets(outputs, targets, out, wrong)
         return 0

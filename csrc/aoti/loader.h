@@ -6,6 +6,7 @@
 #include <aoti/device.h>
 #include <aoti/errors.h>
 #include <aoti/generation.h>
+#include <aoti/handover.h>
 #include <aoti/openmp.h>
 #include <aoti/permits.h>
 #include <aoti/tensor.h>
@@ -51,7 +52,7 @@ Failure permitted(Permits& permits, int threads, Body&& body) noexcept {
 
 // Runs once, taking the inputs' references. `outputs` is replaced; `number` is that of the
 // generation that ran.
-inline Failure run(
+inline Failure run_once(
     Permits& permits,
     int threads,
     std::vector<at::Tensor>& inputs,
@@ -71,7 +72,19 @@ inline Failure run(
   });
 }
 
-// Runs once, and copies the outputs into `targets`: see copy_outputs.
+// The same for a thread that gave up the GIL for it. With the GIL in hand again, it says so:
+// `Handover::taken`.
+inline Failure run(
+    Permits& permits,
+    int threads,
+    std::vector<at::Tensor>& inputs,
+    std::vector<at::Tensor>& outputs,
+    uint64_t& number) noexcept {
+  const Handover handover;
+  return run_once(permits, threads, inputs, outputs, number);
+}
+
+// The same, and copies the outputs into `targets`: see copy_outputs.
 inline Failure run_into(
     Permits& permits,
     int threads,
@@ -79,8 +92,9 @@ inline Failure run_into(
     const std::vector<at::Tensor>& targets,
     std::vector<at::Tensor>& outputs,
     int64_t& wrong) noexcept {
+  const Handover handover;
   uint64_t number = 0;
-  Failure failure = run(permits, threads, inputs, outputs, number);
+  Failure failure = run_once(permits, threads, inputs, outputs, number);
   if (failure.fault == Fault::kNone) {
     failure = copy_outputs(outputs, targets, wrong);
   }

@@ -28,6 +28,7 @@ from turns import in_turns, per_call
 import aoti
 
 CALLS = 300  # a turn of some 3 ms: mostly shorter than what the scheduler gives
+SIZES = (4, 256, 1024)  # rows of the calls that threads make
 
 
 def calls_a_second(call: Callable[[], object], threads: int, calls: int) -> float:
@@ -39,6 +40,16 @@ def calls_a_second(call: Callable[[], object], threads: int, calls: int) -> floa
     for worker in workers:
         worker.join()
     return threads * calls / (time.perf_counter() - start)
+
+
+def gain_of_threads(call: Callable[[], object], rounds: int) -> float:
+    """What two threads get done, over what one does."""
+    calls = CALLS * 30 // max(1, int(per_call(call, CALLS) / 3))
+    gains = []
+    for _ in range(rounds):
+        one, two = (calls_a_second(call, threads, calls) for threads in (1, 2))
+        gains.append(two / one)
+    return statistics.median(gains)
 
 
 def undisturbed(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
@@ -84,12 +95,15 @@ def small_net(path: Path, rounds: int) -> dict[str, float]:
         },
         rounds,
     )
-    for name, call in (("aoti", lambda: model(rows)), ("stock", from_numpy)):
-        gains = []
-        for _ in range(min(rounds, 9)):
-            one, two = (calls_a_second(call, threads, CALLS * 30) for threads in (1, 2))
-            gains.append(two / one)
-        figures[f"{name}, 2 threads over 1"] = statistics.median(gains)
+    for size in SIZES:
+        batch = np.random.default_rng(0).standard_normal((size, 10), np.float32)
+        calls = {
+            "aoti": lambda batch=batch: model(batch),
+            "stock": lambda batch=batch: stock(torch.from_numpy(batch)).numpy(),
+        }
+        for name, call in calls.items():
+            gain = gain_of_threads(call, min(rounds, 9))
+            figures[f"{name}, 2 threads over 1, {size} rows"] = gain
     base = figures["C++ loop, us"]
     figures["aoti call over the loop, us"] = figures["aoti call, us"] - base
     figures["aoti bound over the loop, us"] = figures["aoti bound, us"] - base
