@@ -144,8 +144,11 @@ def test_without_ml_dtypes_the_error_says_what_to_do(interop, torch, monkeypatch
 
 def test_torch_layouts_are_shared_or_copied_and_equal_to_eager(more, interop, torch):
     x = torch.arange(24.0).reshape(4, 6)
+    with torch.inference_mode():
+        inference = x.clone()
     layouts = {
         "contiguous": x,
+        "of inference mode": inference,
         "a row": x[1:2],
         "transposed": x.t(),
         "strided": x[:, ::2],
@@ -159,7 +162,7 @@ def test_torch_layouts_are_shared_or_copied_and_equal_to_eager(more, interop, to
         "one negated element": torch.complex(x, x + 1).conj().imag[:1, :1],
     }
     shared = {"contiguous", "a row", "empty", "no columns", "requires grad", "parameter"}
-    shared |= {"one element"}
+    shared |= {"one element", "of inference mode"}
     for name, value in layouts.items():
         same, plus = more(value)
         assert torch.equal(same, value), name
@@ -243,11 +246,13 @@ def test_what_a_model_writes_into_a_tensor_is_seen_or_refused(packages, torch):
 
 
 def test_outputs_of_torch_keep_their_inputs_and_outlive_the_model(packages, torch):
-    x = torch.arange(12.0).reshape(3, 4)
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    x = torch.from_numpy(array)
     with aoti.load(packages / "alias.pt2") as model:
         same, turned, more, weight, _ = model(x)
-    died = weakref.ref(x)
-    del x, same, model
+    assert same.data_ptr() == x.data_ptr()
+    died = weakref.ref(array)
+    del array, x, same, model
     gc.collect()
     assert died() is not None
     assert turned.tolist() == np.arange(12).reshape(3, 4).T.tolist()

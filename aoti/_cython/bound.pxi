@@ -28,7 +28,8 @@ cdef class Bound:
         self.tensors.clear()
         self.targets.clear()
         self.moving.clear()
-        self.leaves = loader.wanted.borrow(inputs, self.tensors, self.symbols, False)
+        self.leaves = loader.wanted.borrow(
+            inputs, self.tensors, self.symbols, release=False, once=False)
         cdef Borrowed borrowed
         for leaf in self.leaves:
             if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
@@ -80,8 +81,8 @@ cdef class Caller:
     """A base of models' classes that has Python enter a call without a frame: a third of a
     microsecond less.
 
-    It takes the calls whose arguments are exactly as exported; the others go to the class that is
-    next in order.
+    It takes the calls whose arguments are exactly as exported, and runs without options; the others
+    go to the class that is next in order.
     """
 
     cdef public Loader _loader
@@ -93,3 +94,11 @@ cdef class Caller:
         if leaves is None:
             return super().__call__(*args, **kwargs)
         return self._loader._call(leaves)
+
+    @cython.binding(False)
+    def run(self, inputs: Sequence[Any], *, outputs=None, out=None, stream=None) -> list[Any]:
+        """Run on a flat sequence of arrays: `aoti.AOTIModel.run`."""
+        if outputs is None and out is None and stream is None and (
+                type(inputs) is list or type(inputs) is tuple) and self._loader is not None:
+            return self._loader.run_all(tuple(inputs))
+        return super().run(inputs, outputs=outputs, out=out, stream=stream)

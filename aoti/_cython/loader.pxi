@@ -230,13 +230,15 @@ cdef class Loader:
         The GIL is released while waiting for a runner and while the model runs. Outputs own their
         memory; one that shares memory with an input keeps that input alive.
         """
-        cdef tuple leaves = tuple(inputs)
-        cdef Kind kind = self.kind_for(leaves)
+        return self.run_all(tuple(inputs))
+
+    cdef list run_all(self, tuple inputs):
+        cdef Kind kind = self.kind_for(inputs)
         cdef vector[_cxx.Tensor] outputs
         cdef _cxx.StreamScope scope
         if self.streamed:
             self._enter(None, scope)
-        leaves = self._run(leaves, outputs)
+        cdef tuple leaves = self._run(inputs, outputs)
         return _outputs(outputs, leaves, kind)
 
     def run_measured(

@@ -90,6 +90,7 @@ struct Borrowed {
   bool writable = true;
   Place place;
   bool anywhere = false;  // host memory that knows no devices: taken to wherever the model runs
+  at::Tensor tensor;      // what was described, if that is a tensor of libtorch's own
 };
 
 // The first thing that is wrong with an input, in the order in which it is looked at.
@@ -255,6 +256,20 @@ inline Failure borrow(
             array.dtype,
             c10::IntArrayRef(array.sizes, rank),
             c10::IntArrayRef(strides, rank)));
+    return {};
+  });
+}
+
+// The same for one run, which may have the tensor that was described: nobody knows who changes that
+// one later.
+inline Failure lend(
+    const Borrowed& array, const int64_t* strides, std::vector<at::Tensor>& tensors) noexcept {
+  if (!array.tensor.defined() ||
+      array.tensor.strides() != c10::IntArrayRef(strides, static_cast<std::size_t>(array.rank))) {
+    return borrow(array, strides, tensors);
+  }
+  return guarded([&]() -> Failure {
+    tensors.push_back(array.tensor);
     return {};
   });
 }
