@@ -1,4 +1,4 @@
-"""Calls of every kind from many threads, mixed with failures, cancellations, closes.
+"""Calls of every kind from many threads, mixed with failures, cancellations, closes, weights read.
 
 At a reduced size by default; AOTI_STRESS=500 makes ten million calls.
 """
@@ -61,6 +61,10 @@ def cancelled(index):
     if not future.cancel():
         check(index, future.result(timeout=60))
 
+def reading(index):
+    (table,) = model.extract_constants().values()
+    check(index, table[index])
+
 def close(index):
     global model
     with closing:
@@ -84,8 +88,8 @@ async def asynchronous(index, order):
         assert fate < 2
 
 # A failing run takes libtorch 6 ms: it looks up the names in its backtrace.
-KINDS = [plain, wrong_input, submitted, cancelled, failing, failing_in_background]
-WEIGHTS = [30, 20, 30, 18, 1, 1]
+KINDS = [plain, wrong_input, submitted, cancelled, reading, failing, failing_in_background]
+WEIGHTS = [30, 20, 30, 13, 5, 1, 1]
 
 def work(seed, calls):
     order = random.Random(seed)
