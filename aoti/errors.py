@@ -5,8 +5,6 @@ Every error is an `AotiError`, and every leaf is also the builtin that people al
 side had to say follows as a note (PEP 678).
 """
 
-import os
-
 
 class AotiError(Exception):
     """Base of every error that aoti raises on purpose."""
@@ -87,4 +85,4 @@ class SelfTestError(AotiError, RuntimeError):
 def reason(error: OSError) -> str:
     """What the system says, for people: without its number, with the file that it is about."""
     why = error.strerror or str(error) or type(error).__name__
-    return f"{why}: {os.fspath(error.filename)!s:.200}" if error.filename else why
+    return f"{why}: {error.filename!s:.200}" if error.filename else why
