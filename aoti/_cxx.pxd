@@ -124,6 +124,7 @@ cdef extern from "aoti/loader.h" namespace "aoti" nogil:
     Failure run(
         Permits& permits,
         int threads,
+        cbool release,
         vector[Tensor]& inputs,
         vector[Tensor]& outputs,
         uint64_t& number) noexcept

@@ -5,6 +5,7 @@ It imports as little as it can: starts of such processes are measured.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -27,13 +28,16 @@ def end_with_parent(scratch: str) -> None:
 def _wait(scratch: str) -> None:
     os.read(0, 1)  # nothing ever comes but the end
     group = os.getpgrp()
-    if os.fork() != 0:
-        return
-    # Outside the group: this one has to outlive all who may still write there.
-    os.setsid()
-    os.killpg(group, signal.SIGKILL)
+    child = -1
     if scratch:
-        _remove(scratch, group)
+        with contextlib.suppress(OSError):  # no memory for another process: the files stay
+            child = os.fork()
+    if child > 0:
+        return  # what removes the files ends this group
+    if child == 0:
+        os.setsid()  # outside the group, to outlive all who may still write there
+    os.killpg(group, signal.SIGKILL)
+    _remove(scratch, group)
     os._exit(0)
 
 

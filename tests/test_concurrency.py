@@ -239,6 +239,30 @@ def test_one_thread_per_runner_runs_at_full_width(packages, large):
         assert len(workers()) == 3
 
 
+HELD = """
+import ctypes, sys, threading, time, torch, aoti
+sys.setswitchinterval(1000)
+x = torch.full((1000, 1000), 1e-3)
+model = aoti.load(sys.argv[1], intra_op_threads=1)
+used = []
+thread = threading.Thread(target=lambda: (model(x), used.append(time.thread_time())))
+thread.start()
+time.sleep(0.01)
+clock = time.pthread_getcpuclockid(thread.ident)
+seen = -1.0
+while seen != (now := time.clock_gettime(clock)):
+    seen = now
+    ctypes.PyDLL(None).usleep(300_000)  # with the GIL
+thread.join()
+print(seen / used[0])
+"""
+
+
+def test_a_run_on_a_tensor_of_torch_does_not_wait_for_the_gil(packages, run_python):
+    """Although Python's tensor is what the model holds, and its last reference wants the GIL."""
+    assert float(run_python(HELD, packages / "slow.pt2")) > 0.9
+
+
 EXIT = """
 import sys, threading, numpy as np, aoti
 x = np.full((1000, 1000), 1e-3, np.float32)

@@ -251,6 +251,8 @@ def test_outputs_of_torch_keep_their_inputs_and_outlive_the_model(packages, torc
     with aoti.load(packages / "alias.pt2") as model:
         same, turned, more, weight, _ = model(x)
     assert same.data_ptr() == x.data_ptr()
+    same.unsqueeze_(0)
+    assert x.shape == (3, 4)  # the memory is shared, not the tensor
     died = weakref.ref(array)
     del array, x, same, model
     gc.collect()
@@ -261,6 +263,16 @@ def test_outputs_of_torch_keep_their_inputs_and_outlive_the_model(packages, torc
     gc.collect()
     assert died() is None
     assert more.shape == (3, 4)
+
+
+def test_what_torch_copies_when_it_is_written_to_is_copied_first(packages, torch):
+    origin, y = torch.zeros(3, 4), torch.ones(3, 4)
+    with aoti.load(packages / "inplace.pt2") as model:
+        for write in (model, lambda *args: model.boxed_run(list(args))):
+            lazy = torch._lazy_clone(origin)
+            write(lazy, y)
+            assert torch.equal(lazy, y)
+            assert torch.equal(origin, torch.zeros(3, 4))
 
 
 def test_calls_with_torch_keep_no_reference(more, torch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import sys
 import threading
 import weakref
@@ -573,3 +574,8 @@ with aoti.load(sys.argv[1]) as model:
 assert not [name for name in sys.modules if name.split(".")[0] == "torch"]
 """
     assert run_python(program, packages / "mlp.pt2") == "(2, 1)\n"
+
+
+def test_methods_tell_their_parameters(mlp):
+    assert str(inspect.signature(mlp.run)) == "(inputs, *, outputs=None, out=None, stream=None)"
+    assert list(inspect.signature(mlp.boxed_run).parameters) == ["inputs", "stream"]

@@ -96,8 +96,10 @@ cdef class Caller:
         return self._loader._call(leaves)
 
     @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
     def run(self, inputs: Sequence[Any], *, outputs=None, out=None, stream=None) -> list[Any]:
-        """Run on a flat sequence of arrays: `aoti.AOTIModel.run`."""
+        """Run on a flat sequence of arrays, one per tensor: see `aoti.AOTIModel.run`."""
         if outputs is None and out is None and stream is None and (
                 type(inputs) is list or type(inputs) is tuple) and self._loader is not None:
             return self._loader.run_all(tuple(inputs))

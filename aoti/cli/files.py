@@ -116,7 +116,7 @@ def replaced(destination: str) -> Iterator[IO[bytes]]:
             partial.unlink(missing_ok=True)
             raise
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        raise InputError(f"cannot write {destination}: {error.strerror}") from error
+        raise InputError(f"cannot write {destination}: {error.strerror or error}") from error
     except BrokenPipeError:  # of another stream, while this one was open
         raise
     except OSError as error:

@@ -260,8 +260,8 @@ inline Failure borrow(
   });
 }
 
-// The same for one run, which may have the tensor that was described: nobody knows who changes that
-// one later.
+// The same for one run, which takes the tensor that was described. To keep that one would not do:
+// resize_ and set_ change it.
 inline Failure lend(
     const Borrowed& array, const int64_t* strides, std::vector<at::Tensor>& tensors) noexcept {
   if (!array.tensor.defined() ||
@@ -312,6 +312,10 @@ inline Failure finish(at::Tensor& tensor, void*& memory) noexcept {
     }
     if (tensor.is_conj() || tensor.is_neg()) {
       tensor = tensor.resolve_conj().resolve_neg();
+    }
+    if (tensor.use_count() >
+        1) {  // an input, as it is: whoever reshapes one leaves the other alone
+      tensor = tensor.detach();
     }
     if (tensor.storage().data_ptr().get_context() == nullptr) {
       memory = tensor.data_ptr();

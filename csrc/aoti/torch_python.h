@@ -52,16 +52,20 @@ inline Failure wrap_for_torch(TorchWrap wrap, const at::Tensor& tensor, void*& m
 }
 
 // Describes a Python tensor on the CPU that is as plain as one over its memory would be: nothing is
-// lazy about it, and autograd does not watch it. False for any other object.
+// lazy about it, autograd does not watch it, and it was not made in inference mode. False for any
+// other object.
 inline bool describe_torch(TorchUnwrap unwrap, void* object, Borrowed& array) noexcept {
   try {
     static const c10::DispatchKeySet plain =
-        detail::tensor_over({}, static_cast<int>(c10::kFloat), {0}, {1}).key_set();
+        c10::DispatchKeySet(c10::DispatchKey::CPU) |
+        c10::getAutogradRelatedKeySetFromBackend(c10::BackendComponent::CPUBit);
     at::Tensor tensor;
     if (!unwrap(&tensor, object, /*convert=*/false) || !tensor.defined() ||
-        tensor.key_set() != plain || tensor.requires_grad() || tensor.dim() > kMaxRank) {
+        tensor.key_set() != plain || tensor.requires_grad() || tensor._fw_grad(0).defined() ||
+        tensor.dim() > kMaxRank) {
       return false;
     }
+    tensor.mutable_data_ptr();  // makes the copy that torch may have put off until it is written to
     describe(tensor, /*writable=*/true, array);
     array.tensor = std::move(tensor);
     return true;
