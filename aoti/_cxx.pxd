@@ -124,7 +124,6 @@ cdef extern from "aoti/loader.h" namespace "aoti" nogil:
     Failure run(
         Permits& permits,
         int threads,
-        cbool release,
         vector[Tensor]& inputs,
         vector[Tensor]& outputs,
         uint64_t& number) noexcept
@@ -190,7 +189,6 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         cbool writable
         Place place
         cbool anywhere
-        Tensor tensor
 
     cdef enum class Mismatch(int):
         kNone
@@ -213,8 +211,6 @@ cdef extern from "aoti/tensor.h" namespace "aoti" nogil:
         int64_t* strides) noexcept
     void own_strides(const Borrowed& array, int64_t* strides) noexcept
     Failure borrow(
-        const Borrowed& array, const int64_t* strides, vector[Tensor]& tensors) noexcept
-    Failure lend(
         const Borrowed& array, const int64_t* strides, vector[Tensor]& tensors) noexcept
     void* release(Tensor& tensor) noexcept
     Tensor reclaim(void* released) noexcept
@@ -306,13 +302,8 @@ cdef extern from "aoti/dlpack.h" namespace "aoti" nogil:
 
 cdef extern from "aoti/torch_python.h" namespace "aoti":
     ctypedef void* (*TorchWrap)(const Tensor&)
-    ctypedef cbool (*TorchUnwrap)(Tensor*, void*, cbool)
-    cdef struct TorchPython:
-        TorchWrap wrap
-        TorchUnwrap unwrap
-    TorchPython find_torch_python() noexcept
+    TorchWrap find_torch_wrap() noexcept
     Failure wrap_for_torch(TorchWrap wrap, const Tensor& tensor, void*& made) noexcept
-    cbool describe_torch(TorchUnwrap unwrap, void* object, Borrowed& array) noexcept
 
 
 cdef extern from "aoti/values.h" namespace "aoti" nogil:

@@ -259,7 +259,7 @@ print(seen / used[0])
 
 
 def test_a_run_on_a_tensor_of_torch_does_not_wait_for_the_gil(packages, run_python):
-    """Although Python's tensor is what the model holds, and its last reference wants the GIL."""
+    """Were Python's tensor itself what the model holds, its last reference would want the GIL."""
     assert float(run_python(HELD, packages / "slow.pt2")) > 0.9
 
 

@@ -28,8 +28,7 @@ cdef class Bound:
         self.tensors.clear()
         self.targets.clear()
         self.moving.clear()
-        self.leaves = loader.wanted.borrow(
-            inputs, self.tensors, self.symbols, release=False, once=False)
+        self.leaves = loader.wanted.borrow(inputs, self.tensors, self.symbols, False)
         cdef Borrowed borrowed
         for leaf in self.leaves:
             if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:

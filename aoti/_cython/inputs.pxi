@@ -16,7 +16,6 @@ cdef int _look(leaf, Borrowed& out) except -1:
     cdef DLTensor described
     cdef Kind kind
     cdef int mismatch
-    out.tensor.reset()
     # Exactly these types: a subclass may mean something else by its data, as masks do.
     if type(leaf) is cnp.ndarray:
         _borrowed(<cnp.ndarray>leaf, _dtype_number(<cnp.ndarray>leaf), out)
@@ -31,10 +30,6 @@ cdef int _look(leaf, Borrowed& out) except -1:
     kind = _kind(type(leaf))
     if kind is None or kind.api == NULL:
         return <int>Mismatch.kLayout
-    if kind.torch.unwrap != NULL:
-        if _cxx.describe_torch(kind.torch.unwrap, <void*>leaf, out):
-            return <int>Mismatch.kNone
-        PyErr_Clear()
     if kind.api.dltensor_from_py_object_no_sync(<void*>leaf, &described) != 0:
         PyErr_Clear()  # it says why when it is asked again
         return <int>Mismatch.kLayout
@@ -163,17 +158,11 @@ cdef class Inputs:
         return 0
 
     cdef tuple borrow(
-        self,
-        tuple inputs,
-        vector[_cxx.Tensor]& tensors,
-        int64_t* symbols,
-        bint release,
-        bint once,
+        self, tuple inputs, vector[_cxx.Tensor]& tensors, int64_t* symbols, bint release
     ):
         """Check `inputs`, fill `tensors` and bind `symbols`. Returns what the tensors lie on.
 
         With `release`, tensors keep writeable inputs alive themselves; None stands in their place.
-        With `once`, they are for one run.
         """
         cdef Py_ssize_t count = len(inputs)
         cdef int64_t[64] strides
@@ -191,10 +180,7 @@ cdef class Inputs:
                 leaf = self._repaired(i, leaf, kept or list(inputs), borrowed, symbols, strides)
             if not borrowed.place.is_cpu():
                 _await(leaf, borrowed.place)
-            if once:
-                failure = _cxx.lend(borrowed, strides, tensors)
-            else:
-                failure = _cxx.borrow(borrowed, strides, tensors)
+            failure = _cxx.borrow(borrowed, strides, tensors)
             if failure.fault != Fault.kNone:
                 _raise(failure)
             # A read-only one stays, so that an output that lies in it is found to be read-only.
@@ -257,7 +243,7 @@ cdef class Inputs:
     cdef tuple prepare(self, tuple inputs, vector[_cxx.Tensor]& tensors, bint release):
         """Check everything and fill `tensors`. Returns the arrays that they lie on."""
         cdef int64_t[64] symbols
-        cdef tuple leaves = self.borrow(inputs, tensors, symbols, release, not release)
+        cdef tuple leaves = self.borrow(inputs, tensors, symbols, release)
         if self.bounded:
             self.check_values(tensors, symbols, inputs)
         if self.uploads:

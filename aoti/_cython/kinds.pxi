@@ -23,7 +23,7 @@ cdef class Kind:
     cdef bint of_torch
     cdef object exchange
     cdef const DLPackExchangeAPI* api  # lives as long as the process
-    cdef _cxx.TorchPython torch  # null functions where it is not the torch of this core
+    cdef _cxx.TorchWrap torch_wrap
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ cdef class Kind:
         if self.of_torch and self.api != NULL:
             version = json.loads(_cxx.build_info().decode())["torch"].split(".")[:2]
             if sys.modules["torch"].__version__.split(".")[:2] == version:
-                self.torch = _cxx.find_torch_python()
+                self.torch_wrap = _cxx.find_torch_wrap()
 
 
 cdef dict _kinds = {}  # by type; False for what is no array by DLPack

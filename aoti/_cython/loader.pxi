@@ -296,7 +296,7 @@ cdef class Loader:
         cdef _cxx.StreamScope scope
         self._enter(stream, scope)
         leaves = self._prepare(leaves, tensors, True)
-        self._execute(tensors, outputs, NULL, True)
+        self._execute(tensors, outputs)
         return _outputs(outputs, leaves, kind)
 
     def run_to(
@@ -336,15 +336,13 @@ cdef class Loader:
         vector[_cxx.Tensor]& tensors,
         vector[_cxx.Tensor]& outputs,
         uint64_t* number=NULL,
-        cbool release=False,
     ) except -1:
         cdef Failure failure
         cdef uint64_t ran = 0
         failure.fault = Fault.kBusy
         while self._goes_on(failure):
             with nogil:
-                failure = _cxx.run(
-                    deref(self.permits), self.threads, release, tensors, outputs, ran)
+                failure = _cxx.run(deref(self.permits), self.threads, tensors, outputs, ran)
             _cxx.taken()
         if number != NULL:
             number[0] = ran

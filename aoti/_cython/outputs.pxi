@@ -96,8 +96,8 @@ cdef object _to_kind(_cxx.Tensor& tensor, tuple leaves, Kind kind):
         failure = _cxx.clone(tensor)
         if failure.fault != Fault.kNone:
             _raise(failure)
-    if kind.torch.wrap != NULL:
-        failure = _cxx.wrap_for_torch(kind.torch.wrap, tensor, made)
+    if kind.torch_wrap != NULL:
+        failure = _cxx.wrap_for_torch(kind.torch_wrap, tensor, made)
         if failure.fault != Fault.kNone:
             _raise(failure)
         if made == NULL:

@@ -50,21 +50,17 @@ Failure permitted(Permits& permits, int threads, Body&& body) noexcept {
   });
 }
 
-// Runs once. `outputs` is replaced; `number` is that of the generation that ran. With `release`,
-// the inputs' references are taken, and the model gives them up when it is done with them. Without,
-// the caller has them back, so that the last one of a tensor of Python's, which wants the GIL, does
-// not go while a permit is out.
+// Runs once, taking the inputs' references. `outputs` is replaced; `number` is that of the
+// generation that ran.
 inline Failure run_once(
     Permits& permits,
     int threads,
-    bool release,
     std::vector<at::Tensor>& inputs,
     std::vector<at::Tensor>& outputs,
     uint64_t& number) noexcept {
   return permitted(permits, threads, [&](Generation& generation) {
     const OnDevice on(generation.place);
-    outputs =
-        release ? generation.loader->boxed_run(std::move(inputs)) : generation.loader->run(inputs);
+    outputs = generation.loader->boxed_run(std::move(inputs));
     number = generation.number;
     for (at::Tensor& output : outputs) {
       // A weight may be gone as soon as the permit is back.
@@ -81,12 +77,11 @@ inline Failure run_once(
 inline Failure run(
     Permits& permits,
     int threads,
-    bool release,
     std::vector<at::Tensor>& inputs,
     std::vector<at::Tensor>& outputs,
     uint64_t& number) noexcept {
   const Handover handover;
-  return run_once(permits, threads, release, inputs, outputs, number);
+  return run_once(permits, threads, inputs, outputs, number);
 }
 
 // The same, and copies the outputs into `targets`: see copy_outputs.
@@ -99,7 +94,7 @@ inline Failure run_into(
     int64_t& wrong) noexcept {
   const Handover handover;
   uint64_t number = 0;
-  Failure failure = run_once(permits, threads, /*release=*/false, inputs, outputs, number);
+  Failure failure = run_once(permits, threads, inputs, outputs, number);
   if (failure.fault == Fault::kNone) {
     failure = copy_outputs(outputs, targets, wrong);
   }

@@ -90,7 +90,6 @@ struct Borrowed {
   bool writable = true;
   Place place;
   bool anywhere = false;  // host memory that knows no devices: taken to wherever the model runs
-  at::Tensor tensor;      // what was described, if that is a tensor of libtorch's own
 };
 
 // The first thing that is wrong with an input, in the order in which it is looked at.
@@ -260,20 +259,6 @@ inline Failure borrow(
   });
 }
 
-// The same for one run, which takes the tensor that was described. To keep that one would not do:
-// resize_ and set_ change it.
-inline Failure lend(
-    const Borrowed& array, const int64_t* strides, std::vector<at::Tensor>& tensors) noexcept {
-  if (!array.tensor.defined() ||
-      array.tensor.strides() != c10::IntArrayRef(strides, static_cast<std::size_t>(array.rank))) {
-    return borrow(array, strides, tensors);
-  }
-  return guarded([&]() -> Failure {
-    tensors.push_back(array.tensor);
-    return {};
-  });
-}
-
 // Describes a tensor.
 inline void describe(const at::Tensor& tensor, bool writable, Borrowed& array) noexcept {
   array.data = const_cast<void*>(tensor.const_data_ptr());
@@ -312,10 +297,6 @@ inline Failure finish(at::Tensor& tensor, void*& memory) noexcept {
     }
     if (tensor.is_conj() || tensor.is_neg()) {
       tensor = tensor.resolve_conj().resolve_neg();
-    }
-    if (tensor.use_count() >
-        1) {  // an input, as it is: whoever reshapes one leaves the other alone
-      tensor = tensor.detach();
     }
     if (tensor.storage().data_ptr().get_context() == nullptr) {
       memory = tensor.data_ptr();
