@@ -45,7 +45,7 @@ ENGINES = {
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
 }
-TITLES = {"minilm": "MiniLM-L6", "silero": "Silero VAD, one frame"}
+TITLES = {"minilm": "MiniLM-L6", "silero": "Silero VAD"}
 
 
 def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
