@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aoti import _libtorch
-from aoti._libtorch import BACKEND_LIBRARIES, Libtorch, open_library
+from aoti._dlopen import open_library
+from aoti._libtorch import BACKEND_LIBRARIES, Libtorch
 from aoti.errors import LibtorchError
 
 # Variables that name a toolkit, and where it stands by default.

@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aoti._dlopen import open_library
 from aoti.errors import LibtorchError
 
 if TYPE_CHECKING:
@@ -316,21 +317,6 @@ def _needs(cores: list[Core]) -> str:
 def _remedy(cores: list[Core]) -> str:
     kinds = {"cuda": ", with CUDA", "rocm": ", from PyTorch's index for ROCm"}
     return f"pip install 'torch=={cores[0].minor}.*'" + kinds.get(cores[0].backend, "")
-
-
-def open_library(path: str | Path) -> ctypes.CDLL:
-    """Load a library without the GIL: other threads would stand still for as long as it takes.
-
-    Raises
-    ------
-    OSError
-        It cannot be loaded, with the loader's reason.
-    """
-    mode = os.RTLD_NOW | os.RTLD_LOCAL
-    # As a foreign function, dlopen runs without the GIL, which CDLL keeps. CDLL then finds it
-    # loaded, or says why not.
-    ctypes.CDLL(None).dlopen(os.fsencode(path), mode)
-    return ctypes.CDLL(str(path), mode=mode)
 
 
 def _preload(libtorch: Libtorch, core: Core, cores: list[Core]) -> tuple[Libtorch, Core]:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aoti._libtorch import open_library
+from aoti._dlopen import open_library
 from aoti.device import Device
 from aoti.elf import SharedObject, Undefined, read_elf
 from aoti.errors import PackageError
