@@ -58,7 +58,7 @@ cdef extern from "aoti/errors.h" namespace "aoti" nogil:
 
 cdef extern from "aoti/permits.h" namespace "aoti" nogil:
     cdef cppclass Permits:
-        Permits(size_t count) noexcept
+        Permits(size_t count) except +
         cbool serve(Generation* served) noexcept
         void drop(Generation* served) noexcept
         void close() noexcept
@@ -79,7 +79,7 @@ cdef extern from "aoti/generation.h" namespace "aoti" nogil:
         Generation*& generation,
         const string& path,
         const string& model_name,
-        cbool single_threaded,
+        cbool apart,
         size_t num_runners,
         const Place& place,
         uint64_t number) noexcept

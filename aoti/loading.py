@@ -79,8 +79,9 @@ def load(
         as there are cores, with one `intra_op_threads` each. Keep the product of the two at or
         below the number of cores.
     single_threaded : bool, default False
-        Load without the container's own locking, which CUDA graphs need. Calls then exclude each
-        other, so `num_runners` must be 1.
+        Load without the locks of libtorch's container, which CUDA graphs need. Calls then exclude
+        each other, so `num_runners` must be 1. On the CPU it changes nothing: there, runners get
+        containers of their own wherever that copies no more than 1 MiB of weights for each.
     sha256 : str, optional
         The digest that the package must have, in hex: that of the file (``sha256sum``), or
         `Package.digest` for a directory. It is verified before anything of the package is mapped.

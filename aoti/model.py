@@ -108,7 +108,6 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         self._loader: _core.Loader = core.Loader(
             str(extraction.path),
             model_name,
-            single_threaded=single_threaded,
             num_runners=num_runners,
             device=str(device),
             threads=intra_op_threads or 0,
@@ -123,7 +122,9 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             stream=self._handle(stream),
         )
         table = read_table(extraction.directory)
-        self._weights = Weights(core, self._loader, extraction, table, path, str(device))
+        self._weights = Weights(
+            core, self._loader, extraction, table, path, str(device), single_threaded
+        )
         self._weights.start(weights, map_source=map_source)
         self.call_spec = tuple(self._weights.call_spec)
         self.constant_fqns = tuple(self._weights.fqns)

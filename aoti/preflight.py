@@ -33,14 +33,15 @@ from aoti.kernels import check_kernels
 from aoti.machine import export_here
 from aoti.placement import check_weights
 
-# Called by every runner, torch/csrc/inductor/aoti_runner/model_container_runner.cpp: without Run,
-# libtorch loads the model all the same and jumps to address 0 at the first call.
+# Called by our runners, torch/csrc/inductor/aoti_runner/model_container_runner.cpp: without one of
+# the Runs, libtorch loads the model all the same and jumps to address 0 at the first call.
 _RUN_SYMBOLS = tuple(
     f"AOTInductorModelContainer{name}"
     for name in (
         "CreateWithDevice",
         "Delete",
         "Run",
+        "RunSingleThreaded",
         "GetNumOutputs",
         "GetNumConstants",
         "GetConstantName",

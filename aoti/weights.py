@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
 
+# Bytes of weights in the code that every runner may have a copy of, to run without locks. Models with
+# more take long enough not to notice them.
+_COPIED = 1 << 20
+
 
 class Weights:
     """The weights of one model. Its methods may be called from any thread; changes take turns.
@@ -46,6 +50,8 @@ class Weights:
         What messages call it.
     device : str
         Where the model runs, and so where most of them lie: ``cpu`` or ``cuda:0``.
+    single_threaded : bool
+        Whether its one runner must do without the container's locks.
 
     Attributes
     ----------
@@ -63,6 +69,7 @@ class Weights:
         table: ConstantTable | None,
         package: str,
         device: str = "cpu",
+        single_threaded: bool = False,
     ) -> None:
         self._core, self._loader, self._package = core, loader, package
         self._device = device
@@ -71,7 +78,16 @@ class Weights:
         self._file: _core.Memory | None = None
         self._previous: tuple[_core.Generation, dict[str, _core.Tensor]] | None = None
         self._serving: _core.Generation | None = None
-        self._spare: _core.Generation | None = loader.open(1)
+        in_code = 0 if extraction.weights.exists() else table and table.nbytes
+        self._apart = single_threaded or (
+            device == "cpu"
+            and (
+                loader.num_runners == 1
+                # libtorch before 2.13 unpacks an archive for each container.
+                or (extraction.path.is_dir() and _can_be_copied(table, in_code))
+            )
+        )
+        self._spare: _core.Generation | None = loader.open(1, apart=self._apart)
         self._last = 1
         self.call_spec, self.fqns, facts = self._spare.describe()
         if table is not None:
@@ -329,7 +345,7 @@ class Weights:
     # -- which set serves ------------------------------------------------------------------------
 
     def _fill(self, tensors: dict[str, _core.Tensor], *, keep: bool) -> None:
-        generation = self._spare or self._loader.open(self._last + 1)
+        generation = self._spare or self._loader.open(self._last + 1, apart=self._apart)
         self._spare = None
         if self._device != "cpu":
             tensors = {c.name: self._placed(c, tensors[c.name]) for c in self.constants}
@@ -370,6 +386,11 @@ class Weights:
             f"{self._package}: these weights were never loaded: {listing(missing)}; give them to "
             "load_constants, or to aoti.load(..., weights=...)"
         )
+
+
+def _can_be_copied(table: ConstantTable | None, in_code: int | None) -> bool:
+    """Whether runners may have containers of their own: nothing in them changes or is large."""
+    return table is not None and not (table.folds or table.written) and (in_code or 0) <= _COPIED
 
 
 def _observed(

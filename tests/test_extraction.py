@@ -46,7 +46,6 @@ def test_as_zip_gives_an_archive_that_the_loader_takes(packages, rows, extract):
     loader = _libtorch.core().Loader(
         str(extraction.path),
         "model",
-        single_threaded=False,
         num_runners=1,
         device="cpu",
         threads=0,
@@ -58,7 +57,7 @@ def test_as_zip_gives_an_archive_that_the_loader_takes(packages, rows, extract):
         refuse_values=lambda index, inputs: pytest.fail("nothing indexes"),
         outputs=None,
     )
-    loader.serve(loader.open(1))
+    loader.serve(loader.open(1, apart=False))
     with aoti.load(packages / "stock.pt2") as model:
         assert loader.run([rows])[0].tolist() == model.run([rows])[0].tolist()
     loader.close()

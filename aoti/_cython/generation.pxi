@@ -1,5 +1,5 @@
 cdef class Generation:
-    """A hold on a container of libtorch's with one set of weights. Made by `Loader.open`.
+    """A hold on one set of weights in containers of libtorch's. Made by `Loader.open`.
 
     Attributes
     ----------
@@ -45,9 +45,9 @@ cdef class Generation:
         )
 
     def fill(self, weights: dict[str, Tensor], bint fold) -> None:
-        """Give all weights, by the names that the container has for them; nothing may run on it.
+        """Give all weights, by the names that the code has for them; nothing may run on it.
 
-        They are not copied, and live as long as the container. With `fold`, what is computed from
+        They are not copied, and live as long as the containers. With `fold`, what is computed from
         them once is computed now.
         """
         cdef vector[string] names

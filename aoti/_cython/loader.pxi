@@ -9,8 +9,6 @@ cdef class Loader:
         A directory (torch 2.13 or newer) or a zip file that `aoti.cache` wrote.
     model_name : str
         The model in it.
-    single_threaded : bool
-        Load without the container's own locking. Calls exclude each other all the same.
     num_runners : int
         How many runs may go on at once.
     device : str
@@ -44,6 +42,8 @@ cdef class Loader:
 
     Attributes
     ----------
+    num_runners : int
+        How many runs may go on at once.
     unset : str
         What a run is refused with as long as no generation is served.
 
@@ -56,8 +56,7 @@ cdef class Loader:
     cdef unique_ptr[_cxx.Permits] permits
     cdef string path
     cdef string model_name
-    cdef bint single_threaded
-    cdef size_t num_runners
+    cdef readonly size_t num_runners
     cdef _cxx.Place place
     cdef bint streamed   # runs go to a stream of their own
     cdef int64_t stream  # this one
@@ -74,7 +73,6 @@ cdef class Loader:
         str path,
         str model_name,
         *,
-        bint single_threaded,
         size_t num_runners,
         str device,
         int threads,
@@ -91,7 +89,7 @@ cdef class Loader:
         if self.permits:
             raise RuntimeError("a Loader is initialised once")
         self.path, self.model_name = path.encode(), model_name.encode()
-        self.single_threaded, self.num_runners = single_threaded, num_runners
+        self.num_runners = num_runners
         self.place = _place_named(device)
         self.unset = "the model has no weights"
         self.wanted = Inputs(
@@ -111,8 +109,12 @@ cdef class Loader:
             with nogil:
                 deref(self.permits).close()
 
-    def open(self, uint64_t number) -> Generation:
-        """Make a container for the model, with the weights that stand in its code."""
+    def open(self, uint64_t number, *, bint apart) -> Generation:
+        """Make containers for the model, with the weights that stand in its code.
+
+        With `apart`, every runner gets one of its own, which runs without locks, but has its own
+        copy of those weights and of what is computed from weights once. Else they share one.
+        """
         cdef Generation generation = Generation.__new__(Generation)
         cdef Failure failure
         if not self.permits:
@@ -120,8 +122,8 @@ cdef class Loader:
         generation.loader = self
         with nogil:
             failure = _cxx.open(
-                generation.held, self.path, self.model_name, self.single_threaded,
-                self.num_runners, self.place, number)
+                generation.held, self.path, self.model_name, apart, self.num_runners, self.place,
+                number)
         if failure.fault != Fault.kNone:
             _raise(failure)
         return generation

@@ -1,8 +1,8 @@
 #pragma once
 
-// A container of libtorch's with one set of weights, and its number. New weights go into a
-// container of their own (the code is mapped once, so that takes about a millisecond), which takes
-// the place of the other between two runs. libtorch's own two buffers are not used for that:
+// One set of weights in libtorch's containers, and its number. New weights go into containers of
+// their own (the code is mapped once, so that takes about a millisecond), which take the place of
+// the others between two runs. libtorch's own two buffers are not used for that:
 // folding the second one changes constants that were just set (model_container.h,
 // update_constant_buffer), a failure in it leaves a runner with the wrong ones, and neither is
 // there to go back to.
@@ -37,7 +37,7 @@ class Generation : public Served {
     static_cast<void>(guarded([&]() -> Failure {
       synchronize(place);  // its weights may be in use yet
       storages_.clear();
-      loader.reset();
+      loaders_.clear();
       return {};
     }));
     // The container makes a tensor of its own over each that it is told to leave to its user, and
@@ -50,33 +50,29 @@ class Generation : public Served {
     }
   }
 
-  // Hands weights to the container, by its names for them, instead of those that it has. Nothing
-  // may run on it yet. They are not copied, and live as long as this does.
-  void fill(const std::vector<std::string>& names, std::vector<at::Tensor>& tensors, bool fold) {
-    std::unordered_map<std::string, at::Tensor> map;
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      // Without an owner, so that an output that lies in one is known for what it is; and a tensor
-      // of this container alone.
-      lent_.push_back(
-          detail::tensor_over(
-              c10::DataPtr(tensors[i].data_ptr(), tensors[i].device()),
-              static_cast<int>(tensors[i].scalar_type()),
-              tensors[i].sizes(),
-              tensors[i].strides()));
-      map.emplace(names[i], lent_.back());
+  // Makes the containers. `apart` is one for each runner, which then runs without a lock: two
+  // threads that meet in the locks of a shared one lose as much time there as a small model runs.
+  // But each has its own copy of the weights that stand in the code, and of what is folded.
+  void open(const std::string& path, const std::string& model_name, bool apart, std::size_t runners) {
+    for (std::size_t i = 0; i < (apart ? runners : 1); ++i) {
+      loaders_.push_back(
+          std::make_unique<Loader>(
+              path, model_name, /*run_single_threaded=*/apart, apart ? 1 : runners, place.index()));
     }
+    note_storages();
+  }
+
+  // What a runner runs on.
+  Loader& loader(std::size_t runner = 0) const noexcept {
+    return *loaders_[loaders_.size() == 1 ? 0 : runner];
+  }
+
+  // Hands weights to the containers, by their names for them, instead of those that they have.
+  // Nothing may run on them yet. They are not copied, and live as long as this does.
+  void fill(const std::vector<std::string>& names, std::vector<at::Tensor>& tensors, bool fold) {
     owners_ = std::move(tensors);
-    auto* runner = loader->get_runner();
-    // By way of the second buffer: what the first one allocated for the weights in the code is then
-    // freed.
-    runner->update_constant_buffer(
-        map, /*use_inactive=*/true, /*validate_full_updates=*/false, /*user_managed=*/true);
-    map.clear();
-    runner->swap_constant_buffer();
-    runner->free_inactive_constant_buffer();
-    if (fold) {
-      const OnDevice on(place);
-      runner->run_const_fold(/*use_inactive=*/false);
+    for (const auto& loader : loaders_) {
+      fill(*loader->get_runner(), names, fold);
     }
     synchronize(place);  // runs may come on any stream
     note_storages();
@@ -88,21 +84,52 @@ class Generation : public Served {
         storages_.begin(), storages_.end(), tensor.storage().unsafeGetStorageImpl());
   }
 
+  const uint64_t number;
+  const Place place;
+
+ private:
+  void fill(
+      torch::inductor::AOTIModelContainerRunner& runner,
+      const std::vector<std::string>& names,
+      bool fold) {
+    std::unordered_map<std::string, at::Tensor> map;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      // Without an owner, so that an output that lies in one is known for what it is; and a tensor
+      // of this container alone.
+      lent_.push_back(
+          detail::tensor_over(
+              c10::DataPtr(owners_[i].data_ptr(), owners_[i].device()),
+              static_cast<int>(owners_[i].scalar_type()),
+              owners_[i].sizes(),
+              owners_[i].strides()));
+      map.emplace(names[i], lent_.back());
+    }
+    // By way of the second buffer: what the first one allocated for the weights in the code is then
+    // freed.
+    runner.update_constant_buffer(
+        map, /*use_inactive=*/true, /*validate_full_updates=*/false, /*user_managed=*/true);
+    map.clear();
+    runner.swap_constant_buffer();
+    runner.free_inactive_constant_buffer();
+    if (fold) {
+      const OnDevice on(place);
+      runner.run_const_fold(/*use_inactive=*/false);
+    }
+  }
+
   void note_storages() {
     storages_.clear();
-    for (const auto& [name, tensor] : loader->get_runner()->extract_constants_map(false)) {
-      if (tensor.defined() && tensor.has_storage()) {
-        storages_.push_back(tensor.storage().unsafeGetStorageImpl());
+    for (const auto& loader : loaders_) {
+      for (const auto& [name, tensor] : loader->get_runner()->extract_constants_map(false)) {
+        if (tensor.defined() && tensor.has_storage()) {
+          storages_.push_back(tensor.storage().unsafeGetStorageImpl());
+        }
       }
     }
     std::sort(storages_.begin(), storages_.end());
   }
 
-  std::unique_ptr<Loader> loader;
-  const uint64_t number;
-  const Place place;
-
- private:
+  std::vector<std::unique_ptr<Loader>> loaders_;
   std::vector<at::Tensor> owners_;
   std::vector<at::Tensor> lent_;
   std::vector<const c10::StorageImpl*> storages_;
@@ -119,7 +146,7 @@ inline Failure open(
     Generation*& generation,
     const std::string& path,
     const std::string& model_name,
-    bool single_threaded,
+    bool apart,
     std::size_t num_runners,
     const Place& place,
     uint64_t number) noexcept {
@@ -127,9 +154,7 @@ inline Failure open(
     handle_forks();
     auto made = std::make_unique<Generation>(number, place);
     const std::lock_guard<std::mutex> lock(construction_mutex());
-    made->loader =
-        std::make_unique<Loader>(path, model_name, single_threaded, num_runners, place.index());
-    made->note_storages();
+    made->open(path, model_name, apart, num_runners);
     generation = made.release();
     return {};
   });
@@ -141,9 +166,9 @@ inline Failure describe(
     std::vector<std::string>& fqns,
     std::vector<ConstantFacts>& constants) noexcept {
   return guarded([&]() -> Failure {
-    call_spec = generation.loader->get_call_spec();
-    fqns = generation.loader->get_constant_fqns();
-    const auto* runner = generation.loader->get_runner();
+    call_spec = generation.loader().get_call_spec();
+    fqns = generation.loader().get_constant_fqns();
+    const auto* runner = generation.loader().get_runner();
     const auto dtypes = runner->getConstantNamesToDtypes();
     for (const auto& [name, fqn] : runner->getConstantNamesToOriginalFQNs()) {
       constants.push_back({name, fqn, dtypes.at(name)});
@@ -170,7 +195,7 @@ inline Failure weights(
     std::vector<std::string>& fqns,
     std::vector<at::Tensor>& tensors) noexcept {
   return guarded([&]() -> Failure {
-    for (auto& [fqn, tensor] : generation.loader->get_runner()->extract_constants_map(false)) {
+    for (auto& [fqn, tensor] : generation.loader().get_runner()->extract_constants_map(false)) {
       if (tensor.defined()) {
         const bool plain = tensor.layout() == c10::kStrided && usable(tensor.device()) &&
                            tensor.has_storage() && tensor.dim() <= kMaxRank;

@@ -21,8 +21,9 @@
 namespace aoti {
 
 // Calls `body` with a permit in hand, on as many OpenMP threads as are asked for (0: as OpenMP has
-// it). It gets the generation that is served now, which stays as long as the permit is out. kBusy
-// if none came back for a while: the caller looks for signals and comes again.
+// it). It gets the generation that is served now, which stays as long as the permit is out, and the
+// number of its runner. kBusy if none came back for a while: the caller looks for signals and comes
+// again.
 template <class Body>
 Failure permitted(Permits& permits, int threads, Body&& body) noexcept {
   return guarded([&]() -> Failure {
@@ -45,7 +46,7 @@ Failure permitted(Permits& permits, int threads, Body&& body) noexcept {
     }
     team.started = true;
     const ThreadCount count(threads);
-    body(static_cast<Generation&>(permit.served()));
+    body(static_cast<Generation&>(permit.served()), permit.runner());
     return {};
   });
 }
@@ -58,9 +59,9 @@ inline Failure run_once(
     std::vector<at::Tensor>& inputs,
     std::vector<at::Tensor>& outputs,
     uint64_t& number) noexcept {
-  return permitted(permits, threads, [&](Generation& generation) {
+  return permitted(permits, threads, [&](Generation& generation, std::size_t runner) {
     const OnDevice on(generation.place);
-    outputs = generation.loader->boxed_run(std::move(inputs));
+    outputs = generation.loader(runner).boxed_run(std::move(inputs));
     number = generation.number;
     for (at::Tensor& output : outputs) {
       // A weight may be gone as soon as the permit is back.
@@ -108,11 +109,11 @@ inline Failure time_runs(
     const std::vector<at::Tensor>& inputs,
     std::size_t repeats,
     double& seconds) noexcept {
-  return permitted(permits, threads, [&](Generation& generation) {
+  return permitted(permits, threads, [&](Generation& generation, std::size_t runner) {
     const auto start = std::chrono::steady_clock::now();
     const OnDevice on(generation.place);
     for (std::size_t i = 0; i < repeats; ++i) {
-      generation.loader->run(inputs);
+      generation.loader(runner).run(inputs);
     }
     synchronize(generation.place);
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -2,13 +2,15 @@
 
 // Who may run, on what, and until when. Every run holds one of `num_runners` permits, so no thread
 // ever waits inside the AOTInductor container: a thread that waits there while another one's run
-// throws is never woken again (model_container.h notifies only on success).
+// throws is never woken again (model_container.h notifies only on success). With the permit comes
+// the number of a runner that nobody else has meanwhile.
 
 #include <pthread.h>
 
 #include <cerrno>
 #include <cstddef>
 #include <ctime>
+#include <vector>
 
 namespace aoti {
 
@@ -38,7 +40,10 @@ class Served {
 // wake-up (gcc bug 104928).
 class Permits {
  public:
-  explicit Permits(std::size_t count) noexcept : total_(count), free_(count) {
+  explicit Permits(std::size_t count) : total_(count) {
+    for (std::size_t number = count; number > 0; --number) {
+      idle_.push_back(number - 1);
+    }
     make_condition();
     pthread_mutex_lock(&registry());
     next_ = first();
@@ -61,12 +66,12 @@ class Permits {
   Permits(const Permits&) = delete;
   Permits& operator=(const Permits&) = delete;
 
-  // Waits for a permit, but no longer than a signal may have to wait for its handler. With it comes
-  // a hold on what is served now.
-  Grant acquire(Served*& served) noexcept {
+  // Waits for a permit, but no longer than a signal may have to wait for its handler. With it come a
+  // hold on what is served now, and the runner that was last in use: its memory is in the caches.
+  Grant acquire(Served*& served, std::size_t& runner) noexcept {
     constexpr long kPatience = 50'000'000;  // nanoseconds
     pthread_mutex_lock(&mutex_);
-    if (free_ == 0 && !closed_ && !forked_in_run()) {
+    if (idle_.empty() && !closed_ && !forked_in_run()) {
       timespec until;
       clock_gettime(CLOCK_MONOTONIC, &until);
       until.tv_nsec += kPatience;
@@ -74,17 +79,18 @@ class Permits {
         until.tv_nsec -= 1'000'000'000;
         ++until.tv_sec;
       }
-      while (free_ == 0 && !closed_ &&
+      while (idle_.empty() && !closed_ &&
              pthread_cond_timedwait(&changed_, &mutex_, &until) != ETIMEDOUT) {
       }
     }
     const Grant grant = closed_           ? Grant::kClosed
                         : forked_in_run() ? Grant::kLost
-                        : free_ == 0      ? Grant::kBusy
+                        : idle_.empty()   ? Grant::kBusy
                         : !served_        ? Grant::kUnset
                                           : Grant::kGranted;
     if (grant == Grant::kGranted) {
-      --free_;
+      runner = idle_.back();
+      idle_.pop_back();
       served = served_;
       ++served->holders_;
     }
@@ -92,10 +98,10 @@ class Permits {
     return grant;
   }
 
-  // Gives back a permit and the hold that came with it.
-  void release(Served* served) noexcept {
+  // Gives back a permit and what came with it.
+  void release(Served* served, std::size_t runner) noexcept {
     pthread_mutex_lock(&mutex_);
-    ++free_;
+    idle_.push_back(runner);  // within its capacity
     const bool last = let_go(served);
     if (closed_) {
       pthread_cond_broadcast(&changed_);  // close() counts the permits that came back
@@ -144,7 +150,7 @@ class Permits {
     pthread_mutex_lock(&mutex_);
     closed_ = true;
     pthread_cond_broadcast(&changed_);
-    while (free_ != total_ && !lost_) {
+    while (idle_.size() != total_ && !lost_) {
       pthread_cond_wait(&changed_, &mutex_);
     }
     Served* before = served_;
@@ -177,7 +183,7 @@ class Permits {
   // some): nothing can run here any more without the danger of waiting for them forever.
   static void inherit_all() noexcept {
     for (Permits* each = first(); each != nullptr; each = each->next_) {
-      each->lost_ = each->free_ != each->total_;
+      each->lost_ = each->idle_.size() != each->total_;
       forked_in_run() = forked_in_run() || each->lost_;
       each->make_condition();
     }
@@ -213,7 +219,7 @@ class Permits {
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t changed_;
   const std::size_t total_;
-  std::size_t free_;
+  std::vector<std::size_t> idle_;
   Served* served_ = nullptr;
   bool closed_ = false;
   bool lost_ = false;
@@ -225,10 +231,10 @@ class Permits {
 class Permit {
  public:
   explicit Permit(Permits& permits) noexcept
-      : permits_(permits), grant_(permits.acquire(served_)) {}
+      : permits_(permits), grant_(permits.acquire(served_, runner_)) {}
   ~Permit() {
     if (grant_ == Grant::kGranted) {
-      permits_.release(served_);
+      permits_.release(served_, runner_);
     }
   }
   Permit(const Permit&) = delete;
@@ -236,10 +242,12 @@ class Permit {
 
   Grant grant() const noexcept { return grant_; }
   Served& served() const noexcept { return *served_; }
+  std::size_t runner() const noexcept { return runner_; }
 
  private:
   Permits& permits_;
   Served* served_ = nullptr;
+  std::size_t runner_ = 0;
   const Grant grant_;
 };
 
