@@ -23,6 +23,19 @@ def test_a_load_costs_no_copies(weight_packages, anonymous):
         assert anonymous() - before < 20 << 20
 
 
+def test_runners_share_large_weights_that_stand_in_the_code(weight_packages, anonymous):
+    path = weight_packages / "table8_inside.pt2"
+    aoti.load(path).close()
+
+    def grown(runners):
+        before = anonymous()
+        with aoti.load(path, num_runners=runners, warmup=True) as model:
+            assert model(INDEX).tolist() == [512.0] * 4
+            return anonymous() - before
+
+    assert grown(8) - grown(1) < 8 << 20
+
+
 def test_cycles_of_loading_leave_no_memory(weight_packages, anonymous):
     def cycle():
         with aoti.load(weight_packages / "table50.pt2", warmup=True) as model:

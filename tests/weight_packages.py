@@ -127,6 +127,7 @@ def main(directory: Path) -> None:
     export("counter", Counter(), torch.ones(1000), **KEPT, **BLOB)
     export("half", Half(), four, **KEPT, **BLOB)
     index = torch.zeros(4, dtype=torch.long)
+    export("table8_inside", Table(8), index)
     export("table50", Table(50), index, **BLOB)
     export("table250", Table(250), index, **BLOB)
     export("table2048", Table(2048), index, **OUTSIDE)
