@@ -28,6 +28,7 @@ from turns import in_turns, per_call
 import aoti
 
 CALLS = 300  # a turn of some 3 ms: mostly shorter than what the scheduler gives
+TURN = 0.15  # seconds that one thread calls for: a core that slept takes a while to wake up
 SIZES = (4, 256, 1024)  # rows of the calls that threads make
 
 
@@ -44,7 +45,7 @@ def calls_a_second(call: Callable[[], object], threads: int, calls: int) -> floa
 
 def gain_of_threads(call: Callable[[], object], rounds: int) -> float:
     """What two threads get done, over what one does."""
-    calls = CALLS * 30 // max(1, int(per_call(call, CALLS) / 3))
+    calls = int(TURN / per_call(call, CALLS) * 1e6)
     gains = []
     for _ in range(rounds):
         one, two = (calls_a_second(call, threads, calls) for threads in (1, 2))
