@@ -17,10 +17,11 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, NamedTuple
 
 from aoti.errors import PackageError, PackageNotFoundError, reason
 
+_LOCAL_HEADER = struct.Struct("<26xHH")  # before a file's name and extra field: their lengths
 _NAME_LIMIT = 200  # bytes; file systems take 255, and extractions are named after models
 _DEVICE_NAMES = frozenset(  # that Windows never takes for files, whatever their ending
     ["con", "prn", "aux", "nul"] + [f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)]
@@ -36,6 +37,18 @@ _OTHER_FORMATS = (
     (0, b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
     (257, b"ustar", "a tar archive; unpack it first"),
 )
+
+
+Identity = tuple[int, int, int, int, int]
+
+
+class Span(NamedTuple):
+    """A part of a file, in bytes; and which file that was, where others may have changed it."""
+
+    path: Path
+    offset: int
+    nbytes: int
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,11 @@ class Limits:
     total_bytes: int = 1 << 40
     document_bytes: int = 256 << 20
     inflation: int = 100
+
+
+def identity(status: os.stat_result) -> Identity:
+    """What tells whether a file is the same, with the same content: see `Zip.identity`."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class readable:  # noqa: N801  (a context manager, used like a function)
@@ -168,18 +186,29 @@ class Zip:
         return files
 
     @property
-    def identity(self) -> tuple[int, int, int, int, int] | None:
+    def identity(self) -> Identity | None:
         """Device, inode, size, and times of change of the file; None for one in memory."""
         try:
-            info = os.fstat(self._file.fileno())
+            return identity(os.fstat(self._file.fileno()))
         except OSError:  # io.UnsupportedOperation is one
             return None
-        return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
     def open_file(self, name: str) -> IO[bytes]:
         """Open one of the files, at its start."""
         with readable(self._name):
             return self._zip.open(name)
+
+    def span(self, name: str) -> Span | None:
+        """Where the bytes of one of the files are; None where they are not as they were put in."""
+        info = self._zip.getinfo(name)
+        if info.compress_type != zipfile.ZIP_STORED:
+            return None
+        self.open_file(name).close()  # compares the headers
+        with readable(self._name):
+            self._file.seek(info.header_offset)
+            header = self._file.read(_LOCAL_HEADER.size)
+        offset = info.header_offset + len(header) + sum(_LOCAL_HEADER.unpack(header))
+        return Span(Path(self._name), offset, info.file_size, self.identity)
 
     def digest(self) -> str:
         """SHA-256 of the whole archive, in hex."""
@@ -223,6 +252,10 @@ class Directory:
                 file.close()
                 raise PackageError(f"{self._path} holds what is no regular file: {name!r}")
             return file
+
+    def span(self, name: str) -> Span | None:
+        """Where the bytes of one of the files are."""
+        return Span(self._path / name, 0, self.files[name])
 
     def digest(self) -> str:
         """SHA-256 of all names and contents together, in hex."""

@@ -45,6 +45,7 @@ from aoti.extraction import (
     write,
 )
 from aoti.package import Package
+from aoti.weightfile import find_in_place
 
 _VERSION = "v1"  # of the layout above: other versions stand beside it
 _LOCK = ".lock"
@@ -85,6 +86,7 @@ def extract(
     as_zip: bool,
     shared: bool = True,
     verified: str | None = None,
+    map_source: bool = False,
 ) -> Extraction:
     """Extract a model, or share the extraction that there is already.
 
@@ -103,6 +105,8 @@ def extract(
     verified : str, optional
         The digest of the package, for a caller who has just computed it. Otherwise it comes from
         the index if the file did not change since.
+    map_source : bool, default False
+        Leave weights in the package where that has them as they are used.
 
     Returns
     -------
@@ -124,7 +128,8 @@ def extract(
     Safe to call from any number of threads and processes. One of them writes, the others wait for
     it, without the GIL; a signal whose handler raises ends the wait.
     """
-    if (unpacked := in_place(package, package.select(model_name))) is not None:
+    model = package.select(model_name)
+    if (unpacked := in_place(package, model)) is not None:
         if as_zip:
             raise IncompatiblePackageError(
                 f"{package.name} is an unpacked model, which libtorch loads since 2.13; load the "
@@ -132,8 +137,9 @@ def extract(
             )
         return unpacked
     scratch.sweep()
+    weights = find_in_place(package, model) if map_source else None
     if not shared:
-        return scratch.extract(package, _key(package, model_name, as_zip=as_zip, verified=verified))
+        return scratch.extract(package, Key(verified or digest(package), model, as_zip, weights))
     limit = _limit()
     place = _place()
     with place.named_in_errors():
@@ -142,7 +148,7 @@ def extract(
         _swept.add(place.path)
         with contextlib.suppress(OSError):  # a location that is only read from
             _sweep(place.path)
-    key = _key(package, model_name, as_zip=as_zip, verified=verified)
+    key = Key(verified or digest(package), model, as_zip, weights)
     directory = place.path / key.name
     with place.named_in_errors(package):
         held = _hold(directory, key)
@@ -239,10 +245,6 @@ def prune(max_bytes: int) -> int:
 
 def _place() -> Place:
     return Place(location(), "AOTI_CACHE_DIR")
-
-
-def _key(package: Package, model_name: str, *, as_zip: bool, verified: str | None) -> Key:
-    return Key(verified or digest(package), package.select(model_name), as_zip)
 
 
 def _limit() -> int:

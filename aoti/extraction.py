@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from aoti.archive import Span
 from aoti.errors import AotiError, ConfigError, PackageError
 from aoti.package import Package
 from aoti.weightfile import WEIGHTS, separate
@@ -42,8 +43,9 @@ class Extraction:
         What libtorch's loader gets: a directory, or a zip file where it knows no directories.
     directory : Path
         The directory that it stands in.
-    weights : Path
-        The file of its weights, if there is one.
+    weights : Span or None
+        Where its weights are, if they are not in its code: in a file of the extraction, or in the
+        package itself.
     digest : str
         SHA-256 of the package that it was made from, in hex; empty where it is the package itself.
     key : str
@@ -53,7 +55,9 @@ class Extraction:
     def __init__(self, directory: Path, key: Key, give_back: Callable[[], object]) -> None:
         self.directory = directory
         self.path = directory / ("model.pt2" if key.as_zip else "model")
-        self.weights = directory / WEIGHTS
+        self.weights = key.weights
+        if self.weights is None and (own := directory / WEIGHTS).exists():
+            self.weights = Span(own, 0, own.stat().st_size)
         self.digest = key.digest
         self.key = key.name
         self._give_back = weakref.finalize(self, give_back)
@@ -73,11 +77,24 @@ class Extraction:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What an extraction is made from: nothing else decides what stands in it."""
+    """What an extraction is made from: nothing else decides what stands in it.
+
+    Attributes
+    ----------
+    digest : str
+        SHA-256 of the package, in hex.
+    model : str
+        The name of the model.
+    as_zip : bool
+        Whether its files are packed, for a libtorch that knows no directories.
+    weights : Span or None
+        Where its weights are in the package, if that is where they stay.
+    """
 
     digest: str
     model: str
     as_zip: bool
+    weights: Span | None = None
 
     @property
     def name(self) -> str:
@@ -86,9 +103,10 @@ class Key:
         # there are file systems that do not tell them apart.
         plain = re.fullmatch(r"[a-z0-9_-]{1,48}", self.model)
         model = self.model if plain else "~" + sha256(os.fsencode(self.model)).hexdigest()[:40]
-        return f"{self.digest}-{'zip' if self.as_zip else 'dir'}-{model}"
+        form = ("zip" if self.as_zip else "dir") + ("" if self.weights is None else "+")
+        return f"{self.digest}-{form}-{model}"
 
-    PATTERN = re.compile(r"[0-9a-f]{64}-(?:dir|zip)-[a-z0-9_~-]+")
+    PATTERN = re.compile(r"[0-9a-f]{64}-(?:dir|zip)\+?-[a-z0-9_~-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +180,7 @@ def _is_below(name: object, path: Path | None) -> bool:
 
 def needed_bytes(package: Package, key: Key) -> int:
     """Room that writing an extraction takes at its peak."""
-    sizes = package.runtime_files(key.model).values()
+    sizes = package.runtime_files(key.model, weights=key.weights is None).values()
     return sum(sizes) + (max(sizes, default=0) if key.as_zip else 0)
 
 
@@ -184,7 +202,7 @@ def write(package: Package, key: Key, directory: Path, *, with_source: bool = Fa
     discard(old)
     try:
         partial.mkdir()
-        package.extract(key.model, partial / "model")
+        package.extract(key.model, partial / "model", weights=key.weights is None)
         separate(package, key.model, partial)
         if with_source:
             package.extract_source(key.model, partial / "source")

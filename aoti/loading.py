@@ -6,7 +6,7 @@ import hmac
 import operator
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -114,10 +114,11 @@ def load(
         ``.safetensors`` file. All parameters must be there: see `AOTIModel.load_constants`. So one
         package, which may come without weights, serves many checkpoints.
     map_source : bool, default False
-        Map that file instead of copying its content: it loads at once and shares its memory with
-        other processes. If somebody cuts it short or changes it, the process ends or computes
-        something else: replace such files, never write to them. A package's own weights are always
-        mapped, from the private copy in the cache, where they are in a file of their own.
+        Map the file of the weights itself instead of a copy of its content: that of `weights`, or
+        else the package, where it has its weights as they are used (``binary_blob``, not
+        compressed); no copy of them is made in the cache then. If somebody cuts the file short or
+        changes it, the process ends or computes something else: replace such files, never write
+        to them. Without it, a package's own weights are mapped from the private copy in the cache.
     warmup : bool or sequence of arrays, default False
         Run once before returning, so that the first call is as fast as the others: on these flat
         inputs, or with True on zeros in the smallest sizes that the model takes. Mapped weights
@@ -204,7 +205,9 @@ def load(
         origin = None
         if package.path is not None and not isinstance(weights, Mapping):
             if weights is not None:
-                options |= {"weights": str(Path(weights).absolute()), "map_source": map_source}
+                options["weights"] = str(Path(weights).absolute())
+            if map_source:
+                options["map_source"] = True
             if stream is None:  # which no other process has
                 origin = (str(package.path.absolute()), {**options, "model_name": name})
         metadata = package.metadata(name)
@@ -217,9 +220,17 @@ def load(
         target = start_device(target)
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
         as_zip = _libtorch.core_minor() < (2, 13)
-        extraction = extract(package, name, as_zip=as_zip, shared=cache, verified=verified)
+        extracted = partial(
+            extract,
+            package,
+            name,
+            shared=cache,
+            verified=verified,
+            map_source=map_source and weights is None,
+        )
+        extraction = extracted(as_zip=as_zip)
         try:
-            _check_code(package, name, core, extraction, target, shared=cache)
+            _check_code(package, name, core, extraction, target, extracted)
             if signature.inputs is None:
                 _warn_unchecked(package)
         except BaseException:
@@ -295,13 +306,12 @@ def _check_code(
     core: Any,
     extraction: Extraction,
     device: Device,
-    *,
-    shared: bool,
+    extracted: Callable[..., Extraction],
 ) -> None:
     """Refuse code that would not load, or would crash, before any of it is mapped."""
     files = extraction
     if extraction.path.is_file():
-        files = extract(package, name, as_zip=False, shared=shared, verified=extraction.digest)
+        files = extracted(as_zip=False)
     directory = files.code(name)
     try:
         require(

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from aoti.archive import Directory, Limits, Zip, readable
+from aoti.archive import Directory, Limits, Span, Zip, readable
 from aoti.elf import drop_libtorch, forbid_executable_stack, read_elf
 from aoti.errors import ModelNotFoundError, PackageError
 from aoti.placement import weights_size
@@ -262,8 +262,9 @@ class Package:
         found = map(read_threads, self._kernels(self.select(model_name)))
         return max(filter(None, found), default=None)
 
-    def extract(self, model_name: str, destination: Path) -> None:
-        """Write what a model needs to be loaded under `destination`, which must not exist.
+    def extract(self, model_name: str, destination: Path, *, weights: bool = True) -> None:
+        """Write what a model needs to be loaded under `destination`, which must not exist; without
+        `weights`, all but the file of its weights.
 
         File names lose the package's prefix and are otherwise kept. Checksums are verified while
         writing, and no shared object is left that asks for an executable stack: glibc 2.41 and
@@ -273,7 +274,7 @@ class Package:
         self.check_runnable(model_name)
         destination.mkdir()
         try:
-            for source, name in self._runtime_entries(model_name):
+            for source, name in self._runtime_entries(model_name, weights=weights):
                 self._write(source, destination / name)
         except BaseException:
             shutil.rmtree(destination, ignore_errors=True)
@@ -301,16 +302,27 @@ class Package:
             raise PackageError(f"{self.name}: there is no weight {name!r:.100} in it")
         return self._archive.open_file(found[0])
 
-    def runtime_files(self, model_name: str) -> dict[str, int]:
-        """The files that `extract` writes, by their names there, and their sizes in bytes."""
-        return {name: self.files[source] for source, name in self._runtime_entries(model_name)}
+    def blob(self, model_name: str) -> Span | None:
+        """Where the bytes of a model's file of weights are; None if it has no such file, or that is
+        compressed, or nobody else could open the package.
+        """
+        blobs = [name for name in self._entries[self.select(model_name)] if name.endswith(".blob")]
+        if self.path is None or len(blobs) != 1:
+            return None
+        return self._archive.span(blobs[0])
 
-    def _runtime_entries(self, model_name: str) -> Iterator[tuple[str, str]]:
+    def runtime_files(self, model_name: str, *, weights: bool = True) -> dict[str, int]:
+        """The files that `extract` writes, by their names there, and their sizes in bytes."""
+        entries = self._runtime_entries(model_name, weights=weights)
+        return {name: self.files[source] for source, name in entries}
+
+    def _runtime_entries(self, model_name: str, *, weights: bool) -> Iterator[tuple[str, str]]:
         """What the loader reads of a model, and its name without the prefix. Sources it does not
         need: without them it does not look for the kernels' metadata either.
         """
+        left_out = (".cpp", ".kernel_metadata.json", *(() if weights else (".blob",)))
         for name in self._entries[self.select(model_name)]:
-            if not name.endswith((".cpp", ".kernel_metadata.json")):
+            if not name.endswith(left_out):
                 yield name, _MODEL_ENTRY.fullmatch(name)[1]  # type: ignore[index]
         for name in self.files:
             if match := _CONSTANT_ENTRY.fullmatch(name):

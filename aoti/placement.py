@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from aoti.archive import Span
 from aoti.elf import SharedObject
 from aoti.errors import PackageError
 from aoti.findings import Finding
@@ -25,12 +26,12 @@ def check_weights(
     so: SharedObject,
     directory: Path,
     num_constants: Callable[[], int | None] = lambda: None,
-    weights: Path | None = None,
+    weights: Span | None = None,
 ) -> Finding:
     """Are the weights where the code expects them?
 
     `num_constants` tells how many the model has. It is asked only where there are no weights.
-    `weights` is the file that an extraction keeps them in (see aoti.weightfile).
+    `weights` is where an extraction has them (see aoti.weightfile).
 
     The distance of two symbols tells where that is (`AotCodeCompiler.compile` in
     ``torch/_inductor/codecache.py``): 1 byte for no weights at all, 8 for the size of a blob in a
@@ -49,8 +50,8 @@ def check_weights(
             return _appended(so, wanted, so.read(start + 8, 8))
     if size > 1:
         return Finding("weights", True, f"the weights are in the model's code: {size} bytes")
-    if weights is not None and weights.exists():
-        message = f"the weights are in a file: {weights.stat().st_size} bytes"
+    if weights is not None:
+        message = f"the weights are in a file: {weights.nbytes} bytes"
         return Finding("weights", True, message)
     if count := num_constants():
         message = f"the package has no weights, and its model has {count} constants"
@@ -74,13 +75,14 @@ def weights_size(so: SharedObject) -> int | None:
     return size
 
 
-def _blob(so: SharedObject, directory: Path, wanted: int, weights: Path | None) -> Finding:
+def _blob(so: SharedObject, directory: Path, wanted: int, weights: Span | None) -> Finding:
     path = directory / f"{so.path.stem}_weights.blob"
-    if weights is not None and weights.exists():
-        path = weights
-    elif not path.exists():
-        path = next(iter(sorted(directory.glob("*.blob"))), path)
-    has = path.stat().st_size if path.exists() else 0
+    if weights is not None:
+        path, has = weights.path, weights.nbytes
+    else:
+        if not path.exists():
+            path = next(iter(sorted(directory.glob("*.blob"))), path)
+        has = path.stat().st_size if path.exists() else 0
     if has >= wanted:
         return Finding("weights", True, f"the weights are in a file: {wanted} bytes")
     what = f"that file has {has}" if path.exists() else "there is no such file"

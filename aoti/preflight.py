@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from aoti._dlopen import open_library
+from aoti.archive import Span
 from aoti.device import Device
 from aoti.elf import SharedObject, Undefined, read_elf
 from aoti.errors import PackageError
@@ -66,7 +67,7 @@ _dl.dlvsym.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)
 def check_files(
     directory: Path,
     num_constants: Callable[[], int | None] = lambda: None,
-    weights: Path | None = None,
+    weights: Span | None = None,
     device: Device | None = None,
 ) -> list[Finding]:
     """Look at the extracted files of a model, without libtorch.
@@ -79,8 +80,8 @@ def check_files(
         Tells how many constants the model has, or None if that is not known
         (`aoti.Package.num_constants`): a model without constants looks the same as one whose
         weights are missing. Asked only where there are none.
-    weights : Path, optional
-        The file that the extraction keeps its weights in, if it has one.
+    weights : Span, optional
+        Where the extraction has its weights, if they are not in its code.
     device : Device, optional
         Where it shall run, if that is a GPU: its kernels are looked at then.
 

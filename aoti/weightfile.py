@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import IO
 
+from aoti.archive import Span
 from aoti.constants import Constant, ConstantTable, itemsize, read_constants
 from aoti.errors import PackageError
 from aoti.package import Package
@@ -20,6 +21,7 @@ WEIGHTS = "weights.bin"
 TABLE = "constants.json"
 
 _BLOCK = 1 << 20  # bytes
+_ALIGNMENT = 64  # bytes: AOTI_CONST_ALIGNMENT in torch/csrc/inductor/aoti_runtime/model_base.h
 
 
 def separate(package: Package, model: str, directory: Path) -> None:
@@ -59,6 +61,14 @@ def separate(package: Package, model: str, directory: Path) -> None:
         blob.replace(directory / WEIGHTS)
         for other in files.glob("*.blob"):
             other.unlink()
+
+
+def find_in_place(package: Package, model: str) -> Span | None:
+    """Where a package itself has the weights of a model as they are used; None if it has not."""
+    span = package.blob(model)
+    if span is None or span.offset % _ALIGNMENT:
+        return None
+    return None if read_constants(package.source(model) or "") is None else span
 
 
 def find_blob(files: Path) -> Path | None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aoti.archive import Span, identity
 from aoti.constants import Constant, ConstantTable, check_table, is_frozen, itemsize
 from aoti.errors import ConstantError, InputError, ModelClosedError, PackageError
 from aoti.findings import listing
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
 
-# Bytes of weights in the code that every runner may have a copy of, to run without locks. Models with
-# more take long enough not to notice them.
+# Bytes of weights in the code that every runner may have a copy of, to run without locks. Models
+# with more take long enough not to notice them.
 _COPIED = 1 << 20
 
 
@@ -78,7 +79,7 @@ class Weights:
         self._file: _core.Memory | None = None
         self._previous: tuple[_core.Generation, dict[str, _core.Tensor]] | None = None
         self._serving: _core.Generation | None = None
-        in_code = 0 if extraction.weights.exists() else table and table.nbytes
+        in_code = 0 if extraction.weights or table is None else table.nbytes
         self._apart = single_threaded or (
             device == "cpu"
             and (
@@ -100,7 +101,7 @@ class Weights:
         )
         # What is not in the code, by the code's names.
         self._set: dict[str, _core.Tensor] = {}
-        if not self._in_code and extraction.weights.exists():
+        if not self._in_code and extraction.weights:
             self._set = self._map(extraction.weights, table)
 
     def start(self, source: Source | None = None, *, map_source: bool = False) -> None:
@@ -202,19 +203,23 @@ class Weights:
 
     # -- where weights come from -----------------------------------------------------------------
 
-    def _map(self, path: Path, table: ConstantTable) -> dict[str, _core.Tensor]:
-        """The package's own weights, from the file that its extraction has."""
-        with path.open("rb") as file:
-            if (size := os.fstat(file.fileno()).st_size) < table.nbytes:
+    def _map(self, span: Span, table: ConstantTable) -> dict[str, _core.Tensor]:
+        """The package's own weights, from the file that its extraction has, or from itself."""
+        with span.path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if span.identity not in (None, identity(status)):
+                raise PackageError(f"{self._package} was changed while it was read; load it again")
+            size = min(span.nbytes, status.st_size - span.offset)
+            if size < table.nbytes:
                 raise PackageError(
                     f"{self._package}: its weights have {size} bytes instead of {table.nbytes}; "
                     "get the package again"
                 )
-            memory = self._core.Memory.map(file.fileno(), table.nbytes, table.written)
+            memory = self._core.Memory.map(file.fileno(), span.offset + table.nbytes, table.written)
         self._file = memory
         offsets = table.offsets()
         return {
-            c.name: memory.tensor(offsets[c.name], c.dtype, c.shape, c.strides)
+            c.name: memory.tensor(span.offset + offsets[c.name], c.dtype, c.shape, c.strides)
             for c in table.constants
         }
 
@@ -388,9 +393,9 @@ class Weights:
         )
 
 
-def _can_be_copied(table: ConstantTable | None, in_code: int | None) -> bool:
+def _can_be_copied(table: ConstantTable | None, in_code: int) -> bool:
     """Whether runners may have containers of their own: nothing in them changes or is large."""
-    return table is not None and not (table.folds or table.written) and (in_code or 0) <= _COPIED
+    return table is not None and not (table.folds or table.written) and in_code <= _COPIED
 
 
 def _observed(

@@ -65,8 +65,8 @@ def test_as_zip_gives_an_archive_that_the_loader_takes(packages, rows, extract):
 
 def test_as_zip_works_where_the_clock_was_never_set(package_of, extract):
     class Old(Package):
-        def extract(self, model_name, destination):
-            super().extract(model_name, destination)
+        def extract(self, model_name, destination, **options):
+            super().extract(model_name, destination, **options)
             for path in destination.rglob("*"):
                 os.utime(path, (0, 0))
 
@@ -123,8 +123,8 @@ def test_a_package_that_is_changed_meanwhile_is_refused(package_of, extract):
     path = package_of(b"1")
 
     class Changing(Package):
-        def extract(self, model_name, destination):
-            super().extract(model_name, destination)
+        def extract(self, model_name, destination, **options):
+            super().extract(model_name, destination, **options)
             path.write_bytes(path.read_bytes() + b" ")
 
     with pytest.raises(PackageError, match="changed while it was read"):
@@ -254,7 +254,7 @@ def test_a_disk_that_gets_full_is_named(package_of, shared, as_zip, start):
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
 def test_what_is_not_the_places_fault_is_not_blamed_on_it(package_of, number, extract):
     class Failing(Package):
-        def extract(self, model_name, destination):
+        def extract(self, model_name, destination, **options):
             raise OSError(number, "it failed")
 
     with pytest.raises(OSError, match="it failed") as caught:

@@ -25,11 +25,6 @@ def torch():
 
 
 @pytest.fixture(scope="module")
-def jax():
-    return pytest.importorskip("jax", reason="jax is not installed")
-
-
-@pytest.fixture(scope="module")
 def more(interop):
     """`x -> (x, x + 1)`, float32, of any two sizes."""
     with aoti.load(interop / "more.pt2") as model:
@@ -54,8 +49,6 @@ class Foreign:
 
 
 def pointer(value):
-    if hasattr(value, "unsafe_buffer_pointer"):
-        return value.unsafe_buffer_pointer()
     if isinstance(value, np.ndarray):
         return value.ctypes.data
     return value.data_ptr if isinstance(value, aoti.Tensor) else value.data_ptr()
@@ -439,69 +432,6 @@ def test_no_arrays_are_refused(more):
         with pytest.raises(aoti.InputTypeError, match=r"args\[0\]"):
             more(value)
     assert more.plan(1.0)[0].action == "refused"
-
-
-def test_jax_arrays_come_back_as_jax_arrays(interop, packages, jax):
-    x = jax.numpy.arange(64.0, dtype="float32").reshape(8, 8)
-    with aoti.load(interop / "more.pt2") as model:
-        same, plus = model(x)
-        assert isinstance(same, jax.Array)
-        assert same.unsafe_buffer_pointer() == x.unsafe_buffer_pointer()
-        np.testing.assert_array_equal(plus, x + 1)
-        assert model.plan(x)[0].action == "shared"
-        np.testing.assert_array_equal(model(x.T)[1], x.T + 1)
-        for small in (x[:0], x[:1, :1]):
-            np.testing.assert_array_equal(model(small)[1], small + 1)
-    with aoti.load(interop / "more_bfloat16.pt2") as model:
-        half = x.astype("bfloat16")
-        same, plus = model(half)
-        assert same.unsafe_buffer_pointer() == half.unsafe_buffer_pointer()
-        assert bool((plus == half + 1).all())
-    with aoti.load(packages / "inplace.pt2") as model:
-        zeros = jax.numpy.zeros((3, 4), "float32")
-        with pytest.raises(aoti.InputError, match="the model writes into this input"):
-            model(zeros, np.ones((3, 4), np.float32))
-
-
-@pytest.mark.parametrize("name", (FLOATS + " " + INTEGERS).split())
-def test_every_dtype_of_jax_is_shared_both_ways(packages, jax, name):
-    with aoti.load(packages / "dtypes.pt2") as model, jax.enable_x64(True):
-        inputs = {
-            spec.name: jax.numpy.arange(6).reshape(2, 3).astype(spec.dtype)
-            for spec in model.inputs
-        }
-        out = model(**inputs)
-        numpys = model(**{key: np.asarray(value) for key, value in inputs.items()})
-    assert isinstance(out[name], jax.Array)
-    assert out[name].dtype == inputs[name].dtype == name
-    assert pointer(out[name]) == pointer(inputs[name]) == pointer(numpys[name])
-    np.testing.assert_array_equal(out[name], inputs[name])
-
-
-@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
-def test_dtypes_of_jax_that_numpy_lacks_are_shared(interop, jax, torch):
-    with aoti.load(interop / "same.pt2") as model:
-        theirs = [spec.name for spec in model.inputs if spec.name != "complex32"]
-        inputs = {name: jax.numpy.arange(6).reshape(2, 3).astype(name) for name in theirs}
-        half = torch.ones(2, 3, dtype=torch.complex32)  # which jax lacks
-        out = model(**inputs, complex32=half, outputs="dlpack")
-        assert {spec.action for spec in model.plan(**inputs, complex32=half)} == {"shared"}
-    for name in theirs:
-        assert (out[name].dtype, inputs[name].dtype) == (name, name)
-        assert out[name].data_ptr == pointer(inputs[name])
-        np.testing.assert_array_equal(out[name].numpy(), np.asarray(inputs[name]))
-
-
-def test_jax_scalars_and_empty_arrays(interop, jax):
-    x = jax.numpy.float32(3)
-    with aoti.load(interop / "scalar.pt2") as model:
-        same, twice = model(x)
-        assert (same.shape, twice.shape, float(twice)) == ((), (), 6)
-        assert pointer(same) == pointer(x)
-    with aoti.load(interop / "more.pt2") as model:
-        same, plus = model(jax.numpy.zeros((0, 4), "float32"))
-        assert isinstance(plus, jax.Array)
-        assert same.shape == plus.shape == (0, 4)
 
 
 def test_cupy_arrays_are_refused_by_a_model_on_the_cpu(more):

@@ -27,13 +27,13 @@ PURE = {
     "misfits": {"errors"},
     "package": {"archive", "elf", "errors", "placement", "signature", "wrapper"},
     "pickled": {"archive", "errors", "spec"},
-    "placement": {"elf", "errors", "findings"},
+    "placement": {"archive", "elf", "errors", "findings"},
     "pytree": {"errors", "misfits"},
     "registry": {"config", "errors"},
     "safetensors": {"constants", "errors"},
     "signature": {"errors", "expression", "pytree", "spec"},
     "spec": {"errors", "expression", "kinds"},
-    "weightfile": {"constants", "errors", "package", "pickled"},
+    "weightfile": {"archive", "constants", "errors", "package", "pickled"},
     "wrapper": {"expression", "spec"},
 }
 

@@ -236,7 +236,7 @@ def test_a_close_in_the_middle_of_updates(weight_packages, state):
         for worker in workers:
             worker.join()
         assert closed == [True, True]
-        assert str(model._extraction.weights) not in Path("/proc/self/maps").read_text()
+        assert str(model._extraction.weights.path) not in Path("/proc/self/maps").read_text()
 
 
 def test_a_fork_in_the_middle_of_updates(run_python, weight_packages):

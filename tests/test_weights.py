@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import aoti
+from aoti import loading
 
 SHAPES = {"l1.weight": (16, 10), "l1.bias": (16,), "l2.weight": (1, 16), "l2.bias": (1,)}
 PLACES = ("inside", "blob", "pickles", "bare")
@@ -40,7 +41,7 @@ def test_weights_work_wherever_the_package_has_them(model, state, rows, right, e
 
 def test_a_file_of_weights_is_mapped_read_only(weight_packages):
     with aoti.load(weight_packages / "blob.pt2") as model:
-        name = str(model._extraction.weights)
+        name = str(model._extraction.weights.path)
         (line,) = [line for line in Path("/proc/self/maps").read_text().split("\n") if name in line]
         assert line.split()[1] == "r--s"
         (files,) = model._extraction.path.glob("data/aotinductor/*")
@@ -48,14 +49,71 @@ def test_a_file_of_weights_is_mapped_read_only(weight_packages):
     assert name not in Path("/proc/self/maps").read_text()
 
 
+@pytest.mark.parametrize("cache", [True, False])
+def test_the_package_itself_is_mapped_if_asked(
+    weight_packages, state, other, rows, right, equal, cache
+):
+    path = weight_packages / "blob.pt2"
+    with aoti.load(path, map_source=True, cache=cache) as model:
+        assert model._extraction.weights.path == path
+        assert not list(model._extraction.directory.rglob("weights.bin"))
+        assert not list(model._extraction.directory.rglob("*.blob"))
+        (line,) = [
+            line for line in Path("/proc/self/maps").read_text().split("\n") if str(path) in line
+        ]
+        assert line.split()[1] == "r--s"
+        assert right(model, state, rows)
+        assert equal(model.extract_constants(), state)
+        with pickle.loads(pickle.dumps(model)) as again:
+            assert again._extraction.weights.path == path
+        model.update_weights(other)
+        assert right(model, other, rows)
+    assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+def test_weights_that_cannot_be_mapped_in_the_package_are_copied(
+    weight_packages, state, rows, tmp_path, right
+):
+    packed = tmp_path / "packed.pt2"
+    with (
+        zipfile.ZipFile(weight_packages / "blob.pt2") as old,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    (plain := tmp_path / "plain").mkdir()
+    bare = stripped(weight_packages / "blob.pt2", plain)  # which does not tell what is in the file
+    for path in (packed, bare, weight_packages / "inside.pt2", weight_packages / "pickles.pt2"):
+        with aoti.load(path, map_source=True) as model:
+            assert right(model, state, rows)
+            assert str(path) not in Path("/proc/self/maps").read_text()
+    content = (weight_packages / "blob.pt2").read_bytes()
+    with aoti.load(content, map_source=True) as model:
+        assert right(model, state, rows)
+
+
+def test_a_package_that_changes_before_it_is_mapped_is_refused(
+    weight_packages, tmp_path, monkeypatch
+):
+    path = tmp_path / "model.pt2"
+    path.write_bytes((weight_packages / "blob.pt2").read_bytes())
+
+    def check(*_):
+        path.write_bytes((weight_packages / "half.pt2").read_bytes())
+
+    monkeypatch.setattr(loading, "_check_code", check)
+    with pytest.raises(aoti.PackageError, match="was changed while it was read"):
+        aoti.load(path, map_source=True)
+
+
 def test_a_model_that_writes_to_its_weights_writes_to_pages_of_its_own(weight_packages):
     x = np.arange(1000, dtype=np.float32)
     with aoti.load(weight_packages / "counter.pt2") as model:
-        before = model._extraction.weights.read_bytes()
+        before = model._extraction.weights.path.read_bytes()
         assert model.constants[0].kind == "buffer"
         assert model(x).tolist() == (x + 1).tolist()
         assert model.extract_constants()["state"].tolist() == x.tolist()
-        assert model._extraction.weights.read_bytes() == before
+        assert model._extraction.weights.path.read_bytes() == before
 
 
 def test_a_model_without_weights_refuses_to_run_and_names_them(bare, rows):
