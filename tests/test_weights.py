@@ -53,7 +53,7 @@ def test_a_file_of_weights_is_mapped_read_only(weight_packages):
 def test_the_package_itself_is_mapped_if_asked(
     weight_packages, state, other, rows, right, equal, cache
 ):
-    path = weight_packages / "blob.pt2"
+    path = (weight_packages / "blob.pt2").resolve()
     with aoti.load(path, map_source=True, cache=cache) as model:
         assert model._extraction.weights.path == path
         assert not list(model._extraction.directory.rglob("weights.bin"))

@@ -28,6 +28,28 @@
 namespace aoti {
 
 using Loader = torch::inductor::AOTIModelPackageLoader;
+using Runner = torch::inductor::AOTIModelContainerRunner;
+
+namespace detail {
+
+// What a runner keeps to itself. Never made.
+class RunnerAccess : public Runner {
+ public:
+  RunnerAccess() = delete;
+
+  // The container's own constants; `extract_constants_map` gives others over the same memory.
+  static torch::inductor::TensorConstantMap constants(Runner& runner) {
+    torch::inductor::TensorConstantMap map;
+    const auto extract = runner.*(&RunnerAccess::extract_constants_map_func_);
+    extract(
+        runner.*(&RunnerAccess::container_handle_),
+        reinterpret_cast<AOTInductorConstantMapHandle>(&map),
+        /*use_inactive=*/false);
+    return map;
+  }
+};
+
+}  // namespace detail
 
 class Generation : public Served {
  public:
@@ -37,23 +59,37 @@ class Generation : public Served {
     static_cast<void>(guarded([&]() -> Failure {
       synchronize(place);  // its weights may be in use yet
       storages_.clear();
+      // A container makes a tensor of its own over each that it is told to leave to its user, and
+      // never frees it (MaybeOwningAtenTensorHandle in aoti_runtime/utils.h). Once it is gone,
+      // nobody else has these: what is left of them is freed in its stead.
+      std::vector<std::pair<at::Tensor*, at::Tensor>> copies;
+      for (const auto& loader : loaders_) {
+        for (const auto& [name, copy] : detail::RunnerAccess::constants(*loader->get_runner())) {
+          if (const auto lent = lent_.find(copy->unsafeGetTensorImpl()); lent != lent_.end()) {
+            copies.emplace_back(copy, std::move(lent->second));
+          }
+        }
+      }
       loaders_.clear();
+      for (const auto& [copy, lent] : copies) {
+        if (lent.use_count() > 1) {
+          const std::unique_ptr<at::Tensor> left(copy);
+        }
+      }
+      for (const auto& [tensor, lent] : lent_) {  // of two constants of one name
+        if (lent.use_count() > 1) {
+          c10::raw::intrusive_ptr::decref(lent.unsafeGetTensorImpl());
+        }
+      }
       return {};
     }));
-    // The container makes a tensor of its own over each that it is told to leave to its user, and
-    // never frees it (MaybeOwningAtenTensorHandle in aoti_runtime/utils.h). It is gone, and nobody
-    // else has these: the reference is given up in its stead.
-    for (const at::Tensor& tensor : lent_) {
-      if (tensor.use_count() > 1) {
-        c10::raw::intrusive_ptr::decref(tensor.unsafeGetTensorImpl());
-      }
-    }
   }
 
   // Makes the containers. `apart` is one for each runner, which then runs without a lock: two
   // threads that meet in the locks of a shared one lose as much time there as a small model runs.
   // But each has its own copy of the weights that stand in the code, and of what is folded.
-  void open(const std::string& path, const std::string& model_name, bool apart, std::size_t runners) {
+  void open(
+      const std::string& path, const std::string& model_name, bool apart, std::size_t runners) {
     for (std::size_t i = 0; i < (apart ? runners : 1); ++i) {
       loaders_.push_back(
           std::make_unique<Loader>(
@@ -88,21 +124,18 @@ class Generation : public Served {
   const Place place;
 
  private:
-  void fill(
-      torch::inductor::AOTIModelContainerRunner& runner,
-      const std::vector<std::string>& names,
-      bool fold) {
+  void fill(Runner& runner, const std::vector<std::string>& names, bool fold) {
     std::unordered_map<std::string, at::Tensor> map;
     for (std::size_t i = 0; i < names.size(); ++i) {
       // Without an owner, so that an output that lies in one is known for what it is; and a tensor
       // of this container alone.
-      lent_.push_back(
-          detail::tensor_over(
-              c10::DataPtr(owners_[i].data_ptr(), owners_[i].device()),
-              static_cast<int>(owners_[i].scalar_type()),
-              owners_[i].sizes(),
-              owners_[i].strides()));
-      map.emplace(names[i], lent_.back());
+      at::Tensor lent = detail::tensor_over(
+          c10::DataPtr(owners_[i].data_ptr(), owners_[i].device()),
+          static_cast<int>(owners_[i].scalar_type()),
+          owners_[i].sizes(),
+          owners_[i].strides());
+      map.emplace(names[i], lent);
+      lent_.emplace(lent.unsafeGetTensorImpl(), std::move(lent));
     }
     // By way of the second buffer: what the first one allocated for the weights in the code is then
     // freed.
@@ -131,7 +164,7 @@ class Generation : public Served {
 
   std::vector<std::unique_ptr<Loader>> loaders_;
   std::vector<at::Tensor> owners_;
-  std::vector<at::Tensor> lent_;
+  std::unordered_map<const c10::TensorImpl*, at::Tensor> lent_;
   std::vector<const c10::StorageImpl*> storages_;
 };
 

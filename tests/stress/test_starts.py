@@ -79,8 +79,8 @@ def test_the_garbage_collector_may_release_in_the_middle_of_an_extraction(
             self.extraction.release()
 
     class Collecting(Package):
-        def extract(self, model_name, destination):
-            super().extract(model_name, destination)
+        def extract(self, model_name, destination, **options):
+            super().extract(model_name, destination, **options)
             assert gc.collect()
 
     gc.disable()
@@ -97,10 +97,10 @@ def test_the_garbage_collector_may_release_in_the_middle_of_an_extraction(
 
 SLOW = """
 class Slow(Package):
-    def extract(self, model_name, destination):
+    def extract(self, model_name, destination, **options):
         print("writing", flush=True)
         time.sleep(float(sys.argv[2]))
-        super().extract(model_name, destination)
+        super().extract(model_name, destination, **options)
 
 with Slow(sys.argv[1]) as package:
     cache.extract(package, "model", as_zip=False)
@@ -243,13 +243,13 @@ def test_a_fork_in_the_middle_of_writing_keeps_nobody_waiting(package_of, extrac
     children = []
 
     class Forking(Package):
-        def extract(self, model_name, destination):
+        def extract(self, model_name, destination, **options):
             child = os.fork()
             if child == 0:
                 time.sleep(60)
                 os._exit(0)
             children.append(child)
-            super().extract(model_name, destination)
+            super().extract(model_name, destination, **options)
 
     path = package_of(b"1")
     try:
