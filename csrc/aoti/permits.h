@@ -66,8 +66,8 @@ class Permits {
   Permits(const Permits&) = delete;
   Permits& operator=(const Permits&) = delete;
 
-  // Waits for a permit, but no longer than a signal may have to wait for its handler. With it come a
-  // hold on what is served now, and the runner that was last in use: its memory is in the caches.
+  // Waits for a permit, but no longer than a signal may have to wait for its handler. With it come
+  // a hold on what is served now, and the runner that was last in use: its memory is in the caches.
   Grant acquire(Served*& served, std::size_t& runner) noexcept {
     constexpr long kPatience = 50'000'000;  // nanoseconds
     pthread_mutex_lock(&mutex_);
