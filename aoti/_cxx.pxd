@@ -100,13 +100,14 @@ cdef extern from "aoti/generation.h" namespace "aoti" nogil:
 cdef extern from "aoti/memory.h" namespace "aoti" nogil:
     cdef cppclass Memory:
         size_t bytes() noexcept
+        void populate() noexcept
 
         @staticmethod
         void release_memory "release"(void* memory) noexcept
 
-    Failure map_memory(Memory*& memory, int file, size_t bytes, cbool writable) noexcept
+    Failure map_memory(
+        Memory*& memory, int file, size_t offset, size_t bytes, cbool writable) noexcept
     Failure read_memory(Memory*& memory, int file, size_t offset, size_t bytes) noexcept
-    void populate(Memory& memory) noexcept
     Failure tensor_in(
         Memory& memory,
         size_t offset,

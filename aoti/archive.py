@@ -131,6 +131,7 @@ class Zip:
 
     def __init__(self, file: BinaryIO, name: str, limits: Limits, *, owned: bool = False) -> None:
         self._file, self._name, self._owned = file, name, owned
+        self._opened = self.identity
         with readable(name):
             self._size = file.seek(0, io.SEEK_END)
         try:
@@ -208,7 +209,7 @@ class Zip:
             self._file.seek(info.header_offset)
             header = self._file.read(_LOCAL_HEADER.size)
         offset = info.header_offset + len(header) + sum(_LOCAL_HEADER.unpack(header))
-        return Span(Path(self._name), offset, info.file_size, self.identity)
+        return Span(Path(self._name), offset, info.file_size, self._opened)
 
     def digest(self) -> str:
         """SHA-256 of the whole archive, in hex."""

@@ -3,6 +3,7 @@
 ::
 
     <location>/<digest>-dir-<model>/            an entry: manifest.json, and model/ or model.pt2
+    <location>/<digest>-dir+-<model>/           the same without weights, which the package has
     <location>/<digest>-dir-<model>.lock        while somebody writes or removes that entry
     <location>/<digest>-dir-<model>.partial/    what they write
     <location>/<digest>-dir-<model>.old/        what they remove
@@ -14,7 +15,7 @@ process that is killed, so whatever it left half done is known to be nobody's: t
 the first extraction of every process, remove it.
 
 A model's shared object is never unmapped: the dynamic loader knows it by its name and maps it once,
-however often the model is loaded. So the name of an entry depends on the content alone.
+however often the model is loaded. So the name of an entry depends on what is in it alone.
 """
 
 from __future__ import annotations
@@ -138,8 +139,10 @@ def extract(
         return unpacked
     scratch.sweep()
     weights = find_in_place(package, model) if map_source else None
+    bare = weights is not None
     if not shared:
-        return scratch.extract(package, Key(verified or digest(package), model, as_zip, weights))
+        key = Key(verified or digest(package), model, as_zip, bare)
+        return scratch.extract(package, key, weights)
     limit = _limit()
     place = _place()
     with place.named_in_errors():
@@ -148,7 +151,7 @@ def extract(
         _swept.add(place.path)
         with contextlib.suppress(OSError):  # a location that is only read from
             _sweep(place.path)
-    key = Key(verified or digest(package), model, as_zip, weights)
+    key = Key(verified or digest(package), model, as_zip, bare)
     directory = place.path / key.name
     with place.named_in_errors(package):
         held = _hold(directory, key)
@@ -156,7 +159,7 @@ def extract(
             held = _provide(package, key, place)
             with contextlib.suppress(OSError):
                 _shrink(place.path, limit)
-    return Extraction(directory, key, held.release)
+    return Extraction(directory, key, held.release, weights)
 
 
 def digest(package: Package) -> str:

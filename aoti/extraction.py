@@ -52,10 +52,16 @@ class Extraction:
         The name of the directory: the same for the same content, model and form.
     """
 
-    def __init__(self, directory: Path, key: Key, give_back: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        key: Key,
+        give_back: Callable[[], object],
+        weights: Span | None = None,
+    ) -> None:
         self.directory = directory
         self.path = directory / ("model.pt2" if key.as_zip else "model")
-        self.weights = key.weights
+        self.weights = weights
         if self.weights is None and (own := directory / WEIGHTS).exists():
             self.weights = Span(own, 0, own.stat().st_size)
         self.digest = key.digest
@@ -87,14 +93,14 @@ class Key:
         The name of the model.
     as_zip : bool
         Whether its files are packed, for a libtorch that knows no directories.
-    weights : Span or None
-        Where its weights are in the package, if that is where they stay.
+    bare : bool
+        Whether its weights stay in the package.
     """
 
     digest: str
     model: str
     as_zip: bool
-    weights: Span | None = None
+    bare: bool = False
 
     @property
     def name(self) -> str:
@@ -103,7 +109,7 @@ class Key:
         # there are file systems that do not tell them apart.
         plain = re.fullmatch(r"[a-z0-9_-]{1,48}", self.model)
         model = self.model if plain else "~" + sha256(os.fsencode(self.model)).hexdigest()[:40]
-        form = ("zip" if self.as_zip else "dir") + ("" if self.weights is None else "+")
+        form = ("zip" if self.as_zip else "dir") + ("+" if self.bare else "")
         return f"{self.digest}-{form}-{model}"
 
     PATTERN = re.compile(r"[0-9a-f]{64}-(?:dir|zip)\+?-[a-z0-9_~-]+")
@@ -180,7 +186,7 @@ def _is_below(name: object, path: Path | None) -> bool:
 
 def needed_bytes(package: Package, key: Key) -> int:
     """Room that writing an extraction takes at its peak."""
-    sizes = package.runtime_files(key.model, weights=key.weights is None).values()
+    sizes = package.runtime_files(key.model, weights=not key.bare).values()
     return sum(sizes) + (max(sizes, default=0) if key.as_zip else 0)
 
 
@@ -202,7 +208,7 @@ def write(package: Package, key: Key, directory: Path, *, with_source: bool = Fa
     discard(old)
     try:
         partial.mkdir()
-        package.extract(key.model, partial / "model", weights=key.weights is None)
+        package.extract(key.model, partial / "model", weights=not key.bare)
         separate(package, key.model, partial)
         if with_source:
             package.extract_source(key.model, partial / "source")

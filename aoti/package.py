@@ -10,6 +10,7 @@ is read here is checked here, and the loader gets an extraction that this module
 
 from __future__ import annotations
 
+import collections
 import io
 import json
 import os
@@ -40,6 +41,7 @@ _MODEL_ENTRY = re.compile(r"(?:[^/]+/)?(data/aotinductor/([^/]+)/[^/]+)")
 _CONSTANT_ENTRY = re.compile(r"(?:[^/]+/)?(data/constants/[^/]+)")
 _DEFAULTS = Limits()
 _LARGE_WEIGHTS = 64 << 20  # bytes
+_WEIGHTS = ".blob"  # files of weights end so
 
 
 class Package:
@@ -264,7 +266,7 @@ class Package:
 
     def extract(self, model_name: str, destination: Path, *, weights: bool = True) -> None:
         """Write what a model needs to be loaded under `destination`, which must not exist; without
-        `weights`, all but the file of its weights.
+        `weights`, all but the file of its weights, which is only read.
 
         File names lose the package's prefix and are otherwise kept. Checksums are verified while
         writing, and no shared object is left that asks for an executable stack: glibc 2.41 and
@@ -274,8 +276,11 @@ class Package:
         self.check_runnable(model_name)
         destination.mkdir()
         try:
-            for source, name in self._runtime_entries(model_name, weights=weights):
-                self._write(source, destination / name)
+            for source, name in self._runtime_entries(model_name):
+                if weights or not name.endswith(_WEIGHTS):
+                    self._write(source, destination / name)
+                else:
+                    collections.deque(self._blocks(source), maxlen=0)
         except BaseException:
             shutil.rmtree(destination, ignore_errors=True)
             raise
@@ -306,23 +311,26 @@ class Package:
         """Where the bytes of a model's file of weights are; None if it has no such file, or that is
         compressed, or nobody else could open the package.
         """
-        blobs = [name for name in self._entries[self.select(model_name)] if name.endswith(".blob")]
+        blobs = [name for name in self._entries[self.select(model_name)] if name.endswith(_WEIGHTS)]
         if self.path is None or len(blobs) != 1:
             return None
         return self._archive.span(blobs[0])
 
     def runtime_files(self, model_name: str, *, weights: bool = True) -> dict[str, int]:
         """The files that `extract` writes, by their names there, and their sizes in bytes."""
-        entries = self._runtime_entries(model_name, weights=weights)
-        return {name: self.files[source] for source, name in entries}
+        entries = self._runtime_entries(model_name)
+        return {
+            name: self.files[source]
+            for source, name in entries
+            if weights or not name.endswith(_WEIGHTS)
+        }
 
-    def _runtime_entries(self, model_name: str, *, weights: bool) -> Iterator[tuple[str, str]]:
+    def _runtime_entries(self, model_name: str) -> Iterator[tuple[str, str]]:
         """What the loader reads of a model, and its name without the prefix. Sources it does not
         need: without them it does not look for the kernels' metadata either.
         """
-        left_out = (".cpp", ".kernel_metadata.json", *(() if weights else (".blob",)))
         for name in self._entries[self.select(model_name)]:
-            if not name.endswith(left_out):
+            if not name.endswith((".cpp", ".kernel_metadata.json")):
                 yield name, _MODEL_ENTRY.fullmatch(name)[1]  # type: ignore[index]
         for name in self.files:
             if match := _CONSTANT_ENTRY.fullmatch(name):
@@ -338,20 +346,27 @@ class Package:
         if path.exists():
             raise PackageError(f"{self.name} holds two files of one name: {source!r}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._archive.open_file(source) as reader, path.open("xb") as writer:
-            # What cannot be read and what cannot be written are different errors.
-            for block in iter(lambda: self._block(reader), b""):
+        with path.open("xb") as writer:
+            for block in self._blocks(source):
                 writer.write(block)
-            if writer.tell() != self.files[source]:
-                raise PackageError(
-                    f"{self.name} is damaged: {source} has {writer.tell()} bytes, "
-                    f"not {self.files[source]}"
-                )
         if path.suffix == ".so":
             forbid_executable_stack(path)
             drop_libtorch(path)
 
+    def _blocks(self, source: str) -> Iterator[bytes]:
+        """The content of a file, whose checksum and size are verified at its end."""
+        size = 0
+        with self._archive.open_file(source) as reader:
+            while block := self._block(reader):
+                yield block
+                size += len(block)
+        if size != self.files[source]:
+            raise PackageError(
+                f"{self.name} is damaged: {source} has {size} bytes, not {self.files[source]}"
+            )
+
     def _block(self, reader: IO[bytes]) -> bytes:
+        # Not what is done with it: what cannot be read and what cannot be written are two errors.
         with readable(self.name):
             return reader.read(1 << 20)
 

@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from aoti import filelock
+from aoti.archive import Span
 from aoti.errors import ConfigError
 from aoti.extraction import Extraction, Key, Place, is_whole, needed_bytes, write
 from aoti.package import Package
@@ -30,7 +31,7 @@ from aoti.package import Package
 _swept: set[Path] = set()
 
 
-def extract(package: Package, key: Key) -> Extraction:
+def extract(package: Package, key: Key, weights: Span | None = None) -> Extraction:
     """Extract a model, or share the private extraction that this process has of it already.
 
     Safe to call from several threads, which wait for each other.
@@ -38,7 +39,7 @@ def extract(package: Package, key: Key) -> Extraction:
     global _store  # noqa: PLW0603
     if _store.foreign:
         _store = _Store()
-    return _store.acquire(package, key)
+    return _store.acquire(package, key, weights)
 
 
 def sweep() -> None:
@@ -83,7 +84,7 @@ class _Store:
     def foreign(self) -> bool:
         return self._pid != os.getpid()
 
-    def acquire(self, package: Package, key: Key) -> Extraction:
+    def acquire(self, package: Package, key: Key, weights: Span | None) -> Extraction:
         try:
             with self._lock:
                 if not self._users:  # else it stays with them, though TMPDIR may have changed
@@ -96,7 +97,7 @@ class _Store:
                     self._remove_if_empty()
         finally:
             self._remove_released()
-        return Extraction(directory, key, partial(self._give_back, key))
+        return Extraction(directory, key, partial(self._give_back, key), weights)
 
     def _provide(self, package: Package, key: Key) -> Path:
         directory = self._make_root() / key.name

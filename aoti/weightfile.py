@@ -66,7 +66,7 @@ def separate(package: Package, model: str, directory: Path) -> None:
 def find_in_place(package: Package, model: str) -> Span | None:
     """Where a package itself has the weights of a model as they are used; None if it has not."""
     span = package.blob(model)
-    if span is None or span.offset % _ALIGNMENT:
+    if span is None or span.offset % _ALIGNMENT or package.weights(model) != "file":
         return None
     return None if read_constants(package.source(model) or "") is None else span
 

@@ -1,6 +1,6 @@
 """The weights of a loaded model: where they come from, what they must be, and which set serves.
 
-Every set of weights has a container of libtorch's of its own, with a number: a `Generation` of the
+Every set of weights has containers of libtorch's of its own, with a number: a `Generation` of the
 core. New weights are checked, put into a new generation, and only then take the place of the
 serving ones, between two runs. Whatever fails before that leaves everything as it was.
 """
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
 
-# Bytes of weights in the code that every runner may have a copy of, to run without locks. Models
-# with more take long enough not to notice them.
+# Bytes of weights that every runner may have a copy of, to run without locks. Models with more
+# mostly run for so long that locks do not matter.
 _COPIED = 1 << 20
 
 
@@ -79,14 +79,11 @@ class Weights:
         self._file: _core.Memory | None = None
         self._previous: tuple[_core.Generation, dict[str, _core.Tensor]] | None = None
         self._serving: _core.Generation | None = None
-        in_code = 0 if extraction.weights or table is None else table.nbytes
+        # libtorch before 2.13 unpacks an archive for each container.
         self._apart = single_threaded or (
             device == "cpu"
-            and (
-                loader.num_runners == 1
-                # libtorch before 2.13 unpacks an archive for each container.
-                or (extraction.path.is_dir() and _can_be_copied(table, in_code))
-            )
+            and extraction.path.is_dir()
+            and _can_be_copied(table, in_code=not extraction.weights)
         )
         self._spare: _core.Generation | None = loader.open(1, apart=self._apart)
         self._last = 1
@@ -215,11 +212,11 @@ class Weights:
                     f"{self._package}: its weights have {size} bytes instead of {table.nbytes}; "
                     "get the package again"
                 )
-            memory = self._core.Memory.map(file.fileno(), span.offset + table.nbytes, table.written)
+            memory = self._core.Memory.map(file.fileno(), span.offset, table.nbytes, table.written)
         self._file = memory
         offsets = table.offsets()
         return {
-            c.name: memory.tensor(span.offset + offsets[c.name], c.dtype, c.shape, c.strides)
+            c.name: memory.tensor(offsets[c.name], c.dtype, c.shape, c.strides)
             for c in table.constants
         }
 
@@ -246,7 +243,7 @@ class Weights:
     ) -> dict[str, _core.Tensor]:
         found = {}
         end = max((at.offset + c.nbytes for c, at in stored.items()), default=0)
-        whole = self._core.Memory.map(file, end, self._written) if map_source else None
+        whole = self._core.Memory.map(file, 0, end, self._written) if map_source else None
         for constant, at in stored.items():
             memory, offset = whole, at.offset
             if memory is None:
@@ -393,9 +390,13 @@ class Weights:
         )
 
 
-def _can_be_copied(table: ConstantTable | None, in_code: int) -> bool:
-    """Whether runners may have containers of their own: nothing in them changes or is large."""
-    return table is not None and not (table.folds or table.written) and in_code <= _COPIED
+def _can_be_copied(table: ConstantTable | None, *, in_code: bool) -> bool:
+    """Whether every runner may have a container of its own, which folds for itself and copies what
+    stands in the code: that must be small, and nothing that the model may write to.
+    """
+    if table is None or table.folds or table.nbytes > _COPIED:
+        return False
+    return not (in_code and table.written)
 
 
 def _observed(

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
@@ -69,6 +70,28 @@ def test_the_package_itself_is_mapped_if_asked(
         model.update_weights(other)
         assert right(model, other, rows)
     assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+def test_two_models_share_what_was_extracted_without_the_weights(
+    weight_packages, state, other, rows, right, tmp_path
+):
+    (link := tmp_path / "link.pt2").symlink_to(weight_packages / "blob.pt2")
+    options = {"map_source": True, "cache": False}
+    with aoti.load(link, **options) as model:
+        aoti.load(weight_packages / "blob.pt2", **options).close()
+        assert right(model, state, rows)
+        model.update_weights(other)
+        assert right(model, other, rows)
+
+
+def test_the_checksum_of_mapped_weights_is_verified(weight_packages, tmp_path):
+    path = tmp_path / "damaged.pt2"
+    content = bytearray((weight_packages / "blob.pt2").read_bytes())
+    with aoti.Package(weight_packages / "blob.pt2") as package:
+        content[package.blob("model").offset] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(aoti.PackageError, match="Bad CRC-32"):
+        aoti.load(path, map_source=True)
 
 
 def test_weights_that_cannot_be_mapped_in_the_package_are_copied(
@@ -174,6 +197,55 @@ def test_a_safetensors_file_is_mapped_if_asked(weight_packages, other, rows, tmp
         assert str(path) in Path("/proc/self/maps").read_text()
         assert right(model, other, rows)
     assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "apart"),
+    [
+        ("blob", True),
+        ("inside", True),
+        ("same", True),
+        ("counter", True),  # writes to its weights, which all runners have in one place
+        ("frozen", False),  # does not tell what its weights are
+        ("fold", False),
+        ("fold_inside", False),
+        ("table8_inside", False),
+    ],
+)
+def test_runners_of_small_models_whose_weights_stay_run_apart(weight_packages, name, apart):
+    with aoti.load(weight_packages / f"{name}.pt2", num_runners=2) as model:
+        assert model._weights._apart is apart
+
+
+@pytest.mark.parametrize("options", [{"num_runners": 3}, {"single_threaded": True}], ids=str)
+@pytest.mark.parametrize("name", ["fold", "fold_inside"])
+def test_what_is_folded_is_folded_for_every_runner(weight_packages, name, options):
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+    def right(weights):
+        vectors = [value for key, value in weights.items() if key != "weight"]
+        wanted = x @ (weights["weight"].T * 2 + 1) + sum(vectors)
+        with ThreadPoolExecutor(3) as pool:
+            return all(np.allclose(y, wanted) for y in pool.map(model, [x] * 60))
+
+    with aoti.load(weight_packages / f"{name}.pt2", **options) as model:
+        weights = model.extract_constants()
+        assert right(weights)
+        for factor in (2, 3):
+            weights = {key: value * factor for key, value in weights.items()}
+            model.update_weights(weights)
+            assert right(weights)
+        model.rollback()
+        assert right({key: value / 3 for key, value in weights.items()})
+
+
+def test_runners_share_the_weights_that_a_model_writes_to(weight_packages):
+    x = np.arange(1000, dtype=np.float32)
+    with aoti.load(weight_packages / "counter.pt2", num_runners=3) as model:
+        with ThreadPoolExecutor(3) as pool:
+            for y in pool.map(model, [x] * 60):
+                np.testing.assert_array_equal(y, x + 1)
+        np.testing.assert_array_equal(model.extract_constants()["state"], x)
 
 
 def test_stripped_of_its_source_a_package_is_read_by_libtorch(

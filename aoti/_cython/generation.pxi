@@ -109,12 +109,12 @@ cdef class Memory:
                 _cxx.Memory.release_memory(self.held)
 
     @staticmethod
-    def map(int file, size_t nbytes, bint writable) -> Memory:
-        """Map the first bytes of an open file: read-only and shared, or to be written privately."""
+    def map(int file, size_t offset, size_t nbytes, bint writable) -> Memory:
+        """Map a part of an open file: read-only and shared, or to be written privately."""
         cdef Memory memory = Memory.__new__(Memory)
         cdef Failure failure
         with nogil:
-            failure = _cxx.map_memory(memory.held, file, nbytes, writable)
+            failure = _cxx.map_memory(memory.held, file, offset, nbytes, writable)
         if failure.fault != Fault.kNone:
             _raise(failure)
         return memory
@@ -133,7 +133,7 @@ cdef class Memory:
     def populate(self) -> None:
         """Bring all of it into the process now, where the system can."""
         with nogil:
-            _cxx.populate(deref(self.held))
+            self.held.populate()
 
     def tensor(
         self, size_t offset, str dtype, shape: Sequence[int], strides: Sequence[int]

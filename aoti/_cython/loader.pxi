@@ -42,8 +42,6 @@ cdef class Loader:
 
     Attributes
     ----------
-    num_runners : int
-        How many runs may go on at once.
     unset : str
         What a run is refused with as long as no generation is served.
 
@@ -56,7 +54,7 @@ cdef class Loader:
     cdef unique_ptr[_cxx.Permits] permits
     cdef string path
     cdef string model_name
-    cdef readonly size_t num_runners
+    cdef size_t num_runners
     cdef _cxx.Place place
     cdef bint streamed   # runs go to a stream of their own
     cdef int64_t stream  # this one

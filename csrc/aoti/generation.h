@@ -95,6 +95,7 @@ class Generation : public Served {
           std::make_unique<Loader>(
               path, model_name, /*run_single_threaded=*/apart, apart ? 1 : runners, place.index()));
     }
+    apart_ = apart;
     note_storages();
   }
 
@@ -144,7 +145,9 @@ class Generation : public Served {
     map.clear();
     runner.swap_constant_buffer();
     runner.free_inactive_constant_buffer();
-    if (fold) {
+    // One that runs without locks folds in its first run: asked before, it would put its model
+    // where that run does not look for it (run_const_fold in model_container.h).
+    if (fold && !apart_) {
       const OnDevice on(place);
       runner.run_const_fold(/*use_inactive=*/false);
     }
@@ -163,6 +166,7 @@ class Generation : public Served {
   }
 
   std::vector<std::unique_ptr<Loader>> loaders_;
+  bool apart_ = false;
   std::vector<at::Tensor> owners_;
   std::unordered_map<const c10::TensorImpl*, at::Tensor> lent_;
   std::vector<const c10::StorageImpl*> storages_;

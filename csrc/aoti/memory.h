@@ -22,18 +22,19 @@ namespace aoti {
 
 class Memory {
  public:
-  // The first bytes of a file. Where the model writes to its weights, it writes to pages of its
-  // own.
-  static Memory* map(int file, std::size_t bytes, bool writable) {
+  // A part of a file. Where the model writes to its weights, it writes to pages of its own.
+  static Memory* map(int file, std::size_t offset, std::size_t bytes, bool writable) {
     const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     const int sharing = writable ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED;
-    return new Memory(mapped(bytes, protection, sharing, file), bytes);
+    const std::size_t before = offset % static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    const std::size_t whole = bytes == 0 ? 0 : before + bytes;
+    return new Memory(mapped(whole, protection, sharing, file, offset - before), before, bytes);
   }
 
   // A copy of a part of a file.
   static Memory* read(int file, std::size_t offset, std::size_t bytes) {
     void* base = mapped(bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-    auto* memory = new Memory(base, bytes);
+    auto* memory = new Memory(base, 0, bytes);
     for (std::size_t done = 0; done < bytes;) {
       const ssize_t got =
           pread(file, memory->at(done), bytes - done, static_cast<off_t>(offset + done));
@@ -63,22 +64,34 @@ class Memory {
     }
   }
 
-  void* at(std::size_t offset) noexcept { return static_cast<char*>(base_) + offset; }
+  void* at(std::size_t offset) noexcept { return static_cast<char*>(base_) + before_ + offset; }
   std::size_t bytes() const noexcept { return bytes_; }
 
+  // Reads every page of it into the process, as far as it is not there yet.
+  void populate() noexcept {
+#ifdef MADV_POPULATE_READ
+    if (bytes_ != 0) {
+      madvise(base_, before_ + bytes_, MADV_POPULATE_READ);  // Linux 5.14; else page by page
+    }
+#endif
+  }
+
  private:
-  Memory(void* base, std::size_t bytes) noexcept : base_(base), bytes_(bytes) {}
+  // `before` bytes of the mapping are not part of it: it begins at a page.
+  Memory(void* base, std::size_t before, std::size_t bytes) noexcept
+      : base_(base), before_(before), bytes_(bytes) {}
   ~Memory() {
     if (bytes_ != 0) {
-      munmap(base_, bytes_);
+      munmap(base_, before_ + bytes_);
     }
   }
 
-  static void* mapped(std::size_t bytes, int protection, int flags, int file) {
+  static void* mapped(
+      std::size_t bytes, int protection, int flags, int file, std::size_t offset = 0) {
     if (bytes == 0) {
       return nullptr;
     }
-    void* base = mmap(nullptr, bytes, protection, flags, file, 0);
+    void* base = mmap(nullptr, bytes, protection, flags, file, static_cast<off_t>(offset));
     if (base == MAP_FAILED) {
       throw std::system_error(errno, std::generic_category(), "the weights could not be mapped");
     }
@@ -86,13 +99,15 @@ class Memory {
   }
 
   void* const base_;
+  const std::size_t before_;
   const std::size_t bytes_;
   std::atomic<std::size_t> users_{1};
 };
 
-inline Failure map_memory(Memory*& memory, int file, std::size_t bytes, bool writable) noexcept {
+inline Failure map_memory(
+    Memory*& memory, int file, std::size_t offset, std::size_t bytes, bool writable) noexcept {
   return guarded([&]() -> Failure {
-    memory = Memory::map(file, bytes, writable);
+    memory = Memory::map(file, offset, bytes, writable);
     return {};
   });
 }
@@ -103,15 +118,6 @@ inline Failure read_memory(
     memory = Memory::read(file, offset, bytes);
     return {};
   });
-}
-
-// Reads every page of it into the process, as far as it is not there yet.
-inline void populate(Memory& memory) noexcept {
-#ifdef MADV_POPULATE_READ
-  if (memory.bytes() != 0) {
-    madvise(memory.at(0), memory.bytes(), MADV_POPULATE_READ);  // Linux 5.14; else page by page
-  }
-#endif
 }
 
 // A tensor in this memory, which the tensor keeps. The caller has checked that it lies inside.
