@@ -25,7 +25,7 @@ from pathlib import Path
 from aoti.archive import Span
 from aoti.errors import AotiError, ConfigError, PackageError
 from aoti.package import Package
-from aoti.weightfile import WEIGHTS, separate
+from aoti.weightfile import TABLE, WEIGHTS, is_described, separate
 
 FORMAT = 3
 MANIFEST = "manifest.json"
@@ -61,7 +61,7 @@ class Extraction:
     ) -> None:
         self.directory = directory
         self.path = directory / ("model.pt2" if key.as_zip else "model")
-        self.weights = weights
+        self.weights = weights if (directory / TABLE).exists() else None
         if self.weights is None and (own := directory / WEIGHTS).exists():
             self.weights = Span(own, 0, own.stat().st_size)
         self.digest = key.digest
@@ -94,7 +94,7 @@ class Key:
     as_zip : bool
         Whether its files are packed, for a libtorch that knows no directories.
     bare : bool
-        Whether its weights stay in the package.
+        Whether its weights stay in the package, if that describes them.
     """
 
     digest: str
@@ -208,7 +208,8 @@ def write(package: Package, key: Key, directory: Path, *, with_source: bool = Fa
     discard(old)
     try:
         partial.mkdir()
-        package.extract(key.model, partial / "model", weights=not key.bare)
+        bare = key.bare and is_described(package, key.model)
+        package.extract(key.model, partial / "model", weights=not bare)
         separate(package, key.model, partial)
         if with_source:
             package.extract_source(key.model, partial / "source")

@@ -63,12 +63,17 @@ def separate(package: Package, model: str, directory: Path) -> None:
             other.unlink()
 
 
+def is_described(package: Package, model: str) -> bool:
+    """Whether the generated C++ of a model tells how its weights are laid out."""
+    return read_constants(package.source(model) or "") is not None
+
+
 def find_in_place(package: Package, model: str) -> Span | None:
-    """Where a package itself has the weights of a model as they are used; None if it has not."""
+    """Where a package has a file of weights as `separate` would write it; None if it has not."""
     span = package.blob(model)
     if span is None or span.offset % _ALIGNMENT or package.weights(model) != "file":
         return None
-    return None if read_constants(package.source(model) or "") is None else span
+    return span
 
 
 def find_blob(files: Path) -> Path | None:
