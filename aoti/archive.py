@@ -191,7 +191,7 @@ class Zip:
         """Device, inode, size, and times of change of the file; None for one in memory."""
         try:
             return identity(os.fstat(self._file.fileno()))
-        except OSError:  # io.UnsupportedOperation is one
+        except (OSError, AttributeError):  # io.UnsupportedOperation is an OSError
             return None
 
     def open_file(self, name: str) -> IO[bytes]:

@@ -3,7 +3,7 @@
 ::
 
     <location>/<digest>-dir-<model>/            an entry: manifest.json, and model/ or model.pt2
-    <location>/<digest>-dir+-<model>/           the same without weights, which the package has
+    <location>/<digest>-dir+-<model>/           the same, its weights left in the package
     <location>/<digest>-dir-<model>.lock        while somebody writes or removes that entry
     <location>/<digest>-dir-<model>.partial/    what they write
     <location>/<digest>-dir-<model>.old/        what they remove

@@ -186,8 +186,12 @@ def _is_below(name: object, path: Path | None) -> bool:
 
 def needed_bytes(package: Package, key: Key) -> int:
     """Room that writing an extraction takes at its peak."""
-    sizes = package.runtime_files(key.model, weights=not key.bare).values()
+    sizes = package.runtime_files(key.model, weights=not _stays_bare(package, key)).values()
     return sum(sizes) + (max(sizes, default=0) if key.as_zip else 0)
+
+
+def _stays_bare(package: Package, key: Key) -> bool:
+    return key.bare and is_described(package, key.model)
 
 
 def write(package: Package, key: Key, directory: Path, *, with_source: bool = False) -> None:
@@ -208,8 +212,7 @@ def write(package: Package, key: Key, directory: Path, *, with_source: bool = Fa
     discard(old)
     try:
         partial.mkdir()
-        bare = key.bare and is_described(package, key.model)
-        package.extract(key.model, partial / "model", weights=not bare)
+        package.extract(key.model, partial / "model", weights=not _stays_bare(package, key))
         separate(package, key.model, partial)
         if with_source:
             package.extract_source(key.model, partial / "source")

@@ -79,7 +79,8 @@ def load(
         as there are cores, with one `intra_op_threads` each. Keep the product of the two at or
         below the number of cores.
     single_threaded : bool, default False
-        Load without the locks of libtorch's container, which CUDA graphs need. Calls then exclude
+        Load without the locks of libtorch's container, which CUDA graphs need (but not around the
+        first run with new weights, where those are folded at run time). Calls then exclude
         each other, so `num_runners` must be 1. On the CPU, models with up to 1 MiB of weights
         mostly run without those locks anyway, each runner on a container of its own.
     sha256 : str, optional
@@ -116,10 +117,10 @@ def load(
     map_source : bool, default False
         Map the file of the weights itself instead of a copy of its content: that of `weights`, or
         else the package, where it has its weights as they are used (``binary_blob``, not
-        compressed); their checksum is verified, and no copy of them is made in the cache. If
-        somebody cuts the file short or changes it, the process ends or computes something else:
-        replace such files, never write to them. Without it, a package's own weights are mapped
-        from the private copy in the cache.
+        compressed). Their checksum is verified when the package is first extracted, and no copy of
+        them is made in the cache. If somebody cuts the file short or changes it, the process ends
+        or computes something else: replace such files, never write to them. Without it, a
+        package's own weights are mapped from the private copy in the cache.
     warmup : bool or sequence of arrays, default False
         Run once before returning, so that the first call is as fast as the others: on these flat
         inputs, or with True on zeros in the smallest sizes that the model takes. Mapped weights

@@ -32,6 +32,17 @@ FLAGS, METHOD, COMPRESSED, SIZE = (8, "<H"), (10, "<H"), (20, "<I"), (24, "<I")
 ATTRIBUTES, OFFSET = (38, "<I"), (42, "<I")
 
 
+def test_file_objects_without_a_number_are_read(tmp_path):
+    class Bare:
+        def __init__(self, content):
+            memory = io.BytesIO(content)
+            self.read, self.seek, self.tell = memory.read, memory.seek, memory.tell
+            self.seekable = self.readable = lambda: True
+
+    with aoti.Package(Bare(zipped())) as package:
+        assert package.models
+
+
 def zipped(files=FILES, compression=zipfile.ZIP_STORED) -> bytes:
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w", compression) as archive:

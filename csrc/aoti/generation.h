@@ -138,6 +138,14 @@ class Generation : public Served {
       map.emplace(names[i], lent);
       lent_.emplace(lent.unsafeGetTensorImpl(), std::move(lent));
     }
+    if (apart_) {
+      // Into the buffer that it has: of a model that torch 2.11 compiled, a run without locks looks
+      // at the state of the first one only. That run folds; asked before, the container would put
+      // its model where the run does not look (run_single_threaded in model_container.h).
+      runner.update_constant_buffer(
+          map, /*use_inactive=*/false, /*validate_full_updates=*/false, /*user_managed=*/true);
+      return;
+    }
     // By way of the second buffer: what the first one allocated for the weights in the code is then
     // freed.
     runner.update_constant_buffer(
@@ -145,9 +153,7 @@ class Generation : public Served {
     map.clear();
     runner.swap_constant_buffer();
     runner.free_inactive_constant_buffer();
-    // One that runs without locks folds in its first run: asked before, it would put its model
-    // where that run does not look for it (run_const_fold in model_container.h).
-    if (fold && !apart_) {
+    if (fold) {
       const OnDevice on(place);
       runner.run_const_fold(/*use_inactive=*/false);
     }

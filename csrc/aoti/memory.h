@@ -26,9 +26,10 @@ class Memory {
   static Memory* map(int file, std::size_t offset, std::size_t bytes, bool writable) {
     const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     const int sharing = writable ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED;
-    const std::size_t before = offset % static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-    const std::size_t whole = bytes == 0 ? 0 : before + bytes;
-    return new Memory(mapped(whole, protection, sharing, file, offset - before), before, bytes);
+    const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    const std::size_t before = bytes == 0 ? 0 : offset % page;
+    void* base = mapped(before + bytes, protection, sharing, file, offset - before);
+    return new Memory(base, before, bytes);
   }
 
   // A copy of a part of a file.
