@@ -313,7 +313,7 @@ def _check_code(
     """Refuse code that would not load, or would crash, before any of it is mapped."""
     files = extraction
     if extraction.path.is_file():
-        files = extracted(as_zip=False)
+        files = extracted(as_zip=False, verified=extraction.digest)
     directory = files.code(name)
     try:
         require(

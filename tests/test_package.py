@@ -32,17 +32,6 @@ FLAGS, METHOD, COMPRESSED, SIZE = (8, "<H"), (10, "<H"), (20, "<I"), (24, "<I")
 ATTRIBUTES, OFFSET = (38, "<I"), (42, "<I")
 
 
-def test_file_objects_without_a_number_are_read(tmp_path):
-    class Bare:
-        def __init__(self, content):
-            memory = io.BytesIO(content)
-            self.read, self.seek, self.tell = memory.read, memory.seek, memory.tell
-            self.seekable = self.readable = lambda: True
-
-    with aoti.Package(Bare(zipped())) as package:
-        assert package.models
-
-
 def zipped(files=FILES, compression=zipfile.ZIP_STORED) -> bytes:
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w", compression) as archive:
@@ -108,6 +97,17 @@ def mlp_path(request, packages, tmp_path):
     with zipfile.ZipFile(packages / "mlp.pt2") as archive:
         archive.extractall(tmp_path)
     return tmp_path if request.param == "directory" else tmp_path / "mlp"
+
+
+def test_file_objects_without_a_number_are_read():
+    class Bare:
+        def __init__(self, content):
+            memory = io.BytesIO(content)
+            self.read, self.seek, self.tell = memory.read, memory.seek, memory.tell
+            self.seekable = self.readable = lambda: True
+
+    with Package(Bare(zipped())) as package:
+        assert package.models
 
 
 def test_every_form_of_a_package_tells_the_same_and_runs(packages, mlp_path, mlp, rows):

@@ -48,7 +48,7 @@ cdef class Generation:
         """Give all weights, by the names that the code has for them; nothing may run on it.
 
         They are not copied, and live as long as the containers. With `fold`, what is computed from
-        them once is computed now.
+        them once is computed now; where runners have containers of their own, in the first run.
         """
         cdef vector[string] names
         cdef vector[_cxx.Tensor] tensors

@@ -4,8 +4,7 @@
 // sleep until whoever holds it wakes one of the sleepers, which takes longer than a small model
 // runs: two threads got less done than one. A thread that comes out of a run waits awake instead,
 // for twenty microseconds at most, where another one came out of its own just before it: that one
-// is likely to be on its way into the next. Calls of 2.2 us on two cores: 1.0 to 1.3 times
-// one thread's rate with two threads, 1.1 with eight, where it was 0.65 and 0.5.
+// is likely to be on its way into the next. docs/threads.md has what that brings.
 //
 // This only says when to ask for the GIL. Nothing depends on it being right, so a fork or a thread
 // that never comes back leaves at worst one such wait behind.
