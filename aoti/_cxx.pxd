@@ -117,24 +117,37 @@ cdef extern from "aoti/memory.h" namespace "aoti" nogil:
         Tensor& tensor) noexcept
 
 
+cdef extern from "aoti/spares.h" namespace "aoti":
+    cdef cppclass Spares:
+        void reserve(size_t inputs) noexcept
+        Failure borrow(
+            size_t i,
+            const Borrowed& array,
+            const int64_t* strides,
+            vector[Tensor]& tensors) noexcept
+
+
 cdef extern from "aoti/handover.h" namespace "aoti" nogil:
-    void taken "aoti::Handover::taken"() noexcept
+    int64_t taken "aoti::Handover::taken"() noexcept
+
+
+cdef extern from "aoti/solo.h" namespace "aoti":
+    cdef cppclass Solo:
+        bint keeps_gil() noexcept
+        int64_t begin() noexcept
+        void end(int64_t begun, int64_t now) noexcept
 
 
 cdef extern from "aoti/loader.h" namespace "aoti" nogil:
-    Failure run(
-        Permits& permits,
-        int threads,
-        vector[Tensor]& inputs,
-        vector[Tensor]& outputs,
-        uint64_t& number) noexcept
-    Failure run_into(
-        Permits& permits,
-        int threads,
-        vector[Tensor]& inputs,
-        const vector[Tensor]& targets,
-        vector[Tensor]& outputs,
-        int64_t& wrong) noexcept
+    cdef struct Run:
+        vector[Tensor] inputs
+        vector[Tensor] outputs
+        const vector[Tensor]* targets
+        int64_t wrong
+        uint64_t number
+
+    Failure execute(Permits& permits, int threads, Run& run) noexcept
+    Failure execute_without_gil(Permits& permits, int threads, Run& run) noexcept
     Failure time_runs(
         Permits& permits,
         int threads,

@@ -517,6 +517,56 @@ def test_threads_keep_ticking_during_loads_and_runs(packages, minilm, run_python
     assert all(int(pause) < 100 for pause in pauses.split()), pauses
 
 
+# A thread that Python does not know of calls back: what a library's own may do.
+CALLED_BACK = """
+import ctypes, sys, threading, time, numpy as np, aoti
+
+libc = ctypes.CDLL(None)
+called = []
+callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: called.append(time.monotonic()))
+
+class Event(ctypes.Structure):
+    _fields_ = [("value", ctypes.c_void_p), ("signal", ctypes.c_int), ("how", ctypes.c_int),
+                ("call", type(callback)), ("unused", ctypes.c_char * 64)]
+
+def call_back_after(seconds):
+    by_a_thread = Event(how=2, call=callback)
+    timer = ctypes.c_void_p()
+    assert libc.timer_create(1, ctypes.byref(by_a_thread), ctypes.byref(timer)) == 0
+    at = (ctypes.c_long * 4)(0, 0, 0, int(seconds * 1e9))
+    assert libc.timer_settime(timer, 0, ctypes.byref(at), None) == 0
+
+model = aoti.load(sys.argv[1], intra_op_threads=1)
+x = np.full([int(size) for size in sys.argv[2].split("x")], 1e-3, np.float32)
+
+def seconds(calls):
+    begin = time.monotonic()
+    for _ in range(calls):
+        model(x)
+    return time.monotonic() - begin
+
+calls = int(sys.argv[3])
+seconds(min(calls, 100))
+took = seconds(calls)
+assert threading.active_count() == 1
+begin = time.monotonic()
+call_back_after(took / 4)
+seconds(calls)
+while not called:
+    time.sleep(0.01)
+print((called[0] - begin) / took)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "calls"), [("mlp", "4x10", 100_000), ("slow", "1000x1000", 1)]
+)
+def test_a_thread_that_is_new_to_python_gets_in(packages, run_python, name, shape, calls):
+    """Between runs so short that they keep the GIL, and during a long one."""
+    when = run_python(CALLED_BACK, packages / f"{name}.pt2", shape, calls)
+    assert 0.1 < float(when) < 0.75
+
+
 # -- threads of a run ----------------------------------------------------------------------------
 
 

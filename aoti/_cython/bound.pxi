@@ -42,25 +42,25 @@ cdef class Bound:
 
     def __call__(self) -> Any:
         """Run; give new outputs, or the arrays that the outputs were written into."""
-        cdef vector[_cxx.Tensor] tensors
-        cdef vector[_cxx.Tensor] outputs
+        cdef _cxx.Run run
         cdef Loader loader = self.loader
         cdef _cxx.StreamScope scope
         if self.streamed:
             loader._enter_number(self.stream, scope)
         if not self.moving.empty():
             self._check_places()
-        tensors = self.tensors
+        run.inputs = self.tensors
         if loader.wanted.bounded:
-            loader.wanted.check_values(tensors, self.symbols, self.inputs)
+            loader.wanted.check_values(run.inputs, self.symbols, self.inputs)
         if self.out is None:
-            loader._execute(tensors, outputs)
-            return loader._result(outputs, self.leaves, self.kind)
-        loader._execute_into(tensors, self.targets, outputs, self.out)
+            loader._execute(run)
+            return loader._result(run.outputs, self.leaves, self.kind)
+        run.targets = &self.targets
+        loader._execute(run, self.out)
         if self.complete:
             return self.result
         return loader._rebuild([
-            _output(outputs[i], self.leaves, self.kind) if array is None else array
+            _output(run.outputs[i], self.leaves, self.kind) if array is None else array
             for i, array in enumerate(self.out)])
 
     cdef int _check_places(self) except -1:

@@ -47,7 +47,8 @@ cdef class Loader:
 
     Notes
     -----
-    All methods may be called from any thread. `open`, runs and `close` release the GIL.
+    All methods may be called from any thread. `open`, runs and `close` release the GIL; but for
+    short runs where nobody else could take it: csrc/aoti/solo.h.
     While a run waits for its turn, signals are handled.
     """
 
@@ -65,6 +66,7 @@ cdef class Loader:
     cdef object rebuild
     cdef bint follow  # outputs are of the inputs' kind
     cdef Kind kind    # else of this one
+    cdef _cxx.Solo solo
 
     def __init__(
         self,
@@ -203,13 +205,13 @@ cdef class Loader:
         return _kind_of(inputs) if self.follow else self.kind
 
     cdef object _call(self, tuple inputs):
-        cdef vector[_cxx.Tensor] outputs
+        cdef _cxx.Run run
         cdef Kind kind = self.kind_for(inputs)
         cdef _cxx.StreamScope scope
         if self.streamed:
             self._enter(None, scope)
-        cdef tuple leaves = self._run(inputs, outputs)
-        return self._result(outputs, leaves, kind)
+        cdef tuple leaves = self._run(inputs, run)
+        return self._result(run.outputs, leaves, kind)
 
     cdef object _result(self, vector[_cxx.Tensor]& outputs, tuple leaves, Kind kind):
         """What a call gives, of the outputs."""
@@ -234,12 +236,12 @@ cdef class Loader:
 
     cdef list run_all(self, tuple inputs):
         cdef Kind kind = self.kind_for(inputs)
-        cdef vector[_cxx.Tensor] outputs
+        cdef _cxx.Run run
         cdef _cxx.StreamScope scope
         if self.streamed:
             self._enter(None, scope)
-        cdef tuple leaves = self._run(inputs, outputs)
-        return _outputs(outputs, leaves, kind)
+        cdef tuple leaves = self._run(inputs, run)
+        return _outputs(run.outputs, leaves, kind)
 
     def run_measured(
         self, inputs: Sequence[Any], stream: int | None = None
@@ -249,18 +251,17 @@ cdef class Loader:
         """
         cdef tuple leaves = tuple(inputs)
         cdef Kind kind = self.kind_for(leaves)
-        cdef vector[_cxx.Tensor] outputs
+        cdef _cxx.Run run
         cdef _cxx.StreamScope scope
-        cdef uint64_t number = 0
         cdef int64_t before = 0, after = 0, peak = 0
         self._enter(stream, scope)
         if not self.place.is_cpu():
             self._measure(&before, &peak, True)
-        leaves = self._run(leaves, outputs, &number)
+        leaves = self._run(leaves, run)
         if not self.place.is_cpu():
             self._measure(&after, &peak, False)
-        made = _outputs(outputs, leaves, kind)
-        return made, number, None if self.place.is_cpu() else max(peak - before, 0)
+        made = _outputs(run.outputs, leaves, kind)
+        return made, run.number, None if self.place.is_cpu() else max(peak - before, 0)
 
     cdef int _measure(self, int64_t* now, int64_t* peak, bint start) except -1:
         cdef Failure failure
@@ -273,13 +274,10 @@ cdef class Loader:
             _raise(failure)
         return 0
 
-    cdef tuple _run(
-        self, tuple inputs, vector[_cxx.Tensor]& outputs, uint64_t* number=NULL
-    ):
-        """Fill `outputs`. Returns what the inputs lay on."""
-        cdef vector[_cxx.Tensor] tensors
-        cdef tuple leaves = self._prepare(inputs, tensors, False)
-        self._execute(tensors, outputs, number)
+    cdef tuple _run(self, tuple inputs, _cxx.Run& run):
+        """Run on these inputs. Returns what they lay on."""
+        cdef tuple leaves = self._prepare(inputs, run.inputs, False)
+        self._execute(run)
         return leaves
 
     def run_boxed(self, list inputs, stream: int | None = None) -> list[Any]:
@@ -291,13 +289,12 @@ cdef class Loader:
         cdef tuple leaves = tuple(inputs)
         inputs.clear()
         cdef Kind kind = self.kind_for(leaves)
-        cdef vector[_cxx.Tensor] tensors
-        cdef vector[_cxx.Tensor] outputs
+        cdef _cxx.Run run
         cdef _cxx.StreamScope scope
         self._enter(stream, scope)
-        leaves = self._prepare(leaves, tensors, True)
-        self._execute(tensors, outputs)
-        return _outputs(outputs, leaves, kind)
+        leaves = self._prepare(leaves, run.inputs, True)
+        self._execute(run)
+        return _outputs(run.outputs, leaves, kind)
 
     def run_to(
         self,
@@ -315,57 +312,37 @@ cdef class Loader:
             kind = kind_named(outputs)
         else:
             kind = self.kind_for(leaves)
-        cdef vector[_cxx.Tensor] tensors
-        cdef vector[_cxx.Tensor] made
+        cdef _cxx.Run run
         cdef vector[_cxx.Tensor] targets
         cdef _cxx.StreamScope scope
         self._enter(stream, scope)
-        if out is not None:
-            _targets(out, targets, self.place)
-        leaves = self._prepare(leaves, tensors, False)
         if out is None:
-            self._execute(tensors, made)
-            return _outputs(made, leaves, kind)
-        self._execute_into(tensors, targets, made, out)
+            leaves = self._run(leaves, run)
+            return _outputs(run.outputs, leaves, kind)
+        _targets(out, targets, self.place)
+        run.targets = &targets
+        leaves = self._prepare(leaves, run.inputs, False)
+        self._execute(run, out)
         return [
-            _output(made[i], leaves, kind) if array is None else array
+            _output(run.outputs[i], leaves, kind) if array is None else array
             for i, array in enumerate(out)]
 
-    cdef int _execute(
-        self,
-        vector[_cxx.Tensor]& tensors,
-        vector[_cxx.Tensor]& outputs,
-        uint64_t* number=NULL,
-    ) except -1:
+    cdef int _execute(self, _cxx.Run& run, out=None) except -1:
+        """Run, and copy the outputs into the targets if there are any, which lie on the arrays of
+        `out`.
+        """
         cdef Failure failure
-        cdef uint64_t ran = 0
+        cdef int64_t begun
         failure.fault = Fault.kBusy
+        if self.place.is_cpu() and self.solo.keeps_gil():
+            failure = _cxx.execute(deref(self.permits), self.threads, run)
         while self._goes_on(failure):
+            begun = self.solo.begin()
             with nogil:
-                failure = _cxx.run(deref(self.permits), self.threads, tensors, outputs, ran)
-            _cxx.taken()
-        if number != NULL:
-            number[0] = ran
-        return 0
-
-    cdef int _execute_into(
-        self,
-        vector[_cxx.Tensor]& tensors,
-        vector[_cxx.Tensor]& targets,
-        vector[_cxx.Tensor]& outputs,
-        out,
-    ) except -1:
-        """The same, and copy the outputs into the targets, which lie on the arrays of `out`."""
-        cdef Failure failure
-        cdef int64_t wrong = -1
-        failure.fault = Fault.kBusy
-        while self._goes_on(failure):
-            with nogil:
-                failure = _cxx.run_into(
-                    deref(self.permits), self.threads, tensors, targets, outputs, wrong)
-            _cxx.taken()
-        if wrong >= 0:
-            _refuse_targets(outputs, targets, out, wrong)
+                failure = _cxx.execute_without_gil(deref(self.permits), self.threads, run)
+            self.solo.end(begun, _cxx.taken())
+        if run.wrong >= 0:
+            _refuse_targets(run, out)
         return 0
 
     cdef bint _goes_on(self, const Failure& failure) except -1:

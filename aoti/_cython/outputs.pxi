@@ -159,13 +159,12 @@ cdef int _targets(out, vector[_cxx.Tensor]& targets, _cxx.Place& place) except -
     return 0
 
 
-cdef int _refuse_targets(
-    vector[_cxx.Tensor]& outputs, vector[_cxx.Tensor]& targets, out, int64_t wrong
-) except -1:
+cdef int _refuse_targets(_cxx.Run& run, out) except -1:
     """Say why the outputs do not fit into the arrays of `out`."""
-    if targets.size() != outputs.size():
-        raise InputError(f"the model gives {outputs.size()} outputs, and out has {targets.size()}")
-    made, given = _owner(outputs[wrong], ()), _owner(targets[wrong], tuple(out))
+    if deref(run.targets).size() != run.outputs.size():
+        raise InputError(f"the model gives {run.outputs.size()} outputs, and out has {len(out)}")
+    cdef _cxx.Tensor target = deref(run.targets)[run.wrong]
+    made, given = _owner(run.outputs[run.wrong], ()), _owner(target, tuple(out))
     raise InputError(
-        f"out[{wrong}]: the model gives {made.dtype} {made.shape}, and the array is "
+        f"out[{run.wrong}]: the model gives {made.dtype} {made.shape}, and the array is "
         f"{given.dtype} {given.shape}; nothing was written")

@@ -19,18 +19,24 @@
 
 namespace aoti {
 
+inline int64_t nanoseconds() noexcept {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
 // Exists while a thread has given up the GIL for a run: made right after, gone right before it
 // takes the GIL again.
 class Handover {
  public:
 #ifdef Py_GIL_DISABLED
   Handover() noexcept {}
-  static void taken() noexcept {}
+  static int64_t taken() noexcept { return 0; }
 #else
   Handover() noexcept { state().store(0, std::memory_order_release); }
   ~Handover() {
-    const int64_t begun = clock();
-    for (int64_t now = begun; now - begun < kPatience; now = clock()) {
+    const int64_t begun = nanoseconds();
+    for (int64_t now = begun; now - begun < kPatience; now = nanoseconds()) {
       int64_t before = state().load(std::memory_order_acquire);
       if (!worth_waiting(before, now) &&
           state().compare_exchange_strong(before, -now, std::memory_order_acq_rel)) {
@@ -38,11 +44,15 @@ class Handover {
       }
       pause();
     }
-    state().store(-clock(), std::memory_order_release);
+    state().store(-nanoseconds(), std::memory_order_release);
   }
 
-  // To be called once the GIL is there.
-  static void taken() noexcept { state().store(clock(), std::memory_order_release); }
+  // To be called once the GIL is there. Gives the time.
+  static int64_t taken() noexcept {
+    const int64_t now = nanoseconds();
+    state().store(now, std::memory_order_release);
+    return now;
+  }
 #endif
   Handover(const Handover&) = delete;
   Handover& operator=(const Handover&) = delete;
@@ -63,11 +73,6 @@ class Handover {
   }
   static bool worth_waiting(int64_t state, int64_t now) noexcept {
     return state > 0 ? now - state < kInPython : now + state < kAsleep && state != 0;
-  }
-  static int64_t clock() noexcept {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(
-               std::chrono::steady_clock::now().time_since_epoch())
-        .count();
   }
   static void pause() noexcept {
 #if defined(__x86_64__)

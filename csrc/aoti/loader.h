@@ -51,19 +51,21 @@ Failure permitted(Permits& permits, int threads, Body&& body) noexcept {
   });
 }
 
-// Runs once, taking the inputs' references. `outputs` is replaced; `number` is that of the
-// generation that ran.
-inline Failure run_once(
-    Permits& permits,
-    int threads,
-    std::vector<at::Tensor>& inputs,
-    std::vector<at::Tensor>& outputs,
-    uint64_t& number) noexcept {
-  return permitted(permits, threads, [&](Generation& generation, std::size_t runner) {
+// One run: what goes in and what comes out.
+struct Run {
+  std::vector<at::Tensor> inputs;  // whose references the run takes
+  std::vector<at::Tensor> outputs;
+  const std::vector<at::Tensor>* targets = nullptr;  // what they are copied into: see copy_outputs
+  int64_t wrong = -1;                                // of those, the first that does not fit
+  uint64_t number = 0;                               // of the generation that ran
+};
+
+inline Failure execute(Permits& permits, int threads, Run& run) noexcept {
+  Failure failure = permitted(permits, threads, [&](Generation& generation, std::size_t runner) {
     const OnDevice on(generation.place);
-    outputs = generation.loader(runner).boxed_run(std::move(inputs));
-    number = generation.number;
-    for (at::Tensor& output : outputs) {
+    run.outputs = generation.loader(runner).boxed_run(std::move(run.inputs));
+    run.number = generation.number;
+    for (at::Tensor& output : run.outputs) {
       // A weight may be gone as soon as the permit is back.
       if (output.has_storage() && output.storage().data_ptr().get_context() == nullptr &&
           generation.lends(output)) {
@@ -71,35 +73,17 @@ inline Failure run_once(
       }
     }
   });
+  if (failure.fault == Fault::kNone && run.targets != nullptr) {
+    failure = copy_outputs(run.outputs, *run.targets, run.wrong);
+  }
+  return failure;
 }
 
 // The same for a thread that gave up the GIL for it. With the GIL in hand again, it says so:
 // `Handover::taken`.
-inline Failure run(
-    Permits& permits,
-    int threads,
-    std::vector<at::Tensor>& inputs,
-    std::vector<at::Tensor>& outputs,
-    uint64_t& number) noexcept {
+inline Failure execute_without_gil(Permits& permits, int threads, Run& run) noexcept {
   const Handover handover;
-  return run_once(permits, threads, inputs, outputs, number);
-}
-
-// The same, and copies the outputs into `targets`: see copy_outputs.
-inline Failure run_into(
-    Permits& permits,
-    int threads,
-    std::vector<at::Tensor>& inputs,
-    const std::vector<at::Tensor>& targets,
-    std::vector<at::Tensor>& outputs,
-    int64_t& wrong) noexcept {
-  const Handover handover;
-  uint64_t number = 0;
-  Failure failure = run_once(permits, threads, inputs, outputs, number);
-  if (failure.fault == Fault::kNone) {
-    failure = copy_outputs(outputs, targets, wrong);
-  }
-  return failure;
+  return execute(permits, threads, run);
 }
 
 // The same run `repeats` times on the same inputs: what a call costs without Python.
