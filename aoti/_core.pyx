@@ -67,6 +67,7 @@ from aoti.errors import (
 from aoti.pytree import CONTAINERS
 
 cnp.import_array()
+_cxx.look_up_python_threads()
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_NewFromDescr(

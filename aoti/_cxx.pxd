@@ -117,21 +117,13 @@ cdef extern from "aoti/memory.h" namespace "aoti" nogil:
         Tensor& tensor) noexcept
 
 
-cdef extern from "aoti/spares.h" namespace "aoti":
-    cdef cppclass Spares:
-        void reserve(size_t inputs) noexcept
-        Failure borrow(
-            size_t i,
-            const Borrowed& array,
-            const int64_t* strides,
-            vector[Tensor]& tensors) noexcept
-
-
 cdef extern from "aoti/handover.h" namespace "aoti" nogil:
     int64_t taken "aoti::Handover::taken"() noexcept
 
 
 cdef extern from "aoti/solo.h" namespace "aoti":
+    void look_up_python_threads "aoti::PythonThreads::look_up"() noexcept
+
     cdef cppclass Solo:
         bint keeps_gil() noexcept
         int64_t begin() noexcept

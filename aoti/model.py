@@ -14,6 +14,7 @@ from aoti.device import Device
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.inputplan import InputPlan
 from aoti.package import Source
+from aoti.preflight import calls_operators
 from aoti.replaceable import WeightsOfAModel
 from aoti.result import InferenceResult
 from aoti.signature import Signature
@@ -120,6 +121,8 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             outputs=outputs,
             hosts=[n for n, spec in enumerate(signature.inputs or ()) if spec.device == "cpu"],
             stream=self._handle(stream),
+            may_keep_gil=extraction.path.is_dir()
+            and not calls_operators(extraction.code(model_name)),
         )
         table = read_table(extraction.directory)
         self._weights = Weights(

@@ -306,6 +306,11 @@ def _operators(so: SharedObject, has_operator: Callable[[str, str], bool]) -> Fi
     )
 
 
+def calls_operators(code: Path) -> bool:
+    """Whether a model calls operators outside of the package, from the directory of its code."""
+    return any(so.with_suffix(".json").exists() for so in code.glob("*.so"))
+
+
 def _targets(path: Path) -> Iterator[tuple[str, bool]]:
     """Operators that libtorch's proxy executor calls for the model, and whether Python defines it.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import gc
 import inspect
@@ -399,18 +398,6 @@ def test_inputs_that_outputs_lie_in_are_not_those_of_later_calls(packages):
         assert np.shares_memory(same, array)
         assert same.tolist() == turned.T.tolist() == array.tolist()
     assert first[0].tolist() == again[0].tolist() == arrays[0].tolist()
-
-
-def test_models_in_turn_see_their_own_arrays(packages, rows):
-    """More of them than a thread keeps tensors for, and sizes that change between calls."""
-    batches = [rows, rows[:1] * 2, rows * 3]
-    expected = [expected_mlp(packages, batch) for batch in batches]
-    with contextlib.ExitStack() as stack:
-        models = [stack.enter_context(aoti.load(packages / "mlp.pt2")) for _ in range(40)]
-        for _ in range(3):
-            for model in models:
-                for batch, values in zip(batches, expected, strict=True):
-                    np.testing.assert_allclose(model(batch), values, rtol=1e-4, atol=1e-6)
 
 
 def test_an_output_over_a_read_only_input_is_read_only(packages):

@@ -77,7 +77,6 @@ cdef class Inputs:
     cdef vector[InputSpec] specs
     cdef InputSpec unknown  # of inputs that nothing is known of
     cdef vector[Range] ranges
-    cdef _cxx.Spares spares
     cdef bint known
     cdef bint ranges_hold
     cdef bint validate
@@ -109,7 +108,6 @@ cdef class Inputs:
             self._add_range(least, most)
         for dtype, sizes, order, strides, mutated, values in inputs or ():
             self._add_spec(dtype, sizes, order, strides, mutated, values)
-        self.spares.reserve(max(<size_t>1, self.specs.size()))
 
     cdef int lie_on(self, _cxx.Place& place, hosts) except -1:
         """Say on which device inputs lie, but for those that are listed, which lie on the CPU."""
@@ -182,7 +180,7 @@ cdef class Inputs:
                 leaf = self._repaired(i, leaf, kept or list(inputs), borrowed, symbols, strides)
             if not borrowed.place.is_cpu():
                 _await(leaf, borrowed.place)
-            failure = self.spares.borrow(i, borrowed, strides, tensors)
+            failure = _cxx.borrow(borrowed, strides, tensors)
             if failure.fault != Fault.kNone:
                 _raise(failure)
             # A read-only one stays, so that an output that lies in it is found to be read-only.

@@ -39,6 +39,9 @@ cdef class Loader:
         The numbers of inputs that lie on the CPU wherever the model runs.
     stream : int, optional
         The handle of the stream that runs go to. None: the current one of the calling thread.
+    may_keep_gil : bool
+        Whether short runs keep the GIL where nobody else could take it: csrc/aoti/solo.h. Not for
+        models that call what is not theirs: an operator may wait for a thread that wants the GIL.
 
     Attributes
     ----------
@@ -47,8 +50,8 @@ cdef class Loader:
 
     Notes
     -----
-    All methods may be called from any thread. `open`, runs and `close` release the GIL; but for
-    short runs where nobody else could take it: csrc/aoti/solo.h.
+    All methods may be called from any thread. `open`, runs and `close` release the GIL, but see
+    `may_keep_gil`.
     While a run waits for its turn, signals are handled.
     """
 
@@ -66,6 +69,7 @@ cdef class Loader:
     cdef object rebuild
     cdef bint follow  # outputs are of the inputs' kind
     cdef Kind kind    # else of this one
+    cdef bint may_keep_gil
     cdef _cxx.Solo solo
 
     def __init__(
@@ -85,6 +89,7 @@ cdef class Loader:
         outputs: str | None = None,
         hosts: Sequence[int] = (),
         stream: int | None = None,
+        bint may_keep_gil=False,
     ) -> None:
         if self.permits:
             raise RuntimeError("a Loader is initialised once")
@@ -100,6 +105,7 @@ cdef class Loader:
         if stream is not None:
             self.stream = _stream_number(self.place, stream)
         self.threads = threads
+        self.may_keep_gil = may_keep_gil and self.place.is_cpu()
         self.follow = outputs is None
         self.kind = None if outputs is None else kind_named(outputs)
         self.permits = make_unique[_cxx.Permits](num_runners)
@@ -285,7 +291,7 @@ cdef class Loader:
         as the model is done with it, in the middle of the run.
         """
         # That takes the GIL while a permit is held, which cannot block: whoever waits for a permit
-        # does so without the GIL.
+        # does so without the GIL, or is the only thread that there is.
         cdef tuple leaves = tuple(inputs)
         inputs.clear()
         cdef Kind kind = self.kind_for(leaves)
@@ -332,15 +338,17 @@ cdef class Loader:
         `out`.
         """
         cdef Failure failure
-        cdef int64_t begun
+        cdef int64_t begun, ended
         failure.fault = Fault.kBusy
-        if self.place.is_cpu() and self.solo.keeps_gil():
+        if self.may_keep_gil and self.solo.keeps_gil():
             failure = _cxx.execute(deref(self.permits), self.threads, run)
         while self._goes_on(failure):
             begun = self.solo.begin()
             with nogil:
                 failure = _cxx.execute_without_gil(deref(self.permits), self.threads, run)
-            self.solo.end(begun, _cxx.taken())
+            ended = _cxx.taken()
+            if failure.fault == Fault.kNone:
+                self.solo.end(begun, ended)
         if run.wrong >= 0:
             _refuse_targets(run, out)
         return 0

@@ -3,8 +3,10 @@
 // Which runs keep the GIL. To give it up and to take it back costs a tenth of a microsecond, and is
 // for nothing where Python knows of no other thread. A thread that comes from elsewhere, a callback
 // of some library's, may become known at any time, though, and then waits for the run that is under
-// way: so only what is short keeps the GIL.
+// way. So runs keep it only after a short one; and never where the model calls operators that are
+// not its own, which could wait for such a thread.
 
+#include <aoti/compat.h>
 #include <aoti/handover.h>
 
 #include <dlfcn.h>
@@ -13,30 +15,41 @@
 
 namespace aoti {
 
-#ifndef Py_GIL_DISABLED
-// What Python tells outside of its limited API, for debuggers. It has stayed the same since 3.0.
+// What Python tells debuggers, outside of its limited API. It has stayed the same since 3.0.
 class PythonThreads {
  public:
+  // Before anything else, when the module is imported: dlsym may wait for a thread that loads a
+  // library, and that one for the GIL.
+  static void look_up() noexcept { known(); }
+
   // Whether the calling thread, which holds the GIL, is the only one that could want it.
   static bool only_this_one() noexcept {
-    static const PythonThreads threads;
-    if (!threads.known_) {
+    const PythonThreads& python = known();
+    if (!python.complete_) {
       return false;
     }
     // Others are added and removed while this looks; only our own are looked into.
-    PyInterpreterState* const interpreter = PyInterpreterState_Get();
-    PyThreadState* const thread = PyThreadState_Get();
-    return threads.newest_(interpreter) == thread && threads.next_(thread) == nullptr &&
-           threads.newest_interpreter_() == interpreter &&
-           threads.next_interpreter_(interpreter) == nullptr;
+    void* const interpreter = python.interpreter_();
+    void* const thread = python.thread_();
+    return python.newest_thread_(interpreter) == thread && python.next_thread_(thread) == nullptr &&
+           python.newest_interpreter_() == interpreter &&
+           python.next_interpreter_(interpreter) == nullptr;
   }
 
  private:
-  PythonThreads() noexcept
-      : known_(
-            find(newest_, "PyInterpreterState_ThreadHead") && find(next_, "PyThreadState_Next") &&
-            find(newest_interpreter_, "PyInterpreterState_Head") &&
-            find(next_interpreter_, "PyInterpreterState_Next")) {}
+  PythonThreads() noexcept {
+    complete_ = find(interpreter_, "PyInterpreterState_Get") &&
+                find(newest_interpreter_, "PyInterpreterState_Head") &&
+                find(next_interpreter_, "PyInterpreterState_Next") &&
+                find(thread_, "PyThreadState_Get") &&
+                find(newest_thread_, "PyInterpreterState_ThreadHead") &&
+                find(next_thread_, "PyThreadState_Next");
+  }
+
+  static const PythonThreads& known() noexcept {
+    static const PythonThreads threads;
+    return threads;
+  }
 
   template <class Function>
   static bool find(Function*& function, const char* name) noexcept {
@@ -44,16 +57,18 @@ class PythonThreads {
     return function != nullptr;
   }
 
-  PyThreadState* (*newest_)(PyInterpreterState*) = nullptr;
-  PyThreadState* (*next_)(PyThreadState*) = nullptr;
-  PyInterpreterState* (*newest_interpreter_)() = nullptr;
-  PyInterpreterState* (*next_interpreter_)(PyInterpreterState*) = nullptr;
-  bool known_;
+  bool complete_ = false;
+  void* (*interpreter_)() = nullptr;
+  void* (*newest_interpreter_)() = nullptr;
+  void* (*next_interpreter_)(void* interpreter) = nullptr;
+  void* (*thread_)() = nullptr;
+  void* (*newest_thread_)(void* interpreter) = nullptr;
+  void* (*next_thread_)(void* thread) = nullptr;
 };
-#endif
 
 // For the runs of one model. One in a while is timed, without the GIL; those that follow are taken
-// to be as long. Everything here is called with the GIL.
+// to be as long, so that as many long ones, of other sizes, may keep it at worst. Everything here
+// is called with the GIL.
 class Solo {
  public:
 #ifdef Py_GIL_DISABLED

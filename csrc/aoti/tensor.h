@@ -244,20 +244,17 @@ inline at::Tensor tensor_over(
 
 }  // namespace detail
 
-inline at::Tensor tensor_over(const Borrowed& array, const int64_t* strides) {
-  const auto rank = static_cast<std::size_t>(array.rank);
-  return detail::tensor_over(
-      c10::DataPtr(array.data, array.place),
-      array.dtype,
-      c10::IntArrayRef(array.sizes, rank),
-      c10::IntArrayRef(strides, rank));
-}
-
-// Adds a tensor over memory that somebody else keeps alive.
+// A tensor over memory that somebody else keeps alive.
 inline Failure borrow(
     const Borrowed& array, const int64_t* strides, std::vector<at::Tensor>& tensors) noexcept {
   return guarded([&]() -> Failure {
-    tensors.push_back(tensor_over(array, strides));
+    const auto rank = static_cast<std::size_t>(array.rank);
+    tensors.push_back(
+        detail::tensor_over(
+            c10::DataPtr(array.data, array.place),
+            array.dtype,
+            c10::IntArrayRef(array.sizes, rank),
+            c10::IntArrayRef(strides, rank)));
     return {};
   });
 }
