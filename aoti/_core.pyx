@@ -2,8 +2,9 @@
 """The compiled core: owns libtorch's package loader and passes arrays to it and back.
 
 Mechanism only. Names, defaults, checks of files and the wording of input errors are the business
-of the modules above (aoti.model first of all). Each function converts, runs one block without the
-GIL, and converts; C++ exceptions end in csrc/aoti and become Python ones in `_raise` alone.
+of the modules above (aoti.model first of all). Each function converts, runs one block, mostly
+without the GIL, and converts; C++ exceptions end in csrc/aoti and become Python ones in `_raise`
+alone.
 
 One extension module, whose text stands in `_cython/`, file by file in the order in which they
 build on each other.

@@ -258,6 +258,8 @@ def load(
             weights=weights,
             map_source=map_source,
             stream=stream,
+            may_keep_gil=not as_zip
+            and preflight.stands_on_libtorch(extraction.code(name), _libtorch.library()),
         )
     except BaseException:
         extraction.release()

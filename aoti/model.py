@@ -14,7 +14,6 @@ from aoti.device import Device
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.inputplan import InputPlan
 from aoti.package import Source
-from aoti.preflight import calls_operators
 from aoti.replaceable import WeightsOfAModel
 from aoti.result import InferenceResult
 from aoti.signature import Signature
@@ -56,8 +55,9 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
     Notes
     -----
     All methods may be called from any number of threads. The GIL is released while a call waits
-    for a runner and while the model runs. Outputs own their memory and outlive the model; one that
-    shares memory with an input keeps that input alive.
+    for a runner and while the model runs; short runs keep it where Python knows of one thread only.
+    Outputs own their memory and outlive the model; one that shares memory with an input keeps that
+    input alive.
 
     Ctrl-C interrupts a call that waits for a runner, and takes effect right after a run that is
     under way. Waiting for a `Future` of `submit`, or for `run_async`, is interrupted at once.
@@ -92,6 +92,7 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         weights: WeightSource | None,
         map_source: bool,
         stream: Any,
+        may_keep_gil: bool,
     ) -> None:
         self.path = path
         self.model_name = model_name
@@ -121,8 +122,7 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             outputs=outputs,
             hosts=[n for n, spec in enumerate(signature.inputs or ()) if spec.device == "cpu"],
             stream=self._handle(stream),
-            may_keep_gil=extraction.path.is_dir()
-            and not calls_operators(extraction.code(model_name)),
+            may_keep_gil=may_keep_gil,
         )
         table = read_table(extraction.directory)
         self._weights = Weights(

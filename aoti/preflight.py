@@ -306,9 +306,17 @@ def _operators(so: SharedObject, has_operator: Callable[[str, str], bool]) -> Fi
     )
 
 
-def calls_operators(code: Path) -> bool:
-    """Whether a model calls operators outside of the package, from the directory of its code."""
-    return any(so.with_suffix(".json").exists() for so in code.glob("*.so"))
+def stands_on_libtorch(directory: Path, library: ctypes.CDLL) -> bool:
+    """Whether a model's code calls nothing but libtorch and what that is linked to: no operators
+    of others, neither by name nor as functions. Parameters as of `check_libtorch`.
+    """
+    so = _shared_object(directory)
+    return not so.path.with_suffix(".json").exists() and all(
+        symbol.version is not None
+        or symbol.weak
+        or _dl.dlsym(library._handle, symbol.name.encode())
+        for symbol in so.undefined
+    )
 
 
 def _targets(path: Path) -> Iterator[tuple[str, bool]]:

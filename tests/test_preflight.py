@@ -19,7 +19,7 @@ import aoti
 from aoti import _libtorch
 from aoti.findings import Finding, require
 from aoti.machine import check_machine
-from aoti.preflight import check_files, check_libtorch
+from aoti.preflight import check_files, check_libtorch, stands_on_libtorch
 
 MACHINE = os.uname().machine
 HERE = {"AOTI_DEVICE_KEY": "cpu", "AOTI_PLATFORM": sys.platform, "AOTI_MACHINE": MACHINE}
@@ -332,6 +332,14 @@ def test_operators_that_nobody_registered(model, libtorch):
     asked = []
     assert not failed(check_libtorch(directory, libtorch[0], lambda *op: not asked.append(op)))
     assert asked == [("aoti_tests::halve", "")]
+
+
+def test_what_calls_operators_of_others_does_not_stand_on_libtorch_alone(model, libtorch):
+    assert all(stands_on_libtorch(model(name), libtorch[0]) for name in ("mlp", "stock", "lookup"))
+    assert not stands_on_libtorch(model("custom"), libtorch[0])
+    directory = model("tree")  # as with aot_inductor.custom_ops_to_c_shims: a function of a library
+    replace(directory, b"\0aoti_torch_get_data_ptr\0", b"\0aoti_tests_shim_of_halv\0")
+    assert not stands_on_libtorch(directory, libtorch[0])
 
 
 def test_operators_of_a_library(model, libtorch):

@@ -1,7 +1,7 @@
 #pragma once
 
 // Runs with the guards that the package loader lacks: permits around them, and no exception past
-// this point. Safe to call from any thread without the GIL.
+// this point. Safe to call from any thread, with the GIL or without.
 
 #include <aoti/device.h>
 #include <aoti/errors.h>

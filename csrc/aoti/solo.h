@@ -15,11 +15,11 @@
 
 namespace aoti {
 
-// What Python tells debuggers, outside of its limited API. It has stayed the same since 3.0.
+// The threads that Python knows of, by functions that are partly outside of its limited API.
 class PythonThreads {
  public:
-  // Before anything else, when the module is imported: dlsym may wait for a thread that loads a
-  // library, and that one for the GIL.
+  // When the module is imported: dlsym may wait for a thread that loads a library, and that one for
+  // the GIL, a risk that an import has anyway.
   static void look_up() noexcept { known(); }
 
   // Whether the calling thread, which holds the GIL, is the only one that could want it.
@@ -67,7 +67,7 @@ class PythonThreads {
 };
 
 // For the runs of one model. One in a while is timed, without the GIL; those that follow are taken
-// to be as long, so that as many long ones, of other sizes, may keep it at worst. Everything here
+// to be as long. If they have other sizes and are not, up to 31 long ones keep it. Everything here
 // is called with the GIL.
 class Solo {
  public:

@@ -306,7 +306,7 @@ inline Failure finish(at::Tensor& tensor, void*& memory) noexcept {
 }
 
 // Makes a tensor in somebody else's memory the owner of `context`, which keeps that alive.
-// `release` is called from any thread, without the GIL. On failure it is not called.
+// `release` is called from any thread, with the GIL or without. On failure it is not called.
 inline Failure anchor(at::Tensor& tensor, void* context, void (*release)(void*)) noexcept {
   return guarded([&]() -> Failure {
     tensor = detail::tensor_over(
