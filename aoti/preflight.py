@@ -241,7 +241,7 @@ def _install(missing: list[str]) -> str:
 def _functions(
     so: SharedObject, loaded: Mapping[str, int], library: ctypes.CDLL | Callable[[str], bool]
 ) -> Finding:
-    """Are the plain names there? Those with a version belong to other libraries."""
+    """Is all there that is called?"""
     linked = any(map(_of_torch, so.needed))
     scopes = [handle for name, handle in loaded.items() if _of_torch(name)] + [None]
     others = [handle for name, handle in loaded.items() if not _of_torch(name)]
@@ -256,7 +256,7 @@ def _functions(
             return bool(_dl.dlsym(library._handle, name))
         return library(symbol.name)
 
-    wanted = [symbol for symbol in so.undefined if symbol.version is None and not symbol.weak]
+    wanted = _called(so)
     missing = [symbol.name for symbol in wanted if not defined(symbol)]
     if not missing:
         return Finding("symbols", True, f"libtorch has all {len(wanted)} functions that are called")
@@ -273,6 +273,16 @@ def _functions(
     )
 
 
+def _called(so: SharedObject) -> list[Undefined]:
+    """The plain names that somebody must define. Those with a version belong to other libraries."""
+    return [symbol for symbol in so.undefined if symbol.version is None and not symbol.weak]
+
+
+def _operator_list(so: SharedObject) -> Path:
+    """Where a model that calls operators by name lists them."""
+    return so.path.with_suffix(".json")
+
+
 def _torch_version() -> str:
     """For a message: `` (torch 2.13.0)``."""
     from aoti._libtorch import build_info
@@ -284,7 +294,7 @@ def _torch_version() -> str:
 def _operators(so: SharedObject, has_operator: Callable[[str, str], bool]) -> Finding:
     missing: dict[str, bool] = {}
     try:
-        for target, in_python in _targets(so.path.with_suffix(".json")):
+        for target, in_python in _targets(_operator_list(so)):
             name, _, overload = target.partition(".")
             if not has_operator(name, overload):
                 missing[target] = in_python
@@ -311,11 +321,8 @@ def stands_on_libtorch(directory: Path, library: ctypes.CDLL) -> bool:
     of others, neither by name nor as functions. Parameters as of `check_libtorch`.
     """
     so = _shared_object(directory)
-    return not so.path.with_suffix(".json").exists() and all(
-        symbol.version is not None
-        or symbol.weak
-        or _dl.dlsym(library._handle, symbol.name.encode())
-        for symbol in so.undefined
+    return not _operator_list(so).exists() and all(
+        _dl.dlsym(library._handle, symbol.name.encode()) for symbol in _called(so)
     )
 
 
