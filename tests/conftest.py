@@ -28,6 +28,7 @@ SCRIPTS = {  # by the fixture that gives the directory of what the script export
     "packages": "packages.py",
     "interop": "interop_packages.py",
     "batch_packages": "batch_packages.py",
+    "convolution_packages": "convolution_packages.py",
 }
 
 
@@ -97,6 +98,12 @@ def models() -> Path:
 def batch_packages() -> Path:
     """The directory of the packages that tests/batch_packages.py exports."""
     return _export("batch_packages")
+
+
+@pytest.fixture(scope="session")
+def convolution_packages() -> Path:
+    """The directory of the packages that tests/convolution_packages.py exports."""
+    return _export("convolution_packages")
 
 
 @pytest.fixture(scope="session")

@@ -19,13 +19,17 @@ from torch.utils import _pytree as pytree
 from aoti.errors import ExportError
 from aoti.exporting.children import ChildFailed, child_main, run_child
 from aoti.exporting.failures import explain_text
+from aoti.exporting.operators import NAMESPACE
 from aoti.exporting.packing import check_space
 from aoti.signature import Signature
 from aoti.spec import Dim
 from aoti.wrapper import read_wrapper
 
 # Operators of other namespaces come from libraries that the child would have to load first.
-_OWN_NAMESPACES = {"aten", "prims", "prim", "quantized", "quantized_decomposed", "higher_order"}
+_OWN_NAMESPACES = {
+    *("aten", "prims", "prim", "quantized", "quantized_decomposed", "higher_order"),
+    NAMESPACE,
+}
 _PROGRAM, _JOB, _STARTED = "program.pt2", "job.json", "started"
 
 
@@ -113,6 +117,8 @@ def compile_here(
 ) -> list[str]:
     """Compile a program in this process; give the files."""
     from torch._inductor import aot_compile
+
+    import aoti.exporting.templates  # noqa: F401 (tells Inductor of them)
 
     args, kwargs = program.example_inputs
     # Inductor takes a directory for its own name of a file only where it is one already.

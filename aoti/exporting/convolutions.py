@@ -1,9 +1,9 @@
 """Rewrites of convolutions: small ones as matrix products or sums, batch norms into weights.
 
 A package runs a convolution by calling libtorch's, which costs some tens of microseconds however
-little there is to compute. As a product, or as a sum for a depthwise one, it becomes generated
-code, fused with what stands around it. That pays for small layers only: so each one is timed both
-ways first. All rewrites compute the same up to the rounding of floats.
+little there is to compute. As products, or as a sum for a depthwise one, it becomes generated
+code, fused with what follows. That does not pay for every layer: so each one is timed both ways
+first. All rewrites compute the same up to the rounding of floats.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from aoti.exporting.graphs import arguments, copied, finished, replace
+from aoti.exporting.operators import convolution, length
 
 aten = torch.ops.aten
 
@@ -83,7 +84,7 @@ class Layer:
     def outputs(self) -> tuple[int, ...]:
         """The sizes that come out."""
         return tuple(
-            _length(size + sum(pad), kernel, stride, dilation)
+            length(size + sum(pad), kernel, stride, dilation)
             for size, pad, kernel, stride, dilation in zip(
                 self.input[2:],
                 self.padding,
@@ -115,21 +116,27 @@ class Layer:
         return self._as_product(x, weight, bias)
 
     def _as_product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Every window as a row of a matrix, times the weights."""
+        """Products with the weights, the channels innermost."""
         spatial = range(2, x.dim())
-        if math.prod(self.weight[2:]) == 1 and not any(map(any, self.padding)):
-            for dim, stride in zip(spatial, self.stride, strict=True):
-                if stride > 1:
-                    x = x[(slice(None),) * dim + (slice(None, None, stride),)]
-            windows = x.permute(0, *spatial, 1)
-        else:
+        weight = weight.permute(*spatial, 1, 0).contiguous()
+        if any(dim in self.dynamic for dim in spatial):
             windows = self._windows(x)
-        sizes = windows.shape[: x.dim() - 1]
-        # The channels stand innermost: whole runs of them are copied.
-        rows = windows.reshape(-1, math.prod(self.weight[1:]))
-        columns = weight.permute(0, *spatial, 1).reshape(self.weight[0], -1).t()
-        product = rows @ columns if bias is None else torch.addmm(bias, rows, columns)
-        return product.view(*sizes, self.weight[0]).permute(0, x.dim() - 1, *range(1, x.dim() - 1))
+            rows = windows.reshape(-1, math.prod(self.weight[1:]))
+            product = (rows @ weight.flatten(0, -2)).view(*windows.shape[: x.dim() - 1], -1)
+        elif len(spatial) == 1:
+            lines, steps, apart = (
+                x.permute(0, 2, 1)[:, None],
+                (1, *self.stride),
+                (1, *self.dilation),
+            )
+            padding = [*self.padding[0], 0, 0]
+            product = convolution(lines, weight[None], steps, padding, apart)[:, 0]
+        else:
+            image, padding = x.permute(0, 2, 3, 1), _innermost_first(self.padding)
+            product = convolution(image, weight, self.stride, padding, self.dilation)
+        if bias is not None:
+            product = product + bias
+        return product.permute(0, x.dim() - 1, *range(1, x.dim() - 1))
 
     def _as_sum(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """One product of the shifted input with a weight per channel for each place in a window."""
@@ -152,14 +159,18 @@ class Layer:
         What it is a view of is padded, and has the channels innermost.
         """
         x = x.permute(0, *range(2, x.dim()), 1)
+        kernel = self.weight[2:]
+        if math.prod(kernel) == 1 and not any(map(any, self.padding)):
+            for dim, stride in enumerate(self.stride, start=1):
+                x = x[(slice(None),) * dim + (slice(None, None, stride),)]
+            return x.view(*x.shape[:-1], *kernel, self.weight[1])
         if any(map(any, self.padding)):
             x = torch.constant_pad_nd(x, [0, 0, *_innermost_first(self.padding)], 0.0)
         # as_strided also makes Inductor compute the padded input once instead of in every window.
         x = x.clone(memory_format=torch.contiguous_format)
         batch, *sizes, channels = x.shape
         over_batch, *over, _ = x.stride()
-        kernel = self.weight[2:]
-        outputs = map(_length, sizes, kernel, self.stride, self.dilation)
+        outputs = map(length, sizes, kernel, self.stride, self.dilation)
         steps = [step * stride for step, stride in zip(over, self.stride, strict=True)]
         within = [step * dilation for step, dilation in zip(over, self.dilation, strict=True)]
         return x.as_strided([batch, *outputs, *kernel, channels], [over_batch, *steps, *within, 1])
@@ -342,10 +353,6 @@ def _padding(
 def _innermost_first(padding: Sequence[tuple[int, int]]) -> list[int]:
     """Padding as `torch.constant_pad_nd` takes it."""
     return [zeros for pair in reversed(padding) for zeros in pair]
-
-
-def _length(size: int, kernel: int, stride: int, dilation: int) -> int:
-    return (size - dilation * (kernel - 1) - 1) // stride + 1
 
 
 def _check(layer: Layer) -> None:

@@ -23,6 +23,7 @@ from aoti.exporting.convolutions import Layer
 
 _ROUNDS = 15
 _SLICE = 2e-3  # seconds that a layer runs before the other form has its turn
+_TOLERANCE = 1e-3  # of sums of thousands of terms, added in another order
 
 
 def measure(
@@ -37,7 +38,7 @@ def measure(
     Parameters
     ----------
     layers : sequence of Layer
-        What is timed, on random numbers and zeros as bias.
+        What is timed, on random numbers.
     options : mapping
         Inductor's options of the package that they are for.
     say : callable, optional
@@ -51,7 +52,8 @@ def measure(
     Raises
     ------
     RuntimeError
-        The measuring process ended early; with its last words.
+        The measuring process ended early, or a compiled layer computes something else than the
+        original; with its last words.
     """
     with tempfile.TemporaryDirectory(prefix="aoti-export-") as scratch:
         directory = Path(scratch) / "layers"
@@ -79,8 +81,10 @@ class _Alone(nn.Module):
     def __init__(self, layer: Layer, compute: Callable[..., Tensor]) -> None:
         super().__init__()
         self.compute = compute
-        self.weight = nn.Parameter(torch.randn(layer.weight))
-        self.bias = nn.Parameter(torch.zeros(layer.weight[0])) if layer.bias else None
+        drawn = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(layer.weight, generator=drawn))
+        bias = torch.randn(layer.weight[0], generator=drawn)
+        self.bias = nn.Parameter(bias) if layer.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return self.compute(x, self.weight, self.bias)
@@ -95,6 +99,9 @@ def _time(layer: Layer, options: Mapping[str, Any], directory: Path) -> tuple[fl
     before, after = forms
     if before is None or after is None:
         return (0.0, math.inf)  # nothing to choose from
+    (expected,), (actual,) = before.run([x]), after.run([x])
+    if not torch.allclose(actual, expected, _TOLERANCE, _TOLERANCE):
+        raise ArithmeticError(f"{layer}, compiled as a {layer.rewrite}, differs")
     rounds = [(_slice(before, x), _slice(after, x)) for _ in range(_ROUNDS)]
     # The least: other work on the machine only ever adds to it.
     first, second = zip(*rounds, strict=True)
@@ -134,6 +141,8 @@ def _slice(runner: Any, x: Tensor) -> float:
 
 
 def _work(directory: Path) -> list[tuple[float, float]]:
+    import aoti.exporting.templates  # noqa: F401 (tells Inductor of them)
+
     torch.set_num_threads(1)  # more would wait for each other where others work
     job = json.loads((directory / "job.json").read_text())
     times = []

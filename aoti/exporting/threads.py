@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 # Multiplications in a call that one core does in about a quarter of a millisecond.
-_LITTLE = 10_000_000
+_LITTLE = 15_000_000
 # Parts that generated matrix products are divided into. A run with fewer threads does several each.
 _PARTS = 16
 

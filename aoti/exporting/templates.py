@@ -1,0 +1,233 @@
+"""C++ kernels that Inductor makes for our own operators, in processes that import this module.
+
+They call libtorch's `brgemm`: it takes the widest vectors of the machine that it runs on, whatever
+the package was compiled for, and makes its kernel for a shape once per thread, in about 0.1 ms.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch._inductor import config, ir
+from torch._inductor import lowering as L
+from torch._inductor.codegen.cpp_gemm_template import gen_2d_view_of_epilogue_buf
+from torch._inductor.codegen.cpp_template import CppTemplate
+from torch._inductor.utils import parallel_num_threads
+from torch._inductor.virtualized import V
+
+from aoti.exporting.operators import convolution, convolved
+
+# Pixels that are computed at a time, at most: what they are computed from stays in the caches. And
+# tiles that an image is divided into, at least, where threads share them.
+_TILE, _TILES = 256, 4
+
+
+class ConvolutionTemplate(CppTemplate):
+    """A convolution as small matrix products, and the elementwise operators that follow it.
+
+    It computes some rows of outputs at a time. Each row of the input that they see is laid out
+    once as the windows along it, zeros and all, and serves every row of the kernel.
+
+    Parameters
+    ----------
+    x, weight, layout : Inductor's nodes and layout
+        The inputs of the operator, and the output as a matrix of (pixels, output channels).
+    numbers : mapping
+        What the code is written for: sizes, strides and so on.
+    """
+
+    def __init__(self, x: Any, weight: Any, layout: Any, numbers: Mapping[str, int]) -> None:
+        super().__init__("convolution", [x, weight], layout, parallel_num_threads())
+        self.numbers = numbers
+
+    def render(  # type: ignore[override]
+        self,
+        kernel: Any,
+        template_buffer_node: Any = None,
+        flag_template_buffer_has_other_users: bool | None = None,
+        epilogue_nodes: Sequence[Any] | None = None,
+        **_: Any,
+    ) -> str:
+        """The code; `CppGemmTemplate.get_options` is the model for what Inductor hands over."""
+        product: Any = template_buffer_node or self.output_node
+        result = result_rows = product
+        epilogues, following = [], list(epilogue_nodes or ())
+        reindexers: list[Any] = []
+        aliases: dict[str, str] = {}
+        with ExitStack() as stack:
+            if following:
+                if flag_template_buffer_has_other_users:
+                    # What follows takes the products from the tile, where they do not stay.
+                    product = ir.Buffer(name=f"{result.get_name()}_product", layout=result.layout)
+                    stack.enter_context(
+                        patch.object(V.graph, "get_dtype", self._fake_get_dtype(product))
+                    )
+                    epilogues.append(_copy(product, result))
+                    reindexers.append(None)
+                epilogues += following
+                given, result = result, following[-1]
+                aliases[product.get_name()] = result.get_name()
+                result_rows, reindexers = gen_2d_view_of_epilogue_buf(
+                    result, given, following, reindexers, [None] * len(following)
+                )
+            code: str = self._template_from_string(_SOURCE).render(
+                **self.numbers,
+                kernel=kernel,
+                template=self,
+                X=self.input_nodes[0],
+                W=self.input_nodes[1],
+                Y=result,
+                result_rows=result_rows,
+                product=product,
+                aliases=aliases,
+                epilogues=epilogues,
+                reindexers=reindexers,
+                every_thread=config.cpp.dynamic_threads
+                or (config.cpp.threads < 1 and self.num_threads == os.cpu_count()),
+            )
+        return code
+
+
+def _copy(source: Any, target: Any) -> Any:
+    """A node that writes one buffer into another, under the name of the second."""
+    data = L.copy(target, ir.TensorBox.create(source)).data.data
+    return ir.ComputedBuffer(name=target.get_name(), layout=target.layout, data=data)
+
+
+@L.register_lowering(torch.ops.aoti.convolution.default, type_promotion_kind=None)
+def _(
+    x: Any, weight: Any, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Any:
+    x, weight = (
+        ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(given))
+        for given in (x, weight)
+    )
+    shape = convolved(x.get_size(), weight.get_size(), stride, padding, dilation)
+    batch, rows, columns, outputs = shape[0], *map(int, shape[1:])
+    most = min(_TILE // columns, rows if parallel_num_threads() == 1 else rows // _TILES)
+    numbers = {
+        **dict(zip(("height", "width", "channels"), map(int, x.get_size()[1:]), strict=True)),
+        **dict(zip(("kernel_height", "kernel_width"), map(int, weight.get_size()), strict=False)),
+        **{"stride_y": stride[0], "stride_x": stride[1]},
+        **{"dilation_y": dilation[0], "dilation_x": dilation[1]},
+        **{"left": padding[0], "above": padding[2]},
+        **{"rows": rows, "columns": columns, "outputs": outputs},
+        "tile_rows": max(r for r in range(1, max(most, 1) + 1) if rows % r == 0),
+    }
+    # Pixels that are their own windows are multiplied where they stand.
+    numbers["gathers"] = numbers["kernel_height"] * numbers["kernel_width"] > 1 or any(padding)
+    layout = ir.FixedLayout(
+        x.get_device(), torch.float32, [batch * rows * columns, outputs], [outputs, 1]
+    )
+    template: Any = ConvolutionTemplate(x, weight, layout, numbers)
+    return L.view(template.generate().output_node(), shape)
+
+
+_SOURCE = r"""
+{{template.header().getvalue()}}
+#include <ATen/native/CPUBlas.h>
+
+extern "C"
+{{kernel.def_kernel(inputs={"X": X, "W": W}, outputs={"Y": Y}, aliases=aliases)}}
+{
+    constexpr int64_t height = {{height}}, width = {{width}}, channels = {{channels}};
+    constexpr int64_t kernel_height = {{kernel_height}}, kernel_width = {{kernel_width}};
+    constexpr int64_t stride_y = {{stride_y}}, stride_x = {{stride_x}};
+    constexpr int64_t rows = {{rows}}, columns = {{columns}}, outputs = {{outputs}};
+    constexpr int64_t tile_rows = {{tile_rows}}, tile = tile_rows * columns;
+    constexpr int64_t tiles = rows / tile_rows;
+    const int64_t batch = {{kernel.size(X, 0)}};
+    const float* x = &{{kernel.index(X, ["0", "0", "0", "0"])}};
+    const float* w = &{{kernel.index(W, ["0", "0", "0", "0"])}};
+{%- if gathers %}
+    constexpr int64_t dilation_y = {{dilation_y}}, dilation_x = {{dilation_x}};
+    constexpr int64_t above = {{above}}, left = {{left}};
+    constexpr int64_t window = kernel_width * channels, line = columns * window;
+    // Lines that are a stride apart stand together: what a row of the kernel meets is one matrix.
+    constexpr int64_t reach = (kernel_height - 1) * dilation_y;
+    constexpr int64_t phases = std::min(stride_y, reach + 1);
+    constexpr int64_t phase_lines = tile_rows + reach / stride_y;
+
+    // A row of the input as the windows of a row of outputs.
+    const auto lay_out = [](const float* row, float* to) {
+        for (int64_t column = 0; column < columns; column++, to += window) {
+            const int64_t first = column * stride_x - left;
+            if (dilation_x == 1 && first >= 0 && first + kernel_width <= width) {
+                std::memcpy(to, row + first * channels, window * sizeof(float));
+                continue;
+            }
+            for (int64_t place = 0; place < kernel_width; place++) {
+                const int64_t at = first + place * dilation_x;
+                float* pixel = to + place * channels;
+                if (at >= 0 && at < width) {
+                    std::memcpy(pixel, row + at * channels, channels * sizeof(float));
+                } else {
+                    std::memset(pixel, 0, channels * sizeof(float));
+                }
+            }
+        }
+    };
+{%- endif %}
+{% if template.num_threads > 1 %}
+    #pragma omp parallel{{ "" if every_thread else " num_threads(%d)" % template.num_threads }}
+{%- endif %}
+    {
+{%- if gathers %}
+        const std::unique_ptr<float[]> lines(new float[phases * phase_lines * line]);
+{%- endif %}
+{%- if epilogues %}
+        {{ kernel.define_buffer("products", [tile_rows * columns, outputs]) }}
+{%- endif %}
+{%- if template.num_threads > 1 %}
+        #pragma omp for
+{%- endif %}
+        for (int64_t number = 0; number < batch * tiles; number++) {
+            const int64_t first_row = number % tiles * tile_rows;
+            const float* image = x + number / tiles * (height * width * channels);
+            const int64_t begin = number * tile;
+{%- if not epilogues %}
+            float* products = Y + begin * outputs;
+{%- endif %}
+{%- if gathers %}
+            for (int64_t phase = 0; phase < phases; phase++) {
+                for (int64_t step = 0; step < phase_lines; step++) {
+                    const int64_t at = (first_row + step) * stride_y + phase - above;
+                    float* to = lines.get() + (phase * phase_lines + step) * line;
+                    if (at >= 0 && at < height) {
+                        lay_out(image + at * (width * channels), to);
+                    } else {
+                        std::memset(to, 0, line * sizeof(float));
+                    }
+                }
+            }
+            for (int64_t place = 0; place < kernel_height; place++) {
+                const int64_t offset = place * dilation_y;
+                const int64_t met = offset % stride_y * phase_lines + offset / stride_y;
+                at::native::cpublas::brgemm(
+                    tile, outputs, window, window, outputs, outputs, place > 0,
+                    lines.get() + met * line, w + place * (window * outputs), products, false);
+            }
+{%- else %}
+            constexpr int64_t together = stride_x * stride_y == 1 ? tile_rows : 1;
+            for (int64_t row = 0; row < tile_rows; row += together) {
+                at::native::cpublas::brgemm(
+                    together * columns, outputs, channels, stride_x * channels, outputs, outputs,
+                    false, image + (first_row + row) * stride_y * (width * channels), w,
+                    products + row * columns * outputs, false);
+            }
+{%- endif %}
+{%- if epilogues %}
+    {%- set end = "begin + %d" % (tile_rows * columns) %}
+            {{ kernel.store_output(
+                kernel.slice_nd(result_rows, [("begin", end), ()]), kernel.local_buffers["products"], product, epilogues,
+                offsets=("begin", "0"), reindexers=reindexers)|indent(12, false) }}
+{%- endif %}
+        }
+    }
+}
+"""
