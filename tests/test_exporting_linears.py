@@ -8,22 +8,48 @@ from torch import nn
 from torch.export import Dim
 
 from aoti.exporting.linears import transpose_linears
+from aoti.exporting.passes import rewrite
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(256,), (3, 256), (2, 3, 256)])
-def test_a_transposed_layer_computes_the_same(bias, shape):
-    module = nn.Sequential(nn.Linear(256, 256, bias=bias), nn.ReLU(), nn.Linear(256, 2)).eval()
+@pytest.mark.parametrize("shape", [(256,), (3, 256), (2, 3, 256), (40, 256)])
+@pytest.mark.parametrize("outputs", [256, 1536, 1100], ids=["", "wide", "odd"])
+def test_a_transposed_layer_computes_the_same(bias, shape, outputs):
+    module = nn.Sequential(nn.Linear(256, outputs, bias=bias), nn.ReLU(), nn.Linear(outputs, 2))
     x = torch.randn(shape)
     dynamic = ({0: Dim("rows", min=1, max=64)},) if len(shape) > 1 else None
-    program = torch.export.export(module, (x,), dynamic_shapes=dynamic)
+    program = torch.export.export(module.eval(), (x,), dynamic_shapes=dynamic)
     transposed, report = transpose_linears(program)
-    assert report == ["2 with transposed weights"]
+    few = "" if shape[0] == 40 else ", for 32 rows a call or fewer"
+    assert report == [f"2 with transposed weights{few}"]
     assert "linear.default" not in str(transposed.graph_module.graph)
     assert "linear.default" in str(program.graph_module.graph)
+    assert ("bmm" in str(transposed.graph_module.graph)) == bool(outputs == 1536 and few)
     for example in [x, torch.randn(11, *shape[1:])] if dynamic else [x]:
         with torch.no_grad():
             torch.testing.assert_close(transposed.module()(example), module(example))
+
+
+class Shared(nn.Module):
+    """Two layers of one input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(256, 300), nn.Linear(256, 300, bias=False)
+
+    def forward(self, x):
+        return self.first(x) * self.second(x)
+
+
+@pytest.mark.parametrize("rows", [8, 40])
+def test_layers_that_share_an_input_are_joined_for_many_rows(rows):
+    module, x = Shared().eval(), torch.randn(rows, 256)
+    program = torch.export.export(module, (x,))
+    transposed, _, options = rewrite(program, ["linears"], {})
+    assert options.get("cpp.enable_concat_linear", True) == (rows > 32)
+    assert "addmm" in str(transposed.graph_module.graph)
+    with torch.no_grad():
+        torch.testing.assert_close(transposed.module()(x), module(x))
 
 
 def test_a_weight_that_is_computed_is_left_alone():

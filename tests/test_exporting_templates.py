@@ -18,4 +18,3 @@ def test_compiled_convolutions_compute_what_eager_does(convolution_packages, mad
             assert actual.keys() == expected.keys()
             for name, values in expected.items():
                 assert torch.allclose(actual[name], values, rtol=1e-4, atol=1e-4), name
-

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from aoti.exporting.graphs import arguments, copied, finished, replace
+from aoti.exporting.graphs import arguments, copied, finished, hint, replace
 from aoti.exporting.operators import convolution, length
 
 aten = torch.ops.aten
@@ -314,7 +314,7 @@ def _layer(node: Node) -> Layer | None:
         or not isinstance(x.shape[1], int)
     ):
         return None
-    sizes = tuple(map(_hint, x.shape))
+    sizes = tuple(map(hint, x.shape))
     if None in sizes:
         return None
     dilation = _each(called["dilation"], spatial)
@@ -328,11 +328,6 @@ def _layer(node: Node) -> Layer | None:
         dilation=dilation,
         groups=called["groups"],
     )
-
-
-def _hint(size: Any) -> int | None:
-    """A size as a number; of a dynamic one that of the example, if there is one."""
-    return size if isinstance(size, int) else size.node.hint
 
 
 def _each(value: Sequence[int], count: int) -> tuple[int, ...]:

@@ -48,6 +48,11 @@ def arguments(node: Node) -> dict[str, Any]:
     return {**values, **node.kwargs}
 
 
+def hint(size: Any) -> int | None:
+    """A size as a number; of a dynamic one that of the example, if there is one."""
+    return size if isinstance(size, int) else size.node.hint
+
+
 def replace(node: Node, function: Callable[..., torch.Tensor], inputs: Sequence[Node]) -> None:
     """Put what a function computes in the place of a node.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,19 +10,30 @@ from torch import Tensor
 from torch.fx import Node
 
 from aoti.exporting.convolutions import CONVOLUTIONS, Rewritten
-from aoti.exporting.graphs import arguments, copied, finished, replace
+from aoti.exporting.graphs import arguments, copied, finished, hint, replace
 
 _LINEAR = torch.ops.aten.linear.default
+_CONTIGUOUS = torch.contiguous_format
 # Weights of a layer whose arithmetic takes longer than the call of a library for it.
 _LARGE = 1 << 16
+# Rows up to which a product waits for its weights more than it computes.
+_FEW = 32
+# Weights in a page of memory, across whose end processors fetch nothing ahead; and in rows of which
+# several are in one.
+_PAGE, _WIDTHS = 1024, (192, 256, 128)
 
 
 def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
     """Store the weights of linear layers as (inputs, outputs).
 
     As (outputs, inputs) they are rearranged in every call, which takes about half of the time of a
-    product with few rows. For packages whose weights are frozen, with the Inductor option
-    ``cpp.weight_prepack=False``: a call would otherwise transpose them, or oneDNN pack them anew.
+    product with few rows. A bias is added by the elementwise code that follows; or by the product
+    where layers share their input, as Inductor can then make one product of them. For packages
+    whose weights are frozen, with the Inductor option ``cpp.weight_prepack=False``: a call would
+    otherwise transpose them, or oneDNN pack them anew.
+
+    Where the examples have few rows, wide weights are stored as blocks of columns: a product reads
+    each weight once then, and waits for it less. With many rows that costs some percent.
 
     Left alone are models without a large layer, and those with convolutions: Inductor's own
     products, which that option turns off, are faster for what is small.
@@ -38,20 +50,41 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
     report : list of str
         One line, if there was anything to transpose.
     """
-    layers = [node for node in program.graph.nodes if _is_layer(node)]
+    layers = list(filter(_is_layer, program.graph.nodes))
     if not any(_weight(node).meta["val"].numel() >= _LARGE for node in layers):
         return program, []
     if any(node.target in CONVOLUTIONS for node in program.graph.nodes):
         return program, []
+    few = has_few_rows(program)
     program = copied(program)
-    count = 0
-    for node in filter(_is_layer, list(program.graph_module.graph.nodes)):
+    layers = list(filter(_is_layer, program.graph_module.graph.nodes))
+    shared = {node for node in layers if sum(map(_is_layer, arguments(node)["input"].users)) > 1}
+    for node in layers:
         called = arguments(node)
-        weight = called["weight"]
-        tensors = [called["input"], weight, called["bias"]]
-        replace(node, _by_columns, [tensor for tensor in tensors if tensor is not None])
-        count += 1
-    return finished(program), [f"{count} with transposed weights"] if count else []
+        tensors = [called[name] for name in ("input", "weight", "bias") if called[name] is not None]
+        if few and _block(_weight(node).meta["val"].shape[0]):
+            form = _in_blocks
+        else:
+            form = _with_bias if node in shared else _before_bias
+        replace(node, form, tensors)
+    told = f", for {_FEW} rows a call or fewer" if few else ""
+    return finished(program), [f"{len(layers)} with transposed weights{told}"]
+
+
+def has_few_rows(program: torch.export.ExportedProgram) -> bool:
+    """Whether the examples have so few rows that large layers wait for their weights."""
+    for node in filter(_is_layer, program.graph.nodes):
+        sizes = arguments(node)["input"].meta["val"].shape[:-1]
+        rows = math.prod(hint(size) or math.inf for size in sizes)
+        if rows > _FEW and _weight(node).meta["val"].numel() >= _LARGE:
+            return False
+    return True
+
+
+def _block(outputs: int) -> int | None:
+    """Columns of a block that rows of so many weights are divided into, if they are."""
+    fitting = (width for width in _WIDTHS if outputs > _PAGE and outputs % width == 0)
+    return next(fitting, None)
 
 
 def _weight(node: Node) -> Any:
@@ -65,8 +98,27 @@ def _is_layer(node: Node) -> bool:
     return bool(weight.op == "placeholder" and weight.meta["val"].dim() == 2)
 
 
-def _by_columns(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    columns = weight.t().clone(memory_format=torch.contiguous_format)
-    rows = x.reshape(-1, weight.shape[1])
-    product = rows @ columns if bias is None else torch.addmm(bias, rows, columns)
-    return product.reshape(*x.shape[:-1], weight.shape[0])
+def _before_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    product = (x.reshape(-1, weight.shape[1]) @ _columns(weight)).reshape(*x.shape[:-1], -1)
+    return product if bias is None else product + bias
+
+
+def _in_blocks(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    outputs, inputs = weight.shape
+    width = _block(outputs) or outputs
+    blocks = weight.view(-1, width, inputs).transpose(1, 2).clone(memory_format=_CONTIGUOUS)
+    rows = x.reshape(-1, inputs)
+    product = torch.bmm(rows.expand(len(blocks), *rows.shape), blocks).transpose(0, 1)
+    product = product.reshape(*x.shape[:-1], outputs)
+    return product if bias is None else product + bias
+
+
+def _with_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if bias is None:
+        return _before_bias(x, weight)
+    product = torch.addmm(bias, x.reshape(-1, weight.shape[1]), _columns(weight))
+    return product.reshape(*x.shape[:-1], -1)
+
+
+def _columns(weight: Tensor) -> Tensor:
+    return weight.t().clone(memory_format=_CONTIGUOUS)

@@ -17,7 +17,7 @@ from aoti.errors import ConfigError
 from aoti.exporting.convolutions import fold_batch_norms, rewrite_convolutions
 from aoti.exporting.failures import cause, explain
 from aoti.exporting.layertimes import measure
-from aoti.exporting.linears import transpose_linears
+from aoti.exporting.linears import has_few_rows, transpose_linears
 
 Say = Callable[[str], None]
 Pass = Callable[
@@ -37,10 +37,12 @@ def _convolutions(
 
 
 def _linears(program: torch.export.ExportedProgram, _: Mapping[str, Any], __: Say) -> Any:
-    program, lines = transpose_linears(program)
+    rewritten, lines = transpose_linears(program)
     # Inductor would hand the layers to oneDNN, in its own layout; and nothing is left to tune.
     options = {"cpp.weight_prepack": False, "max_autotune": False}
-    return program, lines, options if lines else {}
+    if has_few_rows(program):
+        options["cpp.enable_concat_linear"] = False  # of joined weights the rows are longer
+    return rewritten, lines, options if lines else {}
 
 
 PASSES: Mapping[str, Pass] = {

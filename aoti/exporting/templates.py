@@ -13,14 +13,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch._inductor import config, ir
-from torch._inductor import lowering as L
+from torch._inductor import config, ir, lowering
 from torch._inductor.codegen.cpp_gemm_template import gen_2d_view_of_epilogue_buf
 from torch._inductor.codegen.cpp_template import CppTemplate
 from torch._inductor.utils import parallel_num_threads
 from torch._inductor.virtualized import V
 
-from aoti.exporting.operators import convolution, convolved
+from aoti.exporting.operators import convolved
 
 # Pixels that are computed at a time, at most: what they are computed from stays in the caches. And
 # tiles that an image is divided into, at least, where threads share them.
@@ -95,11 +94,11 @@ class ConvolutionTemplate(CppTemplate):
 
 def _copy(source: Any, target: Any) -> Any:
     """A node that writes one buffer into another, under the name of the second."""
-    data = L.copy(target, ir.TensorBox.create(source)).data.data
+    data = lowering.copy(target, ir.TensorBox.create(source)).data.data
     return ir.ComputedBuffer(name=target.get_name(), layout=target.layout, data=data)
 
 
-@L.register_lowering(torch.ops.aoti.convolution.default, type_promotion_kind=None)
+@lowering.register_lowering(torch.ops.aoti.convolution.default, type_promotion_kind=None)
 def _(
     x: Any, weight: Any, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Any:
@@ -125,7 +124,7 @@ def _(
         x.get_device(), torch.float32, [batch * rows * columns, outputs], [outputs, 1]
     )
     template: Any = ConvolutionTemplate(x, weight, layout, numbers)
-    return L.view(template.generate().output_node(), shape)
+    return lowering.view(template.generate().output_node(), shape)
 
 
 _SOURCE = r"""
