@@ -108,18 +108,28 @@ def _(
     )
     shape = convolved(x.get_size(), weight.get_size(), stride, padding, dilation)
     batch, rows, columns, outputs = shape[0], *map(int, shape[1:])
+    _, height, width, channels = x.get_size()
+    kernel_height, kernel_width, _, _ = weight.get_size()
     most = min(_TILE // columns, rows if parallel_num_threads() == 1 else rows // _TILES)
     numbers = {
-        **dict(zip(("height", "width", "channels"), map(int, x.get_size()[1:]), strict=True)),
-        **dict(zip(("kernel_height", "kernel_width"), map(int, weight.get_size()), strict=False)),
-        **{"stride_y": stride[0], "stride_x": stride[1]},
-        **{"dilation_y": dilation[0], "dilation_x": dilation[1]},
-        **{"left": padding[0], "above": padding[2]},
-        **{"rows": rows, "columns": columns, "outputs": outputs},
+        "height": int(height),
+        "width": int(width),
+        "channels": int(channels),
+        "kernel_height": int(kernel_height),
+        "kernel_width": int(kernel_width),
+        "stride_y": stride[0],
+        "stride_x": stride[1],
+        "dilation_y": dilation[0],
+        "dilation_x": dilation[1],
+        "left": padding[0],
+        "above": padding[2],
+        "rows": rows,
+        "columns": columns,
+        "outputs": outputs,
         "tile_rows": max(r for r in range(1, max(most, 1) + 1) if rows % r == 0),
+        # Pixels that are their own windows are multiplied where they stand.
+        "gathers": kernel_height * kernel_width > 1 or any(padding),
     }
-    # Pixels that are their own windows are multiplied where they stand.
-    numbers["gathers"] = numbers["kernel_height"] * numbers["kernel_width"] > 1 or any(padding)
     layout = ir.FixedLayout(
         x.get_device(), torch.float32, [batch * rows * columns, outputs], [outputs, 1]
     )
@@ -222,8 +232,9 @@ extern "C"
 {%- endif %}
 {%- if epilogues %}
     {%- set end = "begin + %d" % (tile_rows * columns) %}
+    {%- set target = kernel.slice_nd(result_rows, [("begin", end), ()]) %}
             {{ kernel.store_output(
-                kernel.slice_nd(result_rows, [("begin", end), ()]), kernel.local_buffers["products"], product, epilogues,
+                target, kernel.local_buffers["products"], product, epilogues,
                 offsets=("begin", "0"), reindexers=reindexers)|indent(12, false) }}
 {%- endif %}
         }
