@@ -31,6 +31,8 @@ IMAGES = {
 LINES = {
     "line": nn.Conv1d(4, 6, 4, stride=2, padding=3, dilation=2),
     "long line": nn.Conv1d(4, 6, 3, padding=1),
+    "dots": nn.Conv1d(4, 6, 1),
+    "few dots": nn.Conv1d(4, 6, 1, stride=2),
 }
 
 
@@ -49,6 +51,7 @@ class Several(nn.Module):
         first = self.first(image)  # is wanted as it is, too
         found["wanted twice"] = first
         found["residual"] = (self.second(first.relu()) * 2 + image).relu()
+        found["scaled line"] = (found["long line"] * 2).tanh()
         found["pooled"] = found["padded"].sigmoid().mean((2, 3))
         found["transposed"] = self.second(image).transpose(2, 3) + 1
         return found
@@ -57,7 +60,7 @@ class Several(nn.Module):
 def main(directory: Path) -> None:
     torch.manual_seed(0)
     module, batch = Several().eval(), Dim("batch", min=2, max=8)
-    examples = [(torch.randn(n, 4, 20, 12), torch.randn(n, 4, 300)) for n in (3, 2, 7)]
+    examples = [(torch.randn(n, 4, 20, 12), torch.randn(n, 4, 601)) for n in (3, 2, 7)]
     program = torch.export.export(module, examples[0], dynamic_shapes=({0: batch}, {0: batch}))
     rewritten, _ = rewrite_convolutions(program)
     for threads in (1, 16):

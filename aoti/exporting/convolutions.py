@@ -124,13 +124,9 @@ class Layer:
             rows = windows.reshape(-1, math.prod(self.weight[1:]))
             product = (rows @ weight.flatten(0, -2)).view(*windows.shape[: x.dim() - 1], -1)
         elif len(spatial) == 1:
-            lines, steps, apart = (
-                x.permute(0, 2, 1)[:, None],
-                (1, *self.stride),
-                (1, *self.dilation),
-            )
-            padding = [*self.padding[0], 0, 0]
-            product = convolution(lines, weight[None], steps, padding, apart)[:, 0]
+            line, padding = x.permute(0, 2, 1)[:, None], [*self.padding[0], 0, 0]
+            stride, dilation = (1, *self.stride), (1, *self.dilation)
+            product = convolution(line, weight[None], stride, padding, dilation)[:, 0]
         else:
             image, padding = x.permute(0, 2, 3, 1), _innermost_first(self.padding)
             product = convolution(image, weight, self.stride, padding, self.dilation)

@@ -110,6 +110,7 @@ def _(
     batch, rows, columns, outputs = shape[0], *map(int, shape[1:])
     _, height, width, channels = x.get_size()
     kernel_height, kernel_width, _, _ = weight.get_size()
+    tile_columns = min(columns, _TILE)
     most = min(_TILE // columns, rows if parallel_num_threads() == 1 else rows // _TILES)
     numbers = {
         "height": int(height),
@@ -127,6 +128,7 @@ def _(
         "columns": columns,
         "outputs": outputs,
         "tile_rows": max(r for r in range(1, max(most, 1) + 1) if rows % r == 0),
+        "tile_columns": tile_columns,
         # Pixels that are their own windows are multiplied where they stand.
         "gathers": kernel_height * kernel_width > 1 or any(padding),
     }
@@ -148,23 +150,24 @@ extern "C"
     constexpr int64_t kernel_height = {{kernel_height}}, kernel_width = {{kernel_width}};
     constexpr int64_t stride_y = {{stride_y}}, stride_x = {{stride_x}};
     constexpr int64_t rows = {{rows}}, columns = {{columns}}, outputs = {{outputs}};
-    constexpr int64_t tile_rows = {{tile_rows}}, tile = tile_rows * columns;
-    constexpr int64_t tiles = rows / tile_rows;
+    constexpr int64_t tile_rows = {{tile_rows}}, tile_columns = {{tile_columns}};
+    constexpr int64_t tiles_across = (columns + tile_columns - 1) / tile_columns;
+    constexpr int64_t tiles = rows / tile_rows * tiles_across;
     const int64_t batch = {{kernel.size(X, 0)}};
     const float* x = &{{kernel.index(X, ["0", "0", "0", "0"])}};
     const float* w = &{{kernel.index(W, ["0", "0", "0", "0"])}};
 {%- if gathers %}
     constexpr int64_t dilation_y = {{dilation_y}}, dilation_x = {{dilation_x}};
     constexpr int64_t above = {{above}}, left = {{left}};
-    constexpr int64_t window = kernel_width * channels, line = columns * window;
+    constexpr int64_t window = kernel_width * channels, line = tile_columns * window;
     // Lines that are a stride apart stand together: what a row of the kernel meets is one matrix.
     constexpr int64_t reach = (kernel_height - 1) * dilation_y;
     constexpr int64_t phases = std::min(stride_y, reach + 1);
     constexpr int64_t phase_lines = tile_rows + reach / stride_y;
 
-    // A row of the input as the windows of a row of outputs.
-    const auto lay_out = [](const float* row, float* to) {
-        for (int64_t column = 0; column < columns; column++, to += window) {
+    // A row of the input as the windows of outputs in a row.
+    const auto lay_out = [](const float* row, int64_t begin, int64_t end, float* to) {
+        for (int64_t column = begin; column < end; column++, to += window) {
             const int64_t first = column * stride_x - left;
             if (dilation_x == 1 && first >= 0 && first + kernel_width <= width) {
                 std::memcpy(to, row + first * channels, window * sizeof(float));
@@ -190,15 +193,18 @@ extern "C"
         const std::unique_ptr<float[]> lines(new float[phases * phase_lines * line]);
 {%- endif %}
 {%- if epilogues %}
-        {{ kernel.define_buffer("products", [tile_rows * columns, outputs]) }}
+        {{ kernel.define_buffer("products", [tile_rows * tile_columns, outputs]) }}
 {%- endif %}
 {%- if template.num_threads > 1 %}
         #pragma omp for
 {%- endif %}
         for (int64_t number = 0; number < batch * tiles; number++) {
-            const int64_t first_row = number % tiles * tile_rows;
+            const int64_t first_row = number % tiles / tiles_across * tile_rows;
+            const int64_t first_column = number % tiles_across * tile_columns;
+            const int64_t end_column = std::min(first_column + tile_columns, columns);
+            const int64_t pixels = tile_rows * (end_column - first_column);
+            const int64_t begin = (number / tiles * rows + first_row) * columns + first_column;
             const float* image = x + number / tiles * (height * width * channels);
-            const int64_t begin = number * tile;
 {%- if not epilogues %}
             float* products = Y + begin * outputs;
 {%- endif %}
@@ -208,7 +214,7 @@ extern "C"
                     const int64_t at = (first_row + step) * stride_y + phase - above;
                     float* to = lines.get() + (phase * phase_lines + step) * line;
                     if (at >= 0 && at < height) {
-                        lay_out(image + at * (width * channels), to);
+                        lay_out(image + at * (width * channels), first_column, end_column, to);
                     } else {
                         std::memset(to, 0, line * sizeof(float));
                     }
@@ -218,23 +224,24 @@ extern "C"
                 const int64_t offset = place * dilation_y;
                 const int64_t met = offset % stride_y * phase_lines + offset / stride_y;
                 at::native::cpublas::brgemm(
-                    tile, outputs, window, window, outputs, outputs, place > 0,
+                    pixels, outputs, window, window, outputs, outputs, place > 0,
                     lines.get() + met * line, w + place * (window * outputs), products, false);
             }
 {%- else %}
             constexpr int64_t together = stride_x * stride_y == 1 ? tile_rows : 1;
             for (int64_t row = 0; row < tile_rows; row += together) {
+                const int64_t line = (first_row + row) * stride_y * width;
                 at::native::cpublas::brgemm(
-                    together * columns, outputs, channels, stride_x * channels, outputs, outputs,
-                    false, image + (first_row + row) * stride_y * (width * channels), w,
-                    products + row * columns * outputs, false);
+                    pixels / tile_rows * together, outputs, channels, stride_x * channels, outputs,
+                    outputs, false, image + (line + first_column * stride_x) * channels, w,
+                    products + row * tile_columns * outputs, false);
             }
 {%- endif %}
 {%- if epilogues %}
-    {%- set end = "begin + %d" % (tile_rows * columns) %}
-    {%- set target = kernel.slice_nd(result_rows, [("begin", end), ()]) %}
+    {%- set target = kernel.slice_nd(result_rows, [("begin", "begin + pixels"), ()]) %}
+    {%- set computed = kernel.slice_nd(kernel.local_buffers["products"], [("0", "pixels"), ()]) %}
             {{ kernel.store_output(
-                target, kernel.local_buffers["products"], product, epilogues,
+                target, computed, product, epilogues,
                 offsets=("begin", "0"), reindexers=reindexers)|indent(12, false) }}
 {%- endif %}
         }
