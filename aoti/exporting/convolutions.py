@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from aoti.exporting.graphs import arguments, copied, finished, hint, replace
+from aoti.exporting.graphs import arguments, copied, finished, hint, replace, reshape_views
 from aoti.exporting.operators import convolution, length
 
 aten = torch.ops.aten
@@ -122,7 +122,10 @@ class Layer:
         if any(dim in self.dynamic for dim in spatial):
             windows = self._windows(x)
             rows = windows.reshape(-1, math.prod(self.weight[1:]))
-            product = (rows @ weight.flatten(0, -2)).view(*windows.shape[: x.dim() - 1], -1)
+            columns = weight.flatten(0, -2)
+            # Behind a product of dynamic sizes, Inductor's template takes no sum with a bias.
+            product = rows @ columns if bias is None else torch.addmm(bias, rows, columns)
+            product, bias = product.view(*windows.shape[: x.dim() - 1], -1), None
         elif len(spatial) == 1:
             line, padding = x.permute(0, 2, 1)[:, None], [*self.padding[0], 0, 0]
             stride, dilation = (1, *self.stride), (1, *self.dilation)
@@ -228,6 +231,7 @@ def rewrite_convolutions(
             called = arguments(node)
             tensors = [called["input"], called["weight"], called["bias"]]
             replace(node, layer.rewritten, [tensor for tensor in tensors if tensor is not None])
+    reshape_views(program.graph_module.graph)
     return finished(program), report
 
 

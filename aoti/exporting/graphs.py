@@ -48,6 +48,18 @@ def arguments(node: Node) -> dict[str, Any]:
     return {**values, **node.kwargs}
 
 
+def reshape_views(graph: Graph) -> None:
+    """Have views copy where they must, as rewrites change how results lie in memory.
+
+    Not those ahead of an operator that writes in place: it may be meant to write through them.
+    """
+    for node in reversed(graph.nodes):
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+            return
+        if node.target == torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+
+
 def hint(size: Any) -> int | None:
     """A size as a number; of a dynamic one that of the example, if there is one."""
     return size if isinstance(size, int) else size.node.hint
