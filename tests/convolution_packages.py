@@ -43,6 +43,7 @@ class Several(nn.Module):
         super().__init__()
         self.images = nn.ModuleList(IMAGES.values())
         self.lines = nn.ModuleList(LINES.values())
+        self.heads = nn.Conv2d(4, 6, (20, 12))
         self.first, self.second = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
 
     def forward(self, image, line):
@@ -52,6 +53,10 @@ class Several(nn.Module):
         found["wanted twice"] = first
         found["residual"] = (self.second(first.relu()) * 2 + image).relu()
         found["scaled line"] = (found["long line"] * 2).tanh()
+        heads = self.heads(image)
+        found |= {"one head": heads.sigmoid(), "other head": heads.flatten(1).tanh()}
+        second = self.second(image).relu()
+        found |= {"image": second, "pixels as rows": second.permute(0, 2, 3, 1).reshape(-1, 4) * 2}
         found["pooled"] = found["padded"].sigmoid().mean((2, 3))
         found["transposed"] = self.second(image).transpose(2, 3) + 1
         return found

@@ -12,15 +12,15 @@ from aoti.exporting.passes import rewrite
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(256,), (3, 256), (2, 3, 256), (40, 256)])
+@pytest.mark.parametrize("shape", [(256,), (3, 256), (2, 3, 256), (40, 256), (0, 256)])
 @pytest.mark.parametrize("outputs", [256, 1536, 1100], ids=["", "wide", "odd"])
 def test_a_transposed_layer_computes_the_same(bias, shape, outputs):
     module = nn.Sequential(nn.Linear(256, outputs, bias=bias), nn.ReLU(), nn.Linear(outputs, 2))
     x = torch.randn(shape)
-    dynamic = ({0: Dim("rows", min=1, max=64)},) if len(shape) > 1 else None
+    dynamic = ({0: Dim("rows", min=1, max=64)},) if len(shape) > 1 and shape[0] else None
     program = torch.export.export(module.eval(), (x,), dynamic_shapes=dynamic)
     transposed, report = transpose_linears(program)
-    few = "" if shape[0] == 40 else ", for 32 rows a call or fewer"
+    few = "" if shape[0] in {0, 40} else ", for 32 rows a call or fewer"
     assert report == [f"2 with transposed weights{few}"]
     assert "linear.default" not in str(transposed.graph_module.graph)
     assert "linear.default" in str(program.graph_module.graph)
@@ -58,6 +58,15 @@ def test_a_weight_that_is_computed_is_left_alone():
             return nn.functional.linear(x, w * 2)
 
     program = torch.export.export(Computed(), (torch.randn(2, 256), torch.randn(256, 256)))
+    assert transpose_linears(program)[1] == []
+
+
+def test_a_weight_that_a_call_is_given_is_left_alone():
+    class Given(nn.Module):
+        def forward(self, x, w):
+            return nn.functional.linear(x, w)
+
+    program = torch.export.export(Given(), (torch.randn(2, 256), torch.randn(256, 256)))
     assert transpose_linears(program)[1] == []
 
 

@@ -205,6 +205,8 @@ def rewrite_convolutions(
         A rewritten layer computes something else than the original, beyond rounding. Nothing was
         rewritten.
     """
+    if any(node.target == aten.as_strided.default for node in program.graph.nodes):
+        return program, []  # it reads results by how they lie in memory, which a rewrite changes
     program = copied(program)
     found: dict[Node, Layer] = {
         node: layer
@@ -311,7 +313,7 @@ def _layer(node: Node) -> Layer | None:
         or x.dim() != weight.dim()
         or {x.dtype, weight.dtype} != {torch.float32}
         or x.device.type != "cpu"
-        or not isinstance(x.shape[1], int)
+        or not all(isinstance(size, int) for size in (x.shape[1], *weight.shape))
     ):
         return None
     sizes = tuple(map(hint, x.shape))

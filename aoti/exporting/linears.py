@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -50,15 +51,15 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
     report : list of str
         One line, if there was anything to transpose.
     """
-    layers = list(filter(_is_layer, program.graph.nodes))
+    layers = _layers(program)
     if not any(_weight(node).meta["val"].numel() >= _LARGE for node in layers):
         return program, []
     if any(node.target in CONVOLUTIONS for node in program.graph.nodes):
         return program, []
     few = has_few_rows(program)
     program = copied(program)
-    layers = list(filter(_is_layer, program.graph_module.graph.nodes))
-    shared = {node for node in layers if sum(map(_is_layer, arguments(node)["input"].users)) > 1}
+    layers = _layers(program)
+    shared = {n for n in layers if sum(user in layers for user in arguments(n)["input"].users) > 1}
     for node in layers:
         called = arguments(node)
         tensors = [called[name] for name in ("input", "weight", "bias") if called[name] is not None]
@@ -73,7 +74,7 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
 
 def has_few_rows(program: torch.export.ExportedProgram) -> bool:
     """Whether the examples have so few rows that large layers wait for their weights."""
-    for node in filter(_is_layer, program.graph.nodes):
+    for node in _layers(program):
         sizes = arguments(node)["input"].meta["val"].shape[:-1]
         rows = math.prod(hint(size) or math.inf for size in sizes)
         if rows > _FEW and _weight(node).meta["val"].numel() >= _LARGE:
@@ -91,15 +92,22 @@ def _weight(node: Node) -> Any:
     return arguments(node)["weight"]
 
 
-def _is_layer(node: Node) -> bool:
-    if node.target != _LINEAR:
-        return False
-    weight = _weight(node)
-    return bool(weight.op == "placeholder" and weight.meta["val"].dim() == 2)
+def _layers(program: torch.export.ExportedProgram) -> list[Node]:
+    """The linear layers with matrices of the program's own, neither computed nor given to calls."""
+    given = program.graph_signature.user_inputs
+    layers = (node for node in program.graph.nodes if node.target == _LINEAR)
+    return [node for node in layers if _is_own(_weight(node), given)]
+
+
+def _is_own(weight: Node, given: Collection[Any]) -> bool:
+    own = weight.op == "placeholder" and weight.name not in given
+    return bool(own and weight.meta["val"].dim() == 2)
 
 
 def _before_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    product = (x.reshape(-1, weight.shape[1]) @ _columns(weight)).reshape(*x.shape[:-1], -1)
+    product = (x.reshape(-1, weight.shape[1]) @ _columns(weight)).reshape(
+        *x.shape[:-1], weight.shape[0]
+    )
     return product if bias is None else product + bias
 
 
@@ -117,7 +125,7 @@ def _with_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is None:
         return _before_bias(x, weight)
     product = torch.addmm(bias, x.reshape(-1, weight.shape[1]), _columns(weight))
-    return product.reshape(*x.shape[:-1], -1)
+    return product.reshape(*x.shape[:-1], weight.shape[0])
 
 
 def _columns(weight: Tensor) -> Tensor:

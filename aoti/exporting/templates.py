@@ -22,7 +22,7 @@ from torch._inductor.virtualized import V
 from aoti.exporting.operators import convolved
 
 # Pixels that are computed at a time, at most: what they are computed from stays in the caches. And
-# tiles that an image is divided into, at least, where threads share them.
+# tiles that an image of enough rows is divided into, at least, where threads share them.
 _TILE, _TILES = 256, 4
 
 
@@ -71,9 +71,10 @@ class ConvolutionTemplate(CppTemplate):
                 epilogues += following
                 given, result = result, following[-1]
                 aliases[product.get_name()] = result.get_name()
-                result_rows, reindexers = gen_2d_view_of_epilogue_buf(
-                    result, given, following, reindexers, [None] * len(following)
-                )
+                for node in following:  # each on its own: they may differ in rank
+                    result_rows, reindexers = gen_2d_view_of_epilogue_buf(
+                        node, given, [node], reindexers, [None]
+                    )
             code: str = self._template_from_string(_SOURCE).render(
                 **self.numbers,
                 kernel=kernel,
@@ -86,10 +87,15 @@ class ConvolutionTemplate(CppTemplate):
                 aliases=aliases,
                 epilogues=epilogues,
                 reindexers=reindexers,
+                threaded=_threaded(),
                 every_thread=config.cpp.dynamic_threads
                 or (config.cpp.threads < 1 and self.num_threads == os.cpu_count()),
             )
         return code
+
+
+def _threaded() -> bool:
+    return bool(config.cpp.dynamic_threads) or parallel_num_threads() > 1
 
 
 def _copy(source: Any, target: Any) -> Any:
@@ -111,7 +117,7 @@ def _(
     _, height, width, channels = x.get_size()
     kernel_height, kernel_width, _, _ = weight.get_size()
     tile_columns = min(columns, _TILE)
-    most = min(_TILE // columns, rows if parallel_num_threads() == 1 else rows // _TILES)
+    most = min(_TILE // columns, rows // _TILES if _threaded() else rows)
     numbers = {
         "height": int(height),
         "width": int(width),
@@ -185,7 +191,7 @@ extern "C"
         }
     };
 {%- endif %}
-{% if template.num_threads > 1 %}
+{% if threaded %}
     #pragma omp parallel{{ "" if every_thread else " num_threads(%d)" % template.num_threads }}
 {%- endif %}
     {
@@ -195,7 +201,7 @@ extern "C"
 {%- if epilogues %}
         {{ kernel.define_buffer("products", [tile_rows * tile_columns, outputs]) }}
 {%- endif %}
-{%- if template.num_threads > 1 %}
+{%- if threaded %}
         #pragma omp for
 {%- endif %}
         for (int64_t number = 0; number < batch * tiles; number++) {
