@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from aoti.exporting.graphs import arguments, copied, finished, hint, replace, reshape_views
-from aoti.exporting.operators import convolution, length
+from aoti.exporting.operators import convolution, length, windows
 
 aten = torch.ops.aten
 
@@ -120,22 +120,28 @@ class Layer:
         spatial = range(2, x.dim())
         weight = weight.permute(*spatial, 1, 0).contiguous()
         if any(dim in self.dynamic for dim in spatial):
-            windows = self._windows(x)
-            rows = windows.reshape(-1, math.prod(self.weight[1:]))
-            columns = weight.flatten(0, -2)
-            # Behind a product of dynamic sizes, Inductor's template takes no sum with a bias.
-            product = rows @ columns if bias is None else torch.addmm(bias, rows, columns)
-            product, bias = product.view(*windows.shape[: x.dim() - 1], -1), None
-        elif len(spatial) == 1:
-            line, padding = x.permute(0, 2, 1)[:, None], [*self.padding[0], 0, 0]
-            stride, dilation = (1, *self.stride), (1, *self.dilation)
-            product = convolution(line, weight[None], stride, padding, dilation)[:, 0]
+            product = self._unfolded(x, weight, bias)
         else:
-            image, padding = x.permute(0, 2, 3, 1), _innermost_first(self.padding)
-            product = convolution(image, weight, self.stride, padding, self.dilation)
-        if bias is not None:
-            product = product + bias
+            product = self._in_tiles(x, weight)
+            product = product if bias is None else product + bias
         return product.permute(0, x.dim() - 1, *range(1, x.dim() - 1))
+
+    def _unfolded(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Every window as a row of a matrix, times the weights."""
+        windows = self._windows(x)
+        rows, columns = windows.reshape(-1, math.prod(self.weight[1:])), weight.flatten(0, -2)
+        # Inductor cannot fuse a sum behind its template for a product of dynamic sizes.
+        product = rows @ columns if bias is None else torch.addmm(bias, rows, columns)
+        return product.view(*windows.shape[: x.dim() - 1], -1)
+
+    def _in_tiles(self, x: Tensor, weight: Tensor) -> Tensor:
+        """As the operator for which there is a kernel of our own."""
+        padding = _innermost_first(self.padding)
+        if x.dim() == 4:
+            image = x.permute(0, 2, 3, 1)
+            return convolution(image, weight, self.stride, padding, self.dilation)
+        line, stride, dilation = x.permute(0, 2, 1)[:, None], (1, *self.stride), (1, *self.dilation)
+        return convolution(line, weight[None], stride, [*padding, 0, 0], dilation)[:, 0]
 
     def _as_sum(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """One product of the shifted input with a weight per channel for each place in a window."""
@@ -153,26 +159,9 @@ class Layer:
         return total.permute(0, x.dim() - 1, *range(1, x.dim() - 1))
 
     def _windows(self, x: Tensor) -> Tensor:
-        """The input behind each output: (batch, *output sizes, *kernel, channels), not copied.
-
-        What it is a view of is padded, and has the channels innermost.
-        """
-        x = x.permute(0, *range(2, x.dim()), 1)
-        kernel = self.weight[2:]
-        if math.prod(kernel) == 1 and not any(map(any, self.padding)):
-            for dim, stride in enumerate(self.stride, start=1):
-                x = x[(slice(None),) * dim + (slice(None, None, stride),)]
-            return x.view(*x.shape[:-1], *kernel, self.weight[1])
-        if any(map(any, self.padding)):
-            x = torch.constant_pad_nd(x, [0, 0, *_innermost_first(self.padding)], 0.0)
-        # as_strided also makes Inductor compute the padded input once instead of in every window.
-        x = x.clone(memory_format=torch.contiguous_format)
-        batch, *sizes, channels = x.shape
-        over_batch, *over, _ = x.stride()
-        outputs = map(length, sizes, kernel, self.stride, self.dilation)
-        steps = [step * stride for step, stride in zip(over, self.stride, strict=True)]
-        within = [step * dilation for step, dilation in zip(over, self.dilation, strict=True)]
-        return x.as_strided([batch, *outputs, *kernel, channels], [over_batch, *steps, *within, 1])
+        innermost = x.permute(0, *range(2, x.dim()), 1)
+        padding = _innermost_first(self.padding)
+        return windows(innermost, self.weight[2:], self.stride, padding, self.dilation)
 
 
 def rewrite_convolutions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,11 +64,11 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
     for node in layers:
         called = arguments(node)
         tensors = [called[name] for name in ("input", "weight", "bias") if called[name] is not None]
-        if few and _block(_weight(node).meta["val"].shape[0]):
-            form = _in_blocks
+        width = _block(_weight(node).meta["val"].shape[0]) if few else None
+        if width:
+            replace(node, partial(_in_blocks, width), tensors)
         else:
-            form = _with_bias if node in shared else _before_bias
-        replace(node, form, tensors)
+            replace(node, _with_bias if node in shared else _before_bias, tensors)
     told = f", for {_FEW} rows a call or fewer" if few else ""
     return finished(program), [f"{len(layers)} with transposed weights{told}"]
 
@@ -105,15 +106,13 @@ def _is_own(weight: Node, given: Collection[Any]) -> bool:
 
 
 def _before_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    product = (x.reshape(-1, weight.shape[1]) @ _columns(weight)).reshape(
-        *x.shape[:-1], weight.shape[0]
-    )
+    product = x.reshape(-1, weight.shape[1]) @ _columns(weight)
+    product = product.reshape(*x.shape[:-1], weight.shape[0])
     return product if bias is None else product + bias
 
 
-def _in_blocks(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _in_blocks(width: int, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     outputs, inputs = weight.shape
-    width = _block(outputs) or outputs
     blocks = weight.view(-1, width, inputs).transpose(1, 2).clone(memory_format=_CONTIGUOUS)
     rows = x.reshape(-1, inputs)
     product = torch.bmm(rows.expand(len(blocks), *rows.shape), blocks).transpose(0, 1)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,28 +41,13 @@ def convolution(
     Tensor
         (batch, output height, output width, output channels).
     """
-    padded = torch.constant_pad_nd(x, [0, 0, *padding])
-    over_batch, over_height, over_width, over_channels = padded.stride()
-    batch, height, width, _ = convolved(x.shape, weight.shape, stride, padding, dilation)
-    windows = padded.as_strided(
-        [batch, height, width, *weight.shape[:3]],
-        [
-            *(over_batch, over_height * stride[0], over_width * stride[1]),
-            *(over_height * dilation[0], over_width * dilation[1], over_channels),
-        ],
-    )
-    return torch.einsum("bhwklc,klco->bhwo", windows, weight)
+    seen = windows(x, weight.shape[:2], stride, padding, dilation)
+    return torch.einsum("bhwklc,klco->bhwo", seen, weight)
 
 
 @convolution.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> Tensor:
-    return x.new_empty(convolved(x.shape, weight.shape, stride, padding, dilation))
+def _(x: Tensor, weight: Tensor, *geometry: Sequence[int]) -> Tensor:
+    return x.new_empty(convolved(x.shape, weight.shape, *geometry))
 
 
 def convolved(
@@ -79,6 +65,34 @@ def convolved(
         length(x[2] + left + right, weight[1], stride[1], dilation[1]),
         weight[3],
     )
+
+
+def windows(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """The input behind each output: (batch, *output sizes, *kernel, channels), not copied.
+
+    What it is a view of is padded, the last size first, and has the channels innermost, as the
+    input has.
+    """
+    if math.prod(kernel) == 1 and not any(padding):
+        for dim, step in enumerate(stride, start=1):
+            x = x[(slice(None),) * dim + (slice(None, None, step),)]
+        return x.view(*x.shape[:-1], *kernel, x.shape[-1])
+    if any(padding):
+        x = torch.constant_pad_nd(x, [0, 0, *padding], 0.0)
+    # as_strided also makes Inductor compute the padded input once instead of in every window.
+    x = x.clone(memory_format=torch.contiguous_format)
+    batch, *sizes, channels = x.shape
+    over_batch, *over, _ = x.stride()
+    outputs = map(length, sizes, kernel, stride, dilation)
+    steps = [place * step for place, step in zip(over, stride, strict=True)]
+    within = [place * step for place, step in zip(over, dilation, strict=True)]
+    return x.as_strided([batch, *outputs, *kernel, channels], [over_batch, *steps, *within, 1])
 
 
 def length(size: int, kernel: int, stride: int, dilation: int) -> int:
