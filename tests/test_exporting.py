@@ -92,6 +92,40 @@ aoti.export(program, path="program.pt2")
         assert [spec.shape for spec in model.inputs] == [(2, 3), (2, 3)]
 
 
+ATTEMPTS = """
+from importlib import import_module
+from aoti.errors import ExportError
+export = import_module("aoti.exporting.export")
+compile_program, seen = export.compile_program, []
+def attempt(program, job, *rest, **options):
+    rewritten = "linear.default" not in str(program.graph_module.graph)
+    seen.append((rewritten, job.options["freezing"]))
+    if rewritten and refused:
+        raise ExportError("cannot compile model: Assertion: not that\\nAOTI_DEBUG=1 shows more")
+    return compile_program(program, job, *rest, **options) if not job.options["freezing"] else []
+export.compile_program = attempt
+export.fixed_sizes = lambda *_: "rows of x" if seen[-1][1] else ""
+x = torch.ones(4, 256)
+net = torch.nn.Linear(256, 300).eval()
+done = aoti.export(net, (x,), path="m.pt2", verify=True, in_process=True)
+print(seen)
+print(*done.models["model"].signature.notes, sep=chr(10))
+print([path.name for path in Path().iterdir()])
+"""
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_what_cannot_be_compiled_is_compiled_with_less(run_export, refused):
+    seen, *notes, left = run_export(f"refused = {refused}\n{ATTEMPTS}").splitlines()
+    first = [(True, True), *([(False, True)] if refused else [])]
+    assert seen == str([*first, (False, False)])
+    failed = "not rewritten, because that does not compile: Assertion: not that"
+    thawed = "linears: left alone: without freezing every call would compute the new weights"
+    assert (failed in notes, thawed in notes) == (refused, not refused)
+    assert "not frozen, because Inductor would then fix rows of x" in notes
+    assert left == "['m.pt2']"
+
+
 def test_the_stock_loader_runs_what_is_exported_here(packages, run_export):
     out = run_export(
         f"""

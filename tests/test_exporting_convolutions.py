@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -181,9 +182,11 @@ def test_only_layers_measured_faster_are_rewritten():
 
 def test_what_does_not_compile_is_left_alone():
     program = exported(nn.Conv1d(4, 5, 3), ONE)
-    rewritten, report = rewrite_convolutions(program, lambda layers: [(0.0, math.inf)])
-    assert left(rewritten) == 1
-    assert "does not compile" in report[0]
+    for now, told in ((1e-5, "10 us"), (math.inf, "does not compile")):
+        rewritten, report = rewrite_convolutions(program, lambda _, now=now: [(now, math.inf)])
+        assert left(rewritten) == 1
+        (line,) = report
+        assert line.endswith(f"left alone, does not compile as a product, {told} now")
 
 
 def test_a_wrong_rewrite_is_refused(monkeypatch):
@@ -249,6 +252,15 @@ def test_layers_are_timed_in_a_process_of_its_own(tmp_path, monkeypatch):
         assert 0 < before < 1
         assert 0 < after < 1
     assert not list(tmp_path.glob("aoti-*"))
+
+
+def test_a_form_that_does_not_compile_takes_for_ever(tmp_path, monkeypatch):
+    forms = {"before": SimpleNamespace(run=lambda given: given), "after": None}
+    monkeypatch.setattr(layertimes, "_compiled", lambda *given: forms[given[-1].stem])
+    layer = Layer((1, 4, 16), (), (5, 4, 3), True, (1,), ((1, 1),), (1,), 1)
+    before, after = layertimes._time(layer, {}, tmp_path)
+    assert 0 < before < 1
+    assert after == math.inf
 
 
 def test_a_measurement_that_ends_early_says_why(monkeypatch):

@@ -45,7 +45,7 @@ class Shared(nn.Module):
 def test_layers_that_share_an_input_are_joined_for_many_rows(rows):
     module, x = Shared().eval(), torch.randn(rows, 256)
     program = torch.export.export(module, (x,))
-    transposed, _, options = rewrite(program, ["linears"], {})
+    transposed, _, options = rewrite(program, ["linears"], {"freezing": True})
     assert options.get("cpp.enable_concat_linear", True) == (rows > 32)
     assert "addmm" in str(transposed.graph_module.graph)
     with torch.no_grad():
@@ -81,3 +81,16 @@ def test_a_weight_that_a_call_is_given_is_left_alone():
 def test_what_is_faster_as_it_is_is_left_alone(module):
     program = torch.export.export(module.eval(), (torch.randn(2, 1, 256),))
     assert transpose_linears(program) == (program, [])
+
+
+def test_weights_that_every_call_would_compute_are_left_alone():
+    norm = nn.Sequential(nn.Conv1d(4, 5, 3), nn.BatchNorm1d(5))
+    for module, example, name in (
+        (nn.Linear(256, 300), torch.randn(8, 256), "linears"),
+        (norm, torch.randn(2, 4, 9), "batch-norms"),
+    ):
+        program = torch.export.export(module.eval(), (example,))
+        rewritten, report, options = rewrite(program, [name], {"freezing": False})
+        assert rewritten is program
+        told = f"{name}: left alone: without freezing every call would compute the new weights"
+        assert (report, options) == ([told], {})

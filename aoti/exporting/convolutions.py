@@ -128,29 +128,34 @@ class Layer:
 
     def _unfolded(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Every window as a row of a matrix, times the weights."""
-        windows = self._windows(x)
-        rows, columns = windows.reshape(-1, math.prod(self.weight[1:])), weight.flatten(0, -2)
+        seen = self._windows(x)
+        rows, columns = seen.reshape(-1, math.prod(self.weight[1:])), weight.flatten(0, -2)
         # Inductor cannot fuse a sum behind its template for a product of dynamic sizes.
         product = rows @ columns if bias is None else torch.addmm(bias, rows, columns)
-        return product.view(*windows.shape[: x.dim() - 1], -1)
+        return product.view(*seen.shape[: x.dim() - 1], -1)
 
     def _in_tiles(self, x: Tensor, weight: Tensor) -> Tensor:
         """As the operator for which there is a kernel of our own."""
         padding = _innermost_first(self.padding)
+        product: Tensor
         if x.dim() == 4:
             image = x.permute(0, 2, 3, 1)
-            return convolution(image, weight, self.stride, padding, self.dilation)
-        line, stride, dilation = x.permute(0, 2, 1)[:, None], (1, *self.stride), (1, *self.dilation)
-        return convolution(line, weight[None], stride, [*padding, 0, 0], dilation)[:, 0]
+            product = convolution(image, weight, self.stride, padding, self.dilation)
+        else:
+            line, above_and_below = x.permute(0, 2, 1)[:, None], (0, 0)
+            padding = [*padding, *above_and_below]
+            stride, dilation = (1, *self.stride), (1, *self.dilation)
+            product = convolution(line, weight[None], stride, padding, dilation)[:, 0]
+        return product
 
     def _as_sum(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """One product of the shifted input with a weight per channel for each place in a window."""
-        windows = self._windows(x)
+        seen = self._windows(x)
         channels, _, *kernel = self.weight
         weights = weight.reshape(channels, -1).t().contiguous()
         total: Tensor | None = bias
         for number, place in enumerate(itertools.product(*map(range, kernel))):
-            shifted = windows
+            shifted = seen
             for index in place:
                 shifted = shifted.select(x.dim() - 1, index)
             term = shifted * weights[number]
@@ -210,7 +215,7 @@ def rewrite_convolutions(
         line = f"{layer}" + (f" ({count} times)" if count > 1 else "")
         if layer in times:
             before, after = times[layer]
-            if after > _GAIN * before:
+            if not after < _GAIN * before:  # also where neither form compiles
                 report.append(
                     f"{line}: left alone, {_us(after)} as a {layer.rewrite}, {_us(before)} now"
                 )

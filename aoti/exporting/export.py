@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -193,14 +194,14 @@ def export(
                 say(f"golden values of {key}")
                 extra[f"aoti/golden/{key}.json"] = golden_values(model.eager())
         say("writing the package")
-        with replacing(target) as partial:
-            write_package(partial, {key: model.files for key, model in exports.items()}, extra)
+        with replacing(target) as written:
+            write_package(written, {key: model.files for key, model in exports.items()}, extra)
             for key, model in exports.items():
                 if verify:
-                    model.verify(partial)
+                    model.verify(written)
                 if measure:
-                    model.measure(partial, scratch / f"{key}-stock", in_process=in_process)
-            size = partial.stat().st_size
+                    model.measure(written, scratch / f"{key}-stock", in_process=in_process)
+            size = written.stat().st_size
     return Exported(target, size, {key: model.report() for key, model in exports.items()})
 
 
@@ -222,6 +223,7 @@ class _Export:
         self._say = say
         self._start = time.monotonic()
         self._seconds = 0.0
+        self._notes: list[str] = []
         self._cases: list[Case] = []
         self._speed: Speed | None = None
         self._traced: Traced
@@ -252,20 +254,11 @@ class _Export:
         structure = simplify(traced.program)
         _check_buffers(structure.functional, buffers)
         signature = describe_program(structure, traced.names)
-        self._stock = structure.program
+        self._plain = structure.program
         threads = thread_options(structure.program) if source.device == "cpu" else {}
         if threads.keys().isdisjoint(self._given):
-            self._ask(threads)
-        if self._preset.passes:
-            self._say(f"rewriting {self._name}")
-        self._program, self._rewrites, asked = rewrite(
-            structure.program,
-            self._preset.passes,
-            self._preset.options,
-            lambda stage: self._say(f"rewriting {self._name}: {stage}"),
-        )
-        self._ask(asked)
-        self._notes = list(self._rewrites)
+            self._preset = self._asked(self._preset, threads)
+        self._rewrite(self._preset)
         if source.device == "cuda":
             self._notes.append(self._preset.kernels_for(architecture(source)))
         if traced.static:
@@ -282,23 +275,40 @@ class _Export:
             )
         self.signature = signature
 
-    def _ask(self, options: Mapping[str, Option]) -> None:
-        """Set options that the caller did not."""
-        self._preset = self._preset.with_options(
-            {name: value for name, value in options.items() if name not in self._given}
+    def _rewrite(self, chosen: Preset) -> None:
+        """Apply a preset's passes to the program as it was traced."""
+        if chosen.passes:
+            self._say(f"rewriting {self._name}")
+        self._program, self._rewrites, options = rewrite(
+            self._plain,
+            chosen.passes,
+            chosen.options,
+            lambda stage: self._say(f"rewriting {self._name}: {stage}"),
         )
+        self._chosen, self._preset = chosen, self._asked(chosen, options)
+
+    def _asked(self, preset: Preset, options: Mapping[str, Option]) -> Preset:
+        """A preset with options that the caller did not set."""
+        return preset.with_options({k: v for k, v in options.items() if k not in self._given})
 
     def compile(self, directory: Path, metadata: Mapping[str, str], *, in_process: bool) -> None:
         """Compile into a directory that does not exist yet."""
-        self._compile(directory, metadata, in_process=in_process)
+        attempt = partial(self._compile, directory, metadata, in_process=in_process)
+        try:
+            attempt()
+        except ExportError as error:
+            if not self._rewrites:
+                raise
+            _, _, reason = str(error).splitlines()[0].partition(": ")
+            self._note(f"not rewritten, because that does not compile: {reason}")
+            self._rewrite(replace(self._chosen, passes=()))
+            attempt()
         fixed = fixed_sizes(self.signature, self.files)
         if fixed and self._preset.frozen:
             # Inductor does that with an LSTM, and says nothing: kernels then read out of bounds.
-            self._notes.append(f"not frozen, because Inductor would then fix {fixed}")
-            self._preset = self._preset.with_options({"freezing": False})
-            self._say(f"compiling {self._name} again, {self._notes[-1]}")
-            shutil.rmtree(directory)
-            self._compile(directory, metadata, in_process=in_process)
+            self._note(f"not frozen, because Inductor would then fix {fixed}")
+            self._rewrite(self._chosen.with_options({"freezing": False}))
+            attempt()
             fixed = fixed_sizes(self.signature, self.files)
         if fixed:
             raise ExportError(
@@ -307,17 +317,23 @@ class _Export:
             )
         self._seconds = time.monotonic() - self._start
 
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        self._say(f"compiling {self._name} again, {text}")
+
     def _compile(self, directory: Path, metadata: Mapping[str, str], *, in_process: bool) -> None:
+        if directory.exists():
+            shutil.rmtree(directory)  # an earlier attempt's
         directory.mkdir()
         preset = self._preset
         self.signature = replace(
             self.signature,
             preset=preset.name,
             options=preset.options,
-            notes=(*preset.gives_up, *self._notes),
+            notes=(*preset.gives_up, *self._rewrites, *self._notes),
         )
         options = {
-            **self._preset.options,
+            **preset.options,
             "aot_inductor.metadata": {**metadata, METADATA_KEY: self.signature.to_json()},
         }
         namedtuples = {key: list(fields) for key, fields in self.signature.fields.items()}
@@ -344,7 +360,7 @@ class _Export:
         directory.mkdir()
         namedtuples = {key: list(fields) for key, fields in self.signature.fields.items()}
         files = compile_program(
-            self._stock,
+            self._plain,
             Job({}, namedtuples),
             directory,
             name=f"{self._name} as PyTorch does",

@@ -26,8 +26,14 @@ Pass = Callable[
 ]
 
 
-def _batch_norms(program: torch.export.ExportedProgram, _: Mapping[str, Any], __: Say) -> Any:
-    return *fold_batch_norms(program), {}
+_THAWED = "left alone: without freezing every call would compute the new weights"
+
+
+def _batch_norms(program: torch.export.ExportedProgram, options: Mapping[str, Any], _: Say) -> Any:
+    folded, lines = fold_batch_norms(program)
+    if lines and not options.get("freezing"):
+        return program, [_THAWED], {}
+    return folded, lines, {}
 
 
 def _convolutions(
@@ -36,13 +42,17 @@ def _convolutions(
     return *rewrite_convolutions(program, partial(measure, options=options, say=say)), {}
 
 
-def _linears(program: torch.export.ExportedProgram, _: Mapping[str, Any], __: Say) -> Any:
+def _linears(program: torch.export.ExportedProgram, options: Mapping[str, Any], _: Say) -> Any:
     rewritten, lines = transpose_linears(program)
+    if not lines:
+        return program, [], {}
+    if not options.get("freezing"):
+        return program, [_THAWED], {}
     # Inductor would hand the layers to oneDNN, in its own layout; and nothing is left to tune.
-    options = {"cpp.weight_prepack": False, "max_autotune": False}
+    asked = {"cpp.weight_prepack": False, "max_autotune": False}
     if has_few_rows(program):
-        options["cpp.enable_concat_linear"] = False  # of joined weights the rows are longer
-    return rewritten, lines, options if lines else {}
+        asked["cpp.enable_concat_linear"] = False  # of joined weights the rows are longer
+    return rewritten, lines, asked
 
 
 PASSES: Mapping[str, Pass] = {
