@@ -28,7 +28,7 @@ SCRIPTS = {  # by the fixture that gives the directory of what the script export
     "packages": "packages.py",
     "interop": "interop_packages.py",
     "batch_packages": "batch_packages.py",
-    "convolution_packages": "convolution_packages.py",
+    "template_packages": "template_packages.py",
 }
 
 
@@ -101,9 +101,9 @@ def batch_packages() -> Path:
 
 
 @pytest.fixture(scope="session")
-def convolution_packages() -> Path:
-    """The directory of the packages that tests/convolution_packages.py exports."""
-    return _export("convolution_packages")
+def template_packages() -> Path:
+    """The directory of the packages that tests/template_packages.py exports."""
+    return _export("template_packages")
 
 
 @pytest.fixture(scope="session")

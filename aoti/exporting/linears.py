@@ -13,6 +13,7 @@ from torch.fx import Node
 
 from aoti.exporting.convolutions import CONVOLUTIONS, Rewritten
 from aoti.exporting.graphs import arguments, copied, finished, hint, replace
+from aoti.exporting.operators import product
 
 _LINEAR = torch.ops.aten.linear.default
 _CONTIGUOUS = torch.contiguous_format
@@ -20,9 +21,8 @@ _CONTIGUOUS = torch.contiguous_format
 _LARGE = 1 << 16
 # Rows up to which a product waits for its weights more than it computes.
 _FEW = 32
-# Weights in a page of memory, across whose end processors fetch nothing ahead; and in rows of which
-# several are in one.
-_PAGE, _WIDTHS = 1024, (192, 256, 128)
+# Columns of a block of weights: as many as the kernels for few rows take at a time.
+_WIDTHS = (48, 64, 32)
 
 
 def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
@@ -34,8 +34,8 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
     whose weights are frozen, with the Inductor option ``cpp.weight_prepack=False``: a call would
     otherwise transpose them, or oneDNN pack them anew.
 
-    Where the examples have few rows, wide weights are stored as blocks of columns: a product reads
-    each weight once then, and waits for it less. With many rows that costs some percent.
+    Where the examples have few rows, weights are stored in blocks of columns, for a kernel of our
+    own: it reads them as they stand in memory. With many rows that costs some percent.
 
     Left alone are models without a large layer, and those with convolutions: Inductor's own
     products, which that option turns off, are faster for what is small.
@@ -57,23 +57,26 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
         return program, []
     if any(node.target in CONVOLUTIONS for node in program.graph.nodes):
         return program, []
-    few = has_few_rows(program)
+    few = _has_few_rows(program)
     program = copied(program)
     layers = _layers(program)
     shared = {n for n in layers if sum(user in layers for user in arguments(n)["input"].users) > 1}
     for node in layers:
         called = arguments(node)
         tensors = [called[name] for name in ("input", "weight", "bias") if called[name] is not None]
-        width = _block(_weight(node).meta["val"].shape[0]) if few else None
+        weight = _weight(node).meta["val"]
+        width = _block(weight) if few else None
         if width:
             replace(node, partial(_in_blocks, width), tensors)
+        elif node in shared or weight.dtype.itemsize < 4:  # which in two steps is rounded twice
+            replace(node, _with_bias, tensors)
         else:
-            replace(node, _with_bias if node in shared else _before_bias, tensors)
+            replace(node, _before_bias, tensors)
     told = f", for {_FEW} rows a call or fewer" if few else ""
     return finished(program), [f"{len(layers)} with transposed weights{told}"]
 
 
-def has_few_rows(program: torch.export.ExportedProgram) -> bool:
+def _has_few_rows(program: torch.export.ExportedProgram) -> bool:
     """Whether the examples have so few rows that large layers wait for their weights."""
     for node in _layers(program):
         sizes = arguments(node)["input"].meta["val"].shape[:-1]
@@ -83,10 +86,11 @@ def has_few_rows(program: torch.export.ExportedProgram) -> bool:
     return True
 
 
-def _block(outputs: int) -> int | None:
-    """Columns of a block that rows of so many weights are divided into, if they are."""
-    fitting = (width for width in _WIDTHS if outputs > _PAGE and outputs % width == 0)
-    return next(fitting, None)
+def _block(weight: Tensor) -> int | None:
+    """Columns of the blocks that weights are divided into, if there are kernels for it."""
+    if weight.dtype != torch.float32 or weight.device.type != "cpu" or not weight.numel():
+        return None
+    return next((width for width in _WIDTHS if weight.shape[0] % width == 0), None)
 
 
 def _weight(node: Node) -> Any:
@@ -114,10 +118,9 @@ def _before_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 def _in_blocks(width: int, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     outputs, inputs = weight.shape
     blocks = weight.view(-1, width, inputs).transpose(1, 2).clone(memory_format=_CONTIGUOUS)
-    rows = x.reshape(-1, inputs)
-    product = torch.bmm(rows.expand(len(blocks), *rows.shape), blocks).transpose(0, 1)
-    product = product.reshape(*x.shape[:-1], outputs)
-    return product if bias is None else product + bias
+    result: Tensor = product(x.reshape(-1, inputs), blocks)
+    result = result.reshape(*x.shape[:-1], outputs)
+    return result if bias is None else result + bias
 
 
 def _with_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

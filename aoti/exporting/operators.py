@@ -50,6 +50,30 @@ def _(x: Tensor, weight: Tensor, *geometry: Sequence[int]) -> Tensor:
     return x.new_empty(convolved(x.shape, weight.shape, *geometry))
 
 
+@torch.library.custom_op(f"{NAMESPACE}::product", mutates_args=())
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """A matrix product with weights that stand in blocks of columns.
+
+    Parameters
+    ----------
+    x : Tensor
+        (rows, inputs).
+    weight : Tensor
+        (blocks, inputs, columns of a block).
+
+    Returns
+    -------
+    Tensor
+        (rows, blocks times columns of a block).
+    """
+    return torch.einsum("ri,biw->rbw", x, weight).flatten(1)
+
+
+@product.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0] * weight.shape[2])
+
+
 def convolved(
     x: Sequence[Any],
     weight: Sequence[Any],

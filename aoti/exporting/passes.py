@@ -17,7 +17,7 @@ from aoti.errors import ConfigError
 from aoti.exporting.convolutions import fold_batch_norms, rewrite_convolutions
 from aoti.exporting.failures import cause, explain
 from aoti.exporting.layertimes import measure
-from aoti.exporting.linears import has_few_rows, transpose_linears
+from aoti.exporting.linears import transpose_linears
 
 Say = Callable[[str], None]
 Pass = Callable[
@@ -49,10 +49,7 @@ def _linears(program: torch.export.ExportedProgram, options: Mapping[str, Any], 
     if not options.get("freezing"):
         return program, [_THAWED], {}
     # Inductor would hand the layers to oneDNN, in its own layout; and nothing is left to tune.
-    asked = {"cpp.weight_prepack": False, "max_autotune": False}
-    if has_few_rows(program):
-        asked["cpp.enable_concat_linear"] = False  # of joined weights the rows are longer
-    return rewritten, lines, asked
+    return rewritten, lines, {"cpp.weight_prepack": False, "max_autotune": False}
 
 
 PASSES: Mapping[str, Pass] = {

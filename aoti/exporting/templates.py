@@ -24,25 +24,36 @@ from aoti.exporting.operators import convolved
 # Pixels that are computed at a time, at most: what they are computed from stays in the caches. And
 # tiles that an image of enough rows is divided into, at least, where threads share them.
 _TILE, _TILES = 256, 4
+# Rows of a product that are computed at a time, at most: a multiple of the nine that brgemm has
+# registers for where a block has 48 columns.
+_ROWS = 72
 
 
-class ConvolutionTemplate(CppTemplate):
-    """A convolution as small matrix products, and the elementwise operators that follow it.
-
-    It computes some rows of outputs at a time. Each row of the input that they see is laid out
-    once as the windows along it, zeros and all, and serves every row of the kernel.
+class Template(CppTemplate):
+    """Small matrix products, and the elementwise operators that follow them.
 
     Parameters
     ----------
-    x, weight, layout : Inductor's nodes and layout
-        The inputs of the operator, and the output as a matrix of (pixels, output channels).
+    name : str
+        What the kernel is called.
+    source : str
+        The code, for Jinja.
+    inputs, layout : Inductor's nodes and layout
+        The two inputs of the operator, and its output as a matrix.
     numbers : mapping
         What the code is written for: sizes, strides and so on.
     """
 
-    def __init__(self, x: Any, weight: Any, layout: Any, numbers: Mapping[str, int]) -> None:
-        super().__init__("convolution", [x, weight], layout, parallel_num_threads())
-        self.numbers = numbers
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        inputs: Sequence[Any],
+        layout: Any,
+        numbers: Mapping[str, int],
+    ) -> None:
+        super().__init__(name, [*inputs], layout, parallel_num_threads())
+        self.source, self.numbers = source, numbers
 
     def render(  # type: ignore[override]
         self,
@@ -75,7 +86,7 @@ class ConvolutionTemplate(CppTemplate):
                     result_rows, reindexers = gen_2d_view_of_epilogue_buf(
                         node, given, [node], reindexers, [None]
                     )
-            code: str = self._template_from_string(_SOURCE).render(
+            code: str = self._template_from_string(self.source).render(
                 **self.numbers,
                 kernel=kernel,
                 template=self,
@@ -104,14 +115,24 @@ def _copy(source: Any, target: Any) -> Any:
     return ir.ComputedBuffer(name=target.get_name(), layout=target.layout, data=data)
 
 
+def _generated(
+    name: str, source: str, inputs: Sequence[Any], shape: Sequence[Any], numbers: Mapping[str, int]
+) -> Any:
+    """The output of a template for contiguous inputs, a matrix."""
+    layout = ir.FixedLayout(inputs[0].get_device(), torch.float32, [*shape], [shape[1], 1])
+    template: Any = Template(name, source, inputs, layout, numbers)
+    return template.generate().output_node()
+
+
+def _contiguous(given: Any) -> Any:
+    return ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(given))
+
+
 @lowering.register_lowering(torch.ops.aoti.convolution.default, type_promotion_kind=None)
 def _(
     x: Any, weight: Any, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Any:
-    x, weight = (
-        ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(given))
-        for given in (x, weight)
-    )
+    inputs = x, weight = _contiguous(x), _contiguous(weight)
     shape = convolved(x.get_size(), weight.get_size(), stride, padding, dilation)
     batch, rows, columns, outputs = shape[0], *map(int, shape[1:])
     _, height, width, channels = x.get_size()
@@ -138,14 +159,22 @@ def _(
         # Pixels that are their own windows are multiplied where they stand.
         "gathers": kernel_height * kernel_width > 1 or any(padding),
     }
-    layout = ir.FixedLayout(
-        x.get_device(), torch.float32, [batch * rows * columns, outputs], [outputs, 1]
-    )
-    template: Any = ConvolutionTemplate(x, weight, layout, numbers)
-    return lowering.view(template.generate().output_node(), shape)
+    pixels = batch * rows * columns
+    matrix = _generated("convolution", _CONVOLUTION, inputs, (pixels, outputs), numbers)
+    return lowering.view(matrix, shape)
 
 
-_SOURCE = r"""
+@lowering.register_lowering(torch.ops.aoti.product.default, type_promotion_kind=None)
+def _(x: Any, weight: Any) -> Any:
+    inputs = x, weight = _contiguous(x), _contiguous(weight)
+    blocks, depth, width = map(int, weight.get_size())
+    numbers = {"blocks": blocks, "depth": depth, "width": width, "tile": _ROWS}
+    return _generated("product", _PRODUCT, inputs, (x.get_size()[0], blocks * width), numbers)
+
+
+# Some rows of outputs at a time. Each row of the input that they see is laid out once as the
+# windows along it, zeros and all, and serves every row of the kernel.
+_CONVOLUTION = r"""
 {{template.header().getvalue()}}
 #include <ATen/native/CPUBlas.h>
 
@@ -250,6 +279,62 @@ extern "C"
                 target, computed, product, epilogues,
                 offsets=("begin", "0"), reindexers=reindexers)|indent(12, false) }}
 {%- endif %}
+        }
+    }
+}
+"""
+
+# A block of columns at a time, whose weights stay in the caches from some rows to the next.
+_PRODUCT = r"""
+{{template.header().getvalue()}}
+#include <ATen/native/CPUBlas.h>
+
+extern "C"
+{{kernel.def_kernel(inputs={"X": X, "W": W}, outputs={"Y": Y}, aliases=aliases)}}
+{
+    constexpr int64_t blocks = {{blocks}}, depth = {{depth}}, width = {{width}};
+    constexpr int64_t outputs = blocks * width, tile = {{tile}};
+    const int64_t rows = {{kernel.size(X, 0)}};
+    const float* x = &{{kernel.index(X, ["0", "0"])}};
+    const float* w = &{{kernel.index(W, ["0", "0", "0"])}};
+{% if threaded %}
+    #pragma omp parallel{{ "" if every_thread else " num_threads(%d)" % template.num_threads }}
+{%- endif %}
+    {
+{%- if epilogues %}
+        {{ kernel.define_buffer("products", [tile, width]) }}
+{%- endif %}
+{%- if threaded %}
+        #pragma omp for collapse(2)
+{%- endif %}
+        for (int64_t block = 0; block < blocks; block++) {
+            for (int64_t begin = 0; begin < rows; begin += tile) {
+                const int64_t first = block * width;
+                const int64_t few = std::min(tile, rows - begin);
+{%- if epilogues %}
+                constexpr int64_t stride = width;
+{%- else %}
+                constexpr int64_t stride = outputs;
+                float* products = Y + begin * outputs + first;
+{%- endif %}
+                // Of eights and a rest: a kernel for every number of rows would be too many.
+                for (int64_t done = 0, next; done < few; done += next) {
+                    next = few - done < 8 ? few - done : (few - done) / 8 * 8;
+                    at::native::cpublas::brgemm(
+                        next, width, depth, depth, width, stride, false,
+                        x + (begin + done) * depth, w + block * (depth * width),
+                        products + done * stride, false);
+                }
+{%- if epilogues %}
+    {%- set target = kernel.slice_nd(
+        result_rows, [("begin", "begin + few"), ("first", "first + width")]) %}
+    {%- set computed = kernel.slice_nd(
+        kernel.local_buffers["products"], [("0", "few"), ("0", "width")]) %}
+                {{ kernel.store_output(
+                    target, computed, product, epilogues,
+                    offsets=("begin", "first"), reindexers=reindexers)|indent(16, false) }}
+{%- endif %}
+            }
         }
     }
 }

@@ -1,0 +1,122 @@
+"""Packages of convolutions and linear layers of every kind, rewritten, and what eager computes.
+
+usage: python tests/template_packages.py DIRECTORY
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch._inductor import aoti_compile_and_package
+from torch.export import Dim
+from torch.nn import functional
+
+import aoti.exporting.templates  # noqa: F401 (tells Inductor of them)
+from aoti.exporting.convolutions import rewrite_convolutions
+from aoti.exporting.linears import transpose_linears
+from aoti.exporting.presets import PRESETS
+
+IMAGES = {
+    "plain": nn.Conv2d(4, 8, 3),
+    "padded": nn.Conv2d(4, 8, 3, padding=1, bias=False),
+    "oblong": nn.Conv2d(4, 5, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 3)),
+    "same": nn.Conv2d(4, 5, (2, 4), padding="same", dilation=2),
+    "strides beyond the kernel": nn.Conv2d(4, 3, 2, stride=3, padding=1),
+    "pixels": nn.Conv2d(4, 6, 1),
+    "few pixels": nn.Conv2d(4, 6, 1, stride=2),
+    "padded pixels": nn.Conv2d(4, 6, 1, padding=1),
+    "whole image": nn.Conv2d(4, 6, (20, 12)),
+}
+LINES = {
+    "line": nn.Conv1d(4, 6, 4, stride=2, padding=3, dilation=2),
+    "long line": nn.Conv1d(4, 6, 3, padding=1),
+    "dots": nn.Conv1d(4, 6, 1),
+    "few dots": nn.Conv1d(4, 6, 1, stride=2),
+}
+
+
+class Several(nn.Module):
+    """Layers of every kind, and elementwise operators behind some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images = nn.ModuleList(IMAGES.values())
+        self.lines = nn.ModuleList(LINES.values())
+        self.heads = nn.Conv2d(4, 6, (20, 12))
+        self.first, self.second = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+
+    def forward(self, image, line):
+        found = {name: layer(image) for name, layer in zip(IMAGES, self.images, strict=True)}
+        found |= {name: layer(line) for name, layer in zip(LINES, self.lines, strict=True)}
+        first = self.first(image)  # is wanted as it is, too
+        found["wanted twice"] = first
+        found["residual"] = (self.second(first.relu()) * 2 + image).relu()
+        found["scaled line"] = (found["long line"] * 2).tanh()
+        heads = self.heads(image)
+        found |= {"one head": heads.sigmoid(), "other head": heads.flatten(1).tanh()}
+        second = self.second(image).relu()
+        found |= {"image": second, "pixels as rows": second.permute(0, 2, 3, 1).reshape(-1, 4) * 2}
+        found["pooled"] = found["padded"].sigmoid().mean((2, 3))
+        found["transposed"] = self.second(image).transpose(2, 3) + 1
+        return found
+
+
+class Linears(nn.Module):
+    """Layers whose weights are divided into blocks of every width, and operators behind some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_48, self.by_64, self.by_32 = (nn.Linear(64, n) for n in (1536, 64, 160))
+        self.same, self.plain = nn.Linear(64, 64), nn.Linear(1536, 96, bias=False)
+        self.heads = nn.ModuleList(nn.Linear(64, 96) for _ in range(3))
+        self.undivided = nn.Linear(64, 10)
+
+    def forward(self, x):
+        inner = functional.gelu(self.by_48(x))
+        found = {"inner": inner, "plain": self.plain(inner), "undivided": self.undivided(x)}
+        found["residual"] = (self.by_64(x) * 2 + x).relu()
+        found["normed"] = functional.layer_norm(self.same(x) + x, [64])
+        found["rows"] = self.by_32(x).reshape(-1, 160).sigmoid()
+        q, k, v = (head(x).unflatten(2, (3, 32)).transpose(1, 2) for head in self.heads)
+        found["attention"] = functional.scaled_dot_product_attention(q, k, v)
+        first = self.by_64(x).square()  # is wanted as it is, too
+        return {**found, "square": first, "sums": first.sum(1)}
+
+
+def convolutions() -> tuple[torch.export.ExportedProgram, list[Any], dict[str, Any]]:
+    """A program, rewritten, examples with what eager computes, and options."""
+    module, batch = Several().eval(), Dim("batch", min=2, max=8)
+    examples = [(torch.randn(n, 4, 20, 12), torch.randn(n, 4, 601)) for n in (3, 2, 7)]
+    program = torch.export.export(module, examples[0], dynamic_shapes=({0: batch}, {0: batch}))
+    return rewrite_convolutions(program)[0], [(*given, module(*given)) for given in examples], {}
+
+
+def linears() -> tuple[torch.export.ExportedProgram, list[Any], dict[str, Any]]:
+    """The same."""
+    module = Linears().eval()
+    sizes = {0: Dim("batch", min=2, max=8), 1: Dim("sequence", min=2, max=64)}
+    examples = [torch.randn(*size, 64) for size in ((3, 5), (2, 2), (2, 8), (7, 43))]
+    program = torch.export.export(module, (examples[0],), dynamic_shapes=(sizes,))
+    options = {"cpp.weight_prepack": False, "max_autotune": False}
+    return transpose_linears(program)[0], [(given, module(given)) for given in examples], options
+
+
+def main(directory: Path) -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for make in (convolutions, linears):
+            program, examples, options = make()
+            torch.save(examples, directory / f"{make.__name__}.pth")
+            for threads in (1, 16):
+                path = str(directory / f"{make.__name__}-{threads}.pt2")
+                counts = {"cpp.threads": threads, "cpp.dynamic_threads": threads > 1}
+                chosen = {**PRESETS["portable"].options, **counts, **options}
+                aoti_compile_and_package(program, package_path=path, inductor_configs=chosen)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
