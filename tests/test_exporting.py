@@ -126,6 +126,43 @@ def test_what_cannot_be_compiled_is_compiled_with_less(run_export, refused):
     assert left == "['m.pt2']"
 
 
+def test_what_the_machine_fails_at_is_not_tried_again(run_export):
+    out = run_export(
+        """
+from importlib import import_module
+from aoti.exporting.failures import explain_text
+export = import_module("aoti.exporting.export")
+def attempt(*_, **__):
+    print("compiling")
+    raise explain_text("OSError: No space left on device", "compile model", "")
+export.compile_program = attempt
+net = torch.nn.Linear(256, 300).eval()
+try:
+    aoti.export(net, (torch.ones(4, 256),), path="m.pt2")
+except aoti.ExportError as error:
+    print(error)
+"""
+    )
+    assert out.splitlines()[:2] == ["compiling", "cannot compile model: the disk is full"]
+
+
+VECTOR = """
+class Vector(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(12, 10), torch.nn.Linear(10, 3, bias=False)
+    def forward(self, x):
+        y = self.first(x)
+        return torch.cond(x.sum() > 0, lambda y: self.second(y), lambda y: y[:3] * 2, (y,))
+done = aoti.export(Vector().eval(), (torch.randn(12),), path="vector.pt2", verify=True)
+print(done.path)
+"""
+
+
+def test_a_vector_and_branches_with_weights(run_export):
+    assert run_export(VECTOR).strip() == "vector.pt2"
+
+
 def test_the_stock_loader_runs_what_is_exported_here(packages, run_export):
     out = run_export(
         f"""

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from aoti.errors import ExportError
 from aoti.exporting.children import ChildFailed, child_main, run_child
-from aoti.exporting.failures import explain_text
+from aoti.exporting.failures import MachineError, explain_text
 from aoti.exporting.operators import NAMESPACE
 from aoti.exporting.packing import check_space
 from aoti.signature import Signature
@@ -211,7 +211,7 @@ def _stage(directory: Path) -> str:
 def _died(failure: ChildFailed, name: str) -> ExportError:
     if failure.killed:
         what = "the compiling process was killed, as happens when memory runs out"
-        return ExportError(f"cannot compile {name}: {what}\nexport on a machine with more of it")
+        return MachineError(f"cannot compile {name}: {what}\nexport on a machine with more of it")
     return explain_text(f"{failure}\n{failure.log}", f"compile {name}", "")
 
 

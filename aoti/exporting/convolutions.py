@@ -189,7 +189,7 @@ def rewrite_convolutions(
     Returns
     -------
     program : torch.export.ExportedProgram
-        With the same weights.
+        With the same weights; the given one if nothing was rewritten.
     report : list of str
         A line for each kind of layer that was looked at.
 
@@ -201,7 +201,7 @@ def rewrite_convolutions(
     """
     if any(node.target == aten.as_strided.default for node in program.graph.nodes):
         return program, []  # it reads results by how they lie in memory, which a rewrite changes
-    program = copied(program)
+    given, program = program, copied(program)
     found: dict[Node, Layer] = {
         node: layer
         for node in program.graph_module.graph.nodes
@@ -209,7 +209,7 @@ def rewrite_convolutions(
     }
     layers = list(dict.fromkeys(found.values()))
     times = dict(zip(layers, measure(layers), strict=True)) if measure and layers else {}
-    report = []
+    report, left_alone = [], True
     for layer in layers:
         count = sum(other == layer for other in found.values())
         line = f"{layer}" + (f" ({count} times)" if count > 1 else "")
@@ -223,10 +223,13 @@ def rewrite_convolutions(
             line += f": {_us(after)} instead of {_us(before)}"
         _check(layer)
         report.append(f"{line}, as a {layer.rewrite}")
+        left_alone = False
         for node in [node for node, other in found.items() if other == layer]:
             called = arguments(node)
             tensors = [called["input"], called["weight"], called["bias"]]
             replace(node, layer.rewritten, [tensor for tensor in tensors if tensor is not None])
+    if left_alone:
+        return given, report
     reshape_views(program.graph_module.graph)
     return finished(program), report
 
@@ -245,11 +248,12 @@ def fold_batch_norms(program: torch.export.ExportedProgram) -> Rewritten:
     Returns
     -------
     program : torch.export.ExportedProgram
-        With the same weights, and the folded ones computed from them in its graph.
+        With the same weights, and the folded ones computed from them in its graph; the given one if
+        there was nothing to fold.
     report : list of str
         One line, if there was anything to fold.
     """
-    program = copied(program)
+    given, program = program, copied(program)
     count = 0
     for norm in list(program.graph_module.graph.nodes):
         if norm.target != aten.batch_norm.default:
@@ -267,7 +271,7 @@ def fold_batch_norms(program: torch.export.ExportedProgram) -> Rewritten:
         replace(norm, function, [before["input"], before["weight"], *tensors.values()])
         program.graph_module.graph.erase_node(convolution)
         count += 1
-    return finished(program), [f"{count} folded into convolutions"] if count else []
+    return (finished(program), [f"{count} folded into convolutions"]) if count else (given, [])
 
 
 def _normed(

@@ -20,6 +20,8 @@ from aoti.exporting.checkpoints import load_checkpoint
 from aoti.exporting.children import scratch_directory
 from aoti.exporting.compiling import Job, compile_program, fixed_sizes
 from aoti.exporting.describe import describe_program
+from aoti.exporting.failures import MachineError
+from aoti.exporting.linears import vectors_as_rows
 from aoti.exporting.measuring import Speed
 from aoti.exporting.measuring import measure as time_calls
 from aoti.exporting.packing import missing_parents, replacing, write_package
@@ -254,7 +256,7 @@ class _Export:
         structure = simplify(traced.program)
         _check_buffers(structure.functional, buffers)
         signature = describe_program(structure, traced.names)
-        self._plain = structure.program
+        self._plain = vectors_as_rows(structure.program)
         threads = thread_options(structure.program) if source.device == "cpu" else {}
         if threads.keys().isdisjoint(self._given):
             self._preset = self._asked(self._preset, threads)
@@ -292,23 +294,15 @@ class _Export:
         return preset.with_options({k: v for k, v in options.items() if k not in self._given})
 
     def compile(self, directory: Path, metadata: Mapping[str, str], *, in_process: bool) -> None:
-        """Compile into a directory that does not exist yet."""
-        attempt = partial(self._compile, directory, metadata, in_process=in_process)
-        try:
-            attempt()
-        except ExportError as error:
-            if not self._rewrites:
-                raise
-            _, _, reason = str(error).splitlines()[0].partition(": ")
-            self._note(f"not rewritten, because that does not compile: {reason}")
-            self._rewrite(replace(self._chosen, passes=()))
-            attempt()
+        """Compile into a directory, which is made."""
+        compile_once = partial(self._compile_once, directory, metadata, in_process=in_process)
+        self._compile(compile_once)
         fixed = fixed_sizes(self.signature, self.files)
         if fixed and self._preset.frozen:
             # Inductor does that with an LSTM, and says nothing: kernels then read out of bounds.
             self._note(f"not frozen, because Inductor would then fix {fixed}")
             self._rewrite(self._chosen.with_options({"freezing": False}))
-            attempt()
+            self._compile(compile_once)
             fixed = fixed_sizes(self.signature, self.files)
         if fixed:
             raise ExportError(
@@ -321,7 +315,21 @@ class _Export:
         self._notes.append(text)
         self._say(f"compiling {self._name} again, {text}")
 
-    def _compile(self, directory: Path, metadata: Mapping[str, str], *, in_process: bool) -> None:
+    def _compile(self, compile_once: Callable[[], None]) -> None:
+        """Compile what was rewritten, or else what was traced."""
+        try:
+            compile_once()
+        except ExportError as error:
+            if self._program is self._plain or isinstance(error, MachineError):
+                raise
+            _, _, reason = str(error).splitlines()[0].partition(": ")
+            self._note(f"not rewritten, because that does not compile: {reason}")
+            self._rewrite(replace(self._chosen, passes=()))
+            compile_once()
+
+    def _compile_once(
+        self, directory: Path, metadata: Mapping[str, str], *, in_process: bool
+    ) -> None:
         if directory.exists():
             shutil.rmtree(directory)  # an earlier attempt's
         directory.mkdir()

@@ -51,7 +51,11 @@ def _fixed(match: re.Match[str]) -> tuple[str, str]:
     )
 
 
-# In this order: the first that is found in what torch says.
+class MachineError(ExportError):
+    """What failed is the machine: nothing about the program would help."""
+
+
+# In this order, and the machine's first: the first that is found in what torch says.
 _RULES: tuple[tuple[str, Words], ...] = (
     (
         r"Data-dependent branching|Could not guard on data-dependent",
@@ -110,6 +114,15 @@ _RULES: tuple[tuple[str, Words], ...] = (
         ),
     ),
     (
+        r"(\S+:\d+:\d+: (?:fatal )?error: [^\n]+)",
+        lambda match: (
+            f"the C++ compiler refuses the generated code: {match[1]}",
+            "try another compiler (CXX), or options that generate other code: --set NAME=VALUE",
+        ),
+    ),
+)
+_MACHINE_RULES: tuple[tuple[str, Words], ...] = (
+    (
         r"InvalidCxxCompiler|No working C\+\+ compiler",
         lambda _: (
             "there is no C++ compiler on this machine",
@@ -121,13 +134,6 @@ _RULES: tuple[tuple[str, Words], ...] = (
         lambda _: (
             "the disk is full",
             "free some space where the package goes, in TMPDIR and in TORCHINDUCTOR_CACHE_DIR",
-        ),
-    ),
-    (
-        r"(\S+:\d+:\d+: (?:fatal )?error: [^\n]+)",
-        lambda match: (
-            f"the C++ compiler refuses the generated code: {match[1]}",
-            "try another compiler (CXX), or options that generate other code: --set NAME=VALUE",
         ),
     ),
 )
@@ -160,11 +166,12 @@ def explain_text(said: str, doing: str, place: str) -> ExportError:
     """The same, where only the text of the failure is known, its type's name before it."""
     name, _, message = said.partition(": ")
     where = f" ({place})" if place else ""
-    for pattern, words in _RULES:
-        match = re.search(pattern, said) or re.search(pattern, message)
-        if match is not None:
-            what, advice = words(match)
-            return ExportError(f"cannot {doing}: {what}{where}\n{advice}")
+    for rules, kind in ((_MACHINE_RULES, MachineError), (_RULES, ExportError)):
+        for pattern, words in rules:
+            match = re.search(pattern, said) or re.search(pattern, message)
+            if match is not None:
+                what, advice = words(match)
+                return kind(f"cannot {doing}: {what}{where}\n{advice}")
     lines = [line for line in message.splitlines() if line.strip()]
     return ExportError(
         f"cannot {doing}: {name}: {(lines or ['no reason given'])[0]}{where}\n{_UNKNOWN}"

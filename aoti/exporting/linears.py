@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from aoti.exporting.convolutions import CONVOLUTIONS, Rewritten
 from aoti.exporting.graphs import arguments, copied, finished, hint, replace
-from aoti.exporting.operators import product
+from aoti.exporting.operators import blocked_product
 
 _LINEAR = torch.ops.aten.linear.default
 _CONTIGUOUS = torch.contiguous_format
@@ -34,8 +34,8 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
     whose weights are frozen, with the Inductor option ``cpp.weight_prepack=False``: a call would
     otherwise transpose them, or oneDNN pack them anew.
 
-    Where the examples have few rows, weights are stored in blocks of columns, for a kernel of our
-    own: it reads them as they stand in memory. With many rows that costs some percent.
+    Where large layers have few rows in the examples, weights are stored in blocks of columns, for a
+    kernel of our own: it reads them as they stand in memory. With many rows that is slower.
 
     Left alone are models without a large layer, and those with convolutions: Inductor's own
     products, which that option turns off, are faster for what is small.
@@ -48,7 +48,8 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
     Returns
     -------
     program : torch.export.ExportedProgram
-        With the same weights, and transposed ones computed from them in its graph.
+        With the same weights, and transposed ones computed from them in its graph; the given one if
+        there was nothing to transpose.
     report : list of str
         One line, if there was anything to transpose.
     """
@@ -68,12 +69,39 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
         width = _block(weight) if few else None
         if width:
             replace(node, partial(_in_blocks, width), tensors)
-        elif node in shared or weight.dtype.itemsize < 4:  # which in two steps is rounded twice
+        elif node in shared or weight.dtype.itemsize < 4:  # in two steps it is rounded twice
             replace(node, _with_bias, tensors)
         else:
             replace(node, _before_bias, tensors)
-    told = f", for {_FEW} rows a call or fewer" if few else ""
+    told = f", laid out for {_FEW} rows a call or fewer" if few else ""
     return finished(program), [f"{len(layers)} with transposed weights{told}"]
+
+
+def vectors_as_rows(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Give linear layers of vectors matrices of one row: Inductor cannot freeze the others.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        Is left as it is.
+
+    Returns
+    -------
+    torch.export.ExportedProgram
+        With the same weights; the given one if it has no such layer.
+    """
+    if not any(map(_takes_a_vector, program.graph.nodes)):
+        return program
+    program = copied(program)
+    for node in filter(_takes_a_vector, list(program.graph.nodes)):
+        called = arguments(node)
+        tensors = [called[name] for name in ("input", "weight", "bias") if called[name] is not None]
+        replace(node, lambda x, *weights: torch.nn.functional.linear(x[None], *weights)[0], tensors)
+    return finished(program)
+
+
+def _takes_a_vector(node: Node) -> bool:
+    return node.target == _LINEAR and arguments(node)["input"].meta["val"].dim() == 1
 
 
 def _has_few_rows(program: torch.export.ExportedProgram) -> bool:
@@ -118,9 +146,9 @@ def _before_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 def _in_blocks(width: int, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     outputs, inputs = weight.shape
     blocks = weight.view(-1, width, inputs).transpose(1, 2).clone(memory_format=_CONTIGUOUS)
-    result: Tensor = product(x.reshape(-1, inputs), blocks)
-    result = result.reshape(*x.shape[:-1], outputs)
-    return result if bias is None else result + bias
+    product: Tensor = blocked_product(x.reshape(-1, inputs), blocks)
+    product = product.reshape(*x.shape[:-1], outputs)
+    return product if bias is None else product + bias
 
 
 def _with_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

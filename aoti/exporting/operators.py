@@ -50,8 +50,8 @@ def _(x: Tensor, weight: Tensor, *geometry: Sequence[int]) -> Tensor:
     return x.new_empty(convolved(x.shape, weight.shape, *geometry))
 
 
-@torch.library.custom_op(f"{NAMESPACE}::product", mutates_args=())
-def product(x: Tensor, weight: Tensor) -> Tensor:
+@torch.library.custom_op(f"{NAMESPACE}::blocked_product", mutates_args=())
+def blocked_product(x: Tensor, weight: Tensor) -> Tensor:
     """A matrix product with weights that stand in blocks of columns.
 
     Parameters
@@ -69,7 +69,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("ri,biw->rbw", x, weight).flatten(1)
 
 
-@product.register_fake
+@blocked_product.register_fake
 def _(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0] * weight.shape[2])
 
@@ -100,8 +100,8 @@ def windows(
 ) -> Tensor:
     """The input behind each output: (batch, *output sizes, *kernel, channels), not copied.
 
-    What it is a view of is padded, the last size first, and has the channels innermost, as the
-    input has.
+    It is a view of the padded input, whose channels are innermost. Padding is as
+    `torch.constant_pad_nd` takes it: the last size first.
     """
     if math.prod(kernel) == 1 and not any(padding):
         for dim, step in enumerate(stride, start=1):

@@ -29,7 +29,7 @@ _TILE, _TILES = 256, 4
 _ROWS = 72
 
 
-class Template(CppTemplate):
+class ProductTemplate(CppTemplate):
     """Small matrix products, and the elementwise operators that follow them.
 
     Parameters
@@ -120,7 +120,7 @@ def _generated(
 ) -> Any:
     """The output of a template for contiguous inputs, a matrix."""
     layout = ir.FixedLayout(inputs[0].get_device(), torch.float32, [*shape], [shape[1], 1])
-    template: Any = Template(name, source, inputs, layout, numbers)
+    template: Any = ProductTemplate(name, source, inputs, layout, numbers)
     return template.generate().output_node()
 
 
@@ -164,12 +164,14 @@ def _(
     return lowering.view(matrix, shape)
 
 
-@lowering.register_lowering(torch.ops.aoti.product.default, type_promotion_kind=None)
+@lowering.register_lowering(torch.ops.aoti.blocked_product.default, type_promotion_kind=None)
 def _(x: Any, weight: Any) -> Any:
     inputs = x, weight = _contiguous(x), _contiguous(weight)
     blocks, depth, width = map(int, weight.get_size())
     numbers = {"blocks": blocks, "depth": depth, "width": width, "tile": _ROWS}
-    return _generated("product", _PRODUCT, inputs, (x.get_size()[0], blocks * width), numbers)
+    return _generated(
+        "blocked_product", _BLOCKED_PRODUCT, inputs, (x.get_size()[0], blocks * width), numbers
+    )
 
 
 # Some rows of outputs at a time. Each row of the input that they see is laid out once as the
@@ -285,7 +287,7 @@ extern "C"
 """
 
 # A block of columns at a time, whose weights stay in the caches from some rows to the next.
-_PRODUCT = r"""
+_BLOCKED_PRODUCT = r"""
 {{template.header().getvalue()}}
 #include <ATen/native/CPUBlas.h>
 
@@ -302,7 +304,7 @@ extern "C"
 {%- endif %}
     {
 {%- if epilogues %}
-        {{ kernel.define_buffer("products", [tile, width]) }}
+        {{ kernel.define_stack_allocated_buffer("products", [tile, width]) }}
 {%- endif %}
 {%- if threaded %}
         #pragma omp for collapse(2)

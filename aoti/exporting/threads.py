@@ -50,14 +50,17 @@ def multiplications(program: torch.export.ExportedProgram) -> float:
     counter = FlopCounterMode(display=False, custom_mapping=_FLOPS)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad(), counter:
 
+        def fake(value: torch.Tensor) -> torch.Tensor:
+            return mode.from_tensor(value.detach())  # to whose gradients nothing hooks itself
+
         class Shapes(torch.fx.Interpreter):
             """Computes shapes only: a buffer that the program changes keeps its values."""
 
             def fetch_attr(self, target: str) -> Any:
                 value = super().fetch_attr(target)
-                return mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
+                return fake(value) if isinstance(value, torch.Tensor) else value
 
-        args, kwargs = pytree.tree_map_only(torch.Tensor, mode.from_tensor, program.example_inputs)
+        args, kwargs = pytree.tree_map_only(torch.Tensor, fake, program.example_inputs)
         try:
             # Not a call of the module, whose gradients the counter would hook itself to.
             Shapes(module).run(*args, *kwargs.values())
