@@ -137,7 +137,9 @@ class Preset:
             else "not frozen: the weights can be replaced, and kernels take them as they are"
         ]
         if self.one_thread:
-            given_up.append("one thread: it computes so little that waking others would slow it")
+            given_up.append(
+                "one thread: kernels run on the calling one, however many a run is given"
+            )
         if _BASELINE and not self.options.get("cpp.march"):
             given_up.append(
                 "native: it runs on CPUs that have all instructions of the exporting one"
