@@ -63,16 +63,14 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
     layers = _layers(program)
     shared = {n for n in layers if sum(user in layers for user in arguments(n)["input"].users) > 1}
     for node in layers:
-        called = arguments(node)
-        tensors = [called[name] for name in ("input", "weight", "bias") if called[name] is not None]
         weight = _weight(node).meta["val"]
         width = _block(weight) if few else None
         if width:
-            replace(node, partial(_in_blocks, width), tensors)
+            replace(node, partial(_in_blocks, width), _tensors(node))
         elif node in shared or weight.dtype.itemsize < 4:  # in two steps it is rounded twice
-            replace(node, _with_bias, tensors)
+            replace(node, _with_bias, _tensors(node))
         else:
-            replace(node, _before_bias, tensors)
+            replace(node, _before_bias, _tensors(node))
     told = f", laid out for {_FEW} rows a call or fewer" if few else ""
     return finished(program), [f"{len(layers)} with transposed weights{told}"]
 
@@ -94,9 +92,7 @@ def vectors_as_rows(program: torch.export.ExportedProgram) -> torch.export.Expor
         return program
     program = copied(program)
     for node in filter(_takes_a_vector, list(program.graph.nodes)):
-        called = arguments(node)
-        tensors = [called[name] for name in ("input", "weight", "bias") if called[name] is not None]
-        replace(node, lambda x, *weights: torch.nn.functional.linear(x[None], *weights)[0], tensors)
+        replace(node, _as_row, _tensors(node))
     return finished(program)
 
 
@@ -135,6 +131,16 @@ def _layers(program: torch.export.ExportedProgram) -> list[Node]:
 def _is_own(weight: Node, given: Collection[Any]) -> bool:
     own = weight.op == "placeholder" and weight.name not in given
     return bool(own and weight.meta["val"].dim() == 2)
+
+
+def _tensors(node: Node) -> list[Node]:
+    """Input, weight and, if there is one, bias of a layer."""
+    called = arguments(node)
+    return [called[name] for name in ("input", "weight", "bias") if called[name] is not None]
+
+
+def _as_row(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.nn.functional.linear(x[None], weight, bias)[0]
 
 
 def _before_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
