@@ -12,6 +12,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
+from aoti._version import __version__
 from aoti.errors import (
     AmbiguousModelError,
     AotiError,
@@ -45,16 +46,13 @@ if _TYPE_CHECKING:
     from aoti.loading import load
     from aoti.model import AOTIModel
     from aoti.package import Package, load_metadata_from_package
+    from aoti.profiling import CallRecord, Trace
+    from aoti.protocol import InferenceResult, ModelRunner
     from aoti.registry import RegisteredModel, models
-    from aoti.result import InferenceResult
-    from aoti.runner import ModelRunner
     from aoti.signature import Signature
     from aoti.spec import ConstantSpec, Dim, TensorSpec
     from aoti.tensor import Tensor
-    from aoti.tracing import CallRecord, Trace
     from aoti.unpacking import unpack
-
-__version__ = "0.1.0"
 
 # All but `export`: a star import must not import torch.
 __all__ = [
@@ -106,23 +104,23 @@ __all__ = [
 
 _HOMES = {
     "AOTIModel": "model",
-    "CallRecord": "tracing",
+    "CallRecord": "profiling",
     "Config": "config",
     "Constant": "constants",
     "ConstantSpec": "spec",
     "Device": "device",
     "DeviceInfo": "device",
     "Dim": "spec",
-    "InferenceResult": "result",
+    "InferenceResult": "protocol",
     "InputPlan": "inputplan",
     "Limits": "archive",
-    "ModelRunner": "runner",
+    "ModelRunner": "protocol",
     "Package": "package",
     "RegisteredModel": "registry",
     "Signature": "signature",
     "Tensor": "tensor",
     "TensorSpec": "spec",
-    "Trace": "tracing",
+    "Trace": "profiling",
     "build_info": "_libtorch",
     "devices": "device",
     "export": "exporting",

@@ -423,7 +423,7 @@ def build_info() -> dict[str, Any]:
         ``libtorch``: None before the first model is loaded, then the ``version``, ``backend``,
         ``path`` and ``source`` of the one in use.
     """
-    from aoti import __version__
+    from aoti._version import __version__
 
     libtorch = None
     if _state is not None:

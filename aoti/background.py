@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aoti.concurrency import result_of
+from aoti.run_queue import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
     from aoti.checks import Flatten
-    from aoti.concurrency import RunQueue
+    from aoti.run_queue import RunQueue
 
 
 class CallsInBackground:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import operator
 import re
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from aoti import _libtorch, preflight
+from aoti import _libtorch, _logging, preflight, samples
 from aoti.archive import Limits
+from aoti.cache import configure as configure_cache
 from aoti.cache import extract
+from aoti.config import Config
 from aoti.device import Device, start_device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.findings import require
@@ -21,13 +25,46 @@ from aoti.golden import Golden
 from aoti.machine import check_machine
 from aoti.model import AOTIModel, class_over
 from aoti.package import Package, Source
-from aoti.sources import by_name
-from aoti.warmup import warm_up
+from aoti.registry import resolve
 from aoti.weights import Source as WeightSource
 
 if TYPE_CHECKING:
-    from aoti.config import Config
     from aoti.extraction import Extraction
+
+
+Load = TypeVar("Load", bound=Callable[..., Any])
+
+
+def by_name(load: Load) -> Load:
+    """Let a function that loads a package take names of models and configurations too.
+
+    What is decorated gets a package, and never those. Options of the call go over those of a
+    configuration, and these over those that a registered model brings.
+    """
+
+    @functools.wraps(load)
+    def load_source(path: Source | Config, **options: Any) -> Any:
+        if _logging.debugging():
+            _logging.show("debug")
+        if isinstance(path, Config):
+            if path.model is None:
+                raise ConfigError("the configuration names no model: set model, or AOTI_MODEL")
+            configure_cache(directory=path.cache_dir, size=path.cache_size)
+            if path.logging_level is not None:
+                _logging.show(path.logging_level)
+            options = {**path.options, **options}
+            path = path.model
+        if (model := resolve(path)) is not None:
+            _logging.logger.info("%s is %s, from %s", path, model.path, model.place)
+            options = {**model.options, **options}
+            path = model.path
+        start = time.perf_counter()
+        model = load(path, **options)
+        duration = time.perf_counter() - start
+        _logging.logger.info("loaded %s on %s in %.0f ms", model.path, model.device, duration * 1e3)
+        return model
+
+    return cast("Load", load_source)
 
 
 @by_name
@@ -355,3 +392,32 @@ def _target_device(compiled_for: str, wanted: Device | None, device_index: int) 
     if device.index is None and device_index >= 0 and device.type != "cpu":
         return Device(f"{device.type}:{device_index}")
     return device
+
+
+def warm_up(model: AOTIModel, inputs: Sequence[Any] | None) -> None:
+    """Read in mapped weights and run once: threads are started, symbols bound, pages there.
+
+    Parameters
+    ----------
+    model : AOTIModel
+        A model that nothing runs on yet.
+    inputs : sequence of arrays, or None
+        For a flat run. None: zeros, or the least value that an index may have, in the smallest
+        sizes that the model takes.
+
+    Raises
+    ------
+    ConfigError
+        There are no inputs, and the package does not tell what the model takes.
+    InputError, ExecutionError, ConstantError
+        As for a run.
+    """
+    model._weights.populate()
+    if inputs is None:
+        try:
+            inputs = samples.zeros(model.signature)
+        except ConfigError as error:
+            raise ConfigError(
+                f"warmup=True: {model.path}: {error}; pass warmup= a list of arrays for a flat run"
+            ) from error
+    model.run(inputs)

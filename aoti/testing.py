@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aoti.checks import Checker, Flatten
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.package import Package, Source
-from aoti.result import InferenceResult
+from aoti.protocol import InferenceResult
 from aoti.spec import Dim, TensorSpec, numpy_dtype
 
 if TYPE_CHECKING:

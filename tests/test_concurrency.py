@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.concurrency import RunQueue
+from aoti.run_queue import RunQueue
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -8,9 +8,9 @@ import pickle
 import sys
 from typing import IO, Any
 
+from aoti._processes import end_with_parent
 from aoti.bench.job import Failed, write
 from aoti.errors import AotiError
-from aoti.lifeline import end_with_parent
 
 
 class Channel:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from aoti import __version__
+from aoti._version import __version__
 from aoti.cli.terminal import note, printable
 from aoti.cli.verbs import Verbs
 from aoti.errors import (
@@ -69,9 +69,9 @@ def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Errors become a line or two on standard error."""
     try:
         if _debugging():
-            from aoti import logs
+            from aoti import _logging
 
-            logs.show("debug")
+            _logging.show("debug")
         if sys.stdout is None:
             raise OSError("standard output is closed")
         with warnings.catch_warnings():
@@ -113,9 +113,9 @@ def run(arguments: list[str] | None = None) -> int:
 def _debugging() -> bool:
     if "AOTI_DEBUG" not in os.environ:  # as usual, and logging need not be imported
         return False
-    from aoti import logs
+    from aoti import _logging
 
-    return logs.debugging()
+    return _logging.debugging()
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

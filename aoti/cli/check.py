@@ -42,7 +42,7 @@ def check(
       aoti check model.pt2 -i input.npz
     """
     import aoti
-    from aoti import health
+    from aoti import diagnostics
     from aoti.cli.files import read_inputs
 
     if source is not None and path is None:
@@ -55,7 +55,7 @@ def check(
     package = None if path is None else located(path)
     with progress() as step:
         step("checking" if path is None else f"checking {path}")
-        report = health.check(
+        report = diagnostics.check(
             package,
             model_name=model_name,
             device=device,

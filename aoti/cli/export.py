@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aoti._logging import debugging
 from aoti.cli.options import choice_option, json_option
 from aoti.cli.progress import progress
 from aoti.cli.show import show_json, show_table
 from aoti.cli.terminal import note, quiet
-from aoti.logs import debugging
 
 if TYPE_CHECKING:
     from aoti.exporting import Exported, ExportedModel

@@ -17,9 +17,9 @@ def _choose_verbosity(context: click.Context, parameter: click.Parameter, value:
     if context.meta.get(_QUIET) and context.meta.get(_VERBOSE):
         raise click.UsageError("--quiet and --verbose exclude each other")
     if value and parameter.name == "verbose":
-        from aoti import logs
+        from aoti import _logging
 
-        logs.show(_level(value))
+        _logging.show(_level(value))
 
 
 def _choose_color(context: click.Context, _parameter: object, value: str | None) -> None:

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from aoti._processes import end_with_parent
 from aoti.exporting.failures import cause, explain
-from aoti.lifeline import end_with_parent
 
 _POLL = 0.2  # seconds
 _RESULT, _LOG = "result.json", "log"

@@ -12,7 +12,7 @@ import torch
 from torch.export.graph_signature import ConstantArgument, TensorArgument
 from torch.utils import _pytree as pytree
 
-from aoti import __version__
+from aoti._version import __version__
 from aoti.errors import PackageError
 from aoti.exporting.indices import value_ranges
 from aoti.exporting.shapes import shapes_by_tensor

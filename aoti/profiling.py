@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aoti.model import AOTIModel
-    from aoti.result import InferenceResult
-    from aoti.runner import ModelRunner
+    from aoti.protocol import InferenceResult, ModelRunner
     from aoti.spec import TensorSpec
 
 

@@ -1,16 +1,39 @@
-"""What an application needs of a model, so that something else can stand in its place."""
+"""What an application needs of a model, so that another object can take its place."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from types import TracebackType
 
-    from aoti.result import InferenceResult
     from aoti.spec import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceResult:
+    """What `AOTIModel.infer` gives.
+
+    Attributes
+    ----------
+    outputs : list of arrays
+        The outputs, flat, in the order of the output treespec.
+    latency_ms : float
+        Wall time of the call in milliseconds, waiting for a runner included.
+    memory_bytes : int or None
+        What the run took on the device at most, beyond what was in use there before it; None on
+        the CPU. Runs at the same time count too.
+    version : int
+        Which weights it ran with: see `AOTIModel.version`.
+    """
+
+    outputs: list[Any]
+    latency_ms: float
+    memory_bytes: int | None
+    version: int = 1
 
 
 @runtime_checkable
