@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from aoti import _libtorch, preflight
+from aoti import _libtorch
 from aoti.cache import extract
+from aoti.compat import binary
+from aoti.compat.finding import Finding
+from aoti.compat.platform import check_machine
 from aoti.device import Device, check_device, devices
 from aoti.errors import AotiError, LibtorchError, reason
-from aoti.findings import Finding
 from aoti.gpu import gpus
 from aoti.loading import load
-from aoti.machine import check_machine
 from aoti.model import AOTIModel
 from aoti.package import Package, Source
 
@@ -156,7 +157,7 @@ def _check_package(
         return [*findings, Finding("package", False, message)]
     directory = extraction.code(name)
     try:
-        files = preflight.check_files(
+        files = binary.check_files(
             directory,
             partial(package.num_constants, name),
             extraction.weights,
@@ -167,7 +168,7 @@ def _check_package(
         core, libtorch = _libtorch.core(), _libtorch.library()
         # With libtorch loaded, more versions can be compared than without.
         findings += [finding for finding in files if finding.check != "versions"]
-        findings += preflight.check_libtorch(directory, libtorch, core.has_operator)
+        findings += binary.check_libtorch(directory, libtorch, core.has_operator)
     finally:
         extraction.release()
     return findings

@@ -10,8 +10,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from aoti.compat.finding import Finding, listing
 from aoti.errors import PackageError
-from aoti.findings import Finding, listing
 
 _ELF, _EM_CUDA = b"\x7fELF", 190
 _FATBIN = 0xBA55ED50

@@ -13,16 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from aoti import _libtorch, _logging, preflight, samples
+from aoti import _libtorch, _logging, samples
 from aoti.archive import Limits
 from aoti.cache import configure as configure_cache
 from aoti.cache import extract
+from aoti.compat import binary
+from aoti.compat.finding import require
+from aoti.compat.platform import check_machine
 from aoti.config import Config
 from aoti.device import Device, start_device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
-from aoti.findings import require
 from aoti.golden import Golden
-from aoti.machine import check_machine
 from aoti.model import AOTIModel, class_over
 from aoti.package import Package, Source
 from aoti.registry import resolve
@@ -296,7 +297,7 @@ def load(
             map_source=map_source,
             stream=stream,
             may_keep_gil=not as_zip
-            and preflight.stands_on_libtorch(extraction.code(name), _libtorch.library()),
+            and binary.stands_on_libtorch(extraction.code(name), _libtorch.library()),
         )
     except BaseException:
         extraction.release()
@@ -356,11 +357,11 @@ def _check_code(
     directory = files.code(name)
     try:
         require(
-            preflight.check_files(
+            binary.check_files(
                 directory, partial(package.num_constants, name), files.weights, device
             )
         )
-        require(preflight.check_libtorch(directory, _libtorch.library(), core.has_operator))
+        require(binary.check_libtorch(directory, _libtorch.library(), core.has_operator))
     finally:
         if files is not extraction:
             files.release()

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aoti.archive import Span, identity
+from aoti.compat.finding import listing
 from aoti.constants import Constant, ConstantTable, check_table, is_frozen, itemsize
 from aoti.errors import ConstantError, InputError, ModelClosedError, PackageError
-from aoti.findings import listing
 from aoti.kinds import as_array, type_name
 from aoti.safetensors import Stored, read_header
 from aoti.spec import TensorSpec

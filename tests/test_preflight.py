@@ -17,9 +17,9 @@ import pytest
 
 import aoti
 from aoti import _libtorch
-from aoti.findings import Finding, require
-from aoti.machine import check_machine
-from aoti.preflight import check_files, check_libtorch, stands_on_libtorch
+from aoti.compat.binary import check_files, check_libtorch, stands_on_libtorch
+from aoti.compat.finding import Finding, require
+from aoti.compat.platform import check_machine
 
 MACHINE = os.uname().machine
 HERE = {"AOTI_DEVICE_KEY": "cpu", "AOTI_PLATFORM": sys.platform, "AOTI_MACHINE": MACHINE}
@@ -111,7 +111,7 @@ def test_platforms(changes, expected):
     ],
 )
 def test_instructions(monkeypatch, isa, flags, missing, fix):
-    monkeypatch.setattr("aoti.machine.cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr("aoti.compat.platform.cpu_flags", lambda: frozenset(flags))
     findings = check_machine(HERE | {"AOTI_CPU_ISA": isa})
     if missing is None:
         assert failed(findings) == []
@@ -172,7 +172,7 @@ def gpus(*architectures):
     ],
 )
 def test_gpus(monkeypatch, capability, device, architectures, expected):
-    monkeypatch.setattr("aoti.machine.gpus", gpus(*architectures))
+    monkeypatch.setattr("aoti.compat.platform.gpus", gpus(*architectures))
     metadata = HERE | {"AOTI_DEVICE_KEY": "cuda", "AOTI_COMPUTE_CAPABILITY": capability}
     findings = check_machine(metadata, aoti.Device(device))
     if expected is None:
@@ -182,7 +182,7 @@ def test_gpus(monkeypatch, capability, device, architectures, expected):
 
 
 def test_hostile_metadata_is_only_text(monkeypatch):
-    monkeypatch.setattr("aoti.machine.gpus", gpus("sm_90"))
+    monkeypatch.setattr("aoti.compat.platform.gpus", gpus("sm_90"))
     dice = random.Random(3)
     values = ["", "\0", "\ud800", "9" * 5000, "cuda", "linux", "\x1b[31m", "x" * 10**6, "gfx", "²³"]
     for _ in range(300):

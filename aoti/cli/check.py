@@ -15,7 +15,7 @@ from aoti.cli.terminal import quiet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aoti.findings import Finding
+    from aoti.compat.finding import Finding
     from aoti.model import AOTIModel
 
 

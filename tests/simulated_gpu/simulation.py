@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import aoti
-from aoti import _backend, _libtorch, gpu, machine, preflight
+from aoti import _backend, _libtorch, gpu
+from aoti.compat import binary, platform
 from aoti.device import DeviceInfo
 
 GPUS = tuple(
@@ -48,7 +49,7 @@ def start(library: str) -> ctypes.CDLL:
     gpus.gpu_waiting.restype = ctypes.c_size_t
     gpus.gpu_allocated.restype = ctypes.c_longlong
     _backend.load = lambda: None
-    machine.gpus = preflight.gpus = lambda: (GPUS, "")
+    platform.gpus = binary.gpus = lambda: (GPUS, "")
     gpu.usable_gpus = lambda: (GPUS, "")
     return gpus
 

@@ -2,9 +2,9 @@
 
 What the dynamic loader, libtorch and the model's own code would otherwise find out one after the
 other, by a message about symbols, by SIGILL or by SIGSEGV, is looked at in three steps, each of
-which needs more than the one before: the package's metadata (in `aoti.machine`), its extracted
-files, and a loaded libtorch. Every step gives findings; `aoti.findings.require` turns those that
-are not in order into an error.
+which needs more than the one before: the package's metadata (in `aoti.compat.platform`), its
+extracted files, and a loaded libtorch. Every step gives findings; `aoti.compat.finding.require`
+turns those that are not in order into an error.
 
 This is no protection from hostile packages, whose code runs as soon as it is mapped. But nothing
 here crashes on what they hold, and none of their code is mapped.
@@ -25,14 +25,14 @@ from typing import Any
 
 from aoti._dlopen import open_library
 from aoti.archive import Span
+from aoti.compat.finding import Finding, listing, show
+from aoti.compat.platform import export_here
+from aoti.compat.weights import check_weights
 from aoti.device import Device
 from aoti.elf import SharedObject, Undefined, read_elf
 from aoti.errors import PackageError
-from aoti.findings import Finding, listing, show
 from aoti.gpu import gpus
 from aoti.kernels import check_kernels
-from aoti.machine import export_here
-from aoti.placement import check_weights
 
 # Called by our runners, torch/csrc/inductor/aoti_runner/model_container_runner.cpp: without one of
 # the Runs, libtorch loads the model all the same and jumps to address 0 at the first call.

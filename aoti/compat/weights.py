@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aoti.archive import Span
+from aoti.compat.finding import Finding
 from aoti.elf import SharedObject
 from aoti.errors import PackageError
-from aoti.findings import Finding
 
 _IN_SO = "aot_inductor.package_constants_in_so=True"
 _START, _END = "_binary_constants_bin_start", "_binary_constants_bin_end"

@@ -1,7 +1,7 @@
 """Does a package fit this machine: its system, its CPU's instructions, its GPU?
 
-Told by the package's metadata alone, before anything is extracted. `aoti.preflight` looks at the
-files next.
+Told by the package's metadata alone, before anything is extracted. `aoti.compat.binary` looks at
+the files next.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 import sys
 from collections.abc import Mapping
 
+from aoti.compat.finding import Finding, show
 from aoti.device import TYPES, Device, cpu_flags
-from aoti.findings import Finding, show
 from aoti.gpu import gpus
 
 _PORTABLE = "export it with cpp.march='x86-64-v3' and cpp.simdlen=256, as aoti.export does"
