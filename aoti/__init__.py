@@ -40,10 +40,10 @@ if _TYPE_CHECKING:
     from aoti.archive import Limits
     from aoti.config import Config
     from aoti.constants import Constant
-    from aoti.device import Device, DeviceInfo, devices
     from aoti.exporting import export as export
     from aoti.inputplan import InputPlan
     from aoti.loading import load
+    from aoti.machine.device import Device, DeviceInfo, devices
     from aoti.model import AOTIModel
     from aoti.package import Package, load_metadata_from_package
     from aoti.profiling import CallRecord, Trace
@@ -108,8 +108,8 @@ _HOMES = {
     "Config": "config",
     "Constant": "constants",
     "ConstantSpec": "spec",
-    "Device": "device",
-    "DeviceInfo": "device",
+    "Device": "machine.device",
+    "DeviceInfo": "machine.device",
     "Dim": "spec",
     "InferenceResult": "protocol",
     "InputPlan": "inputplan",
@@ -122,7 +122,7 @@ _HOMES = {
     "TensorSpec": "spec",
     "Trace": "profiling",
     "build_info": "_libtorch",
-    "devices": "device",
+    "devices": "machine.device",
     "export": "exporting",
     "load": "loading",
     "load_metadata_from_package": "package",

@@ -17,10 +17,10 @@ from aoti.cache import extract
 from aoti.compat import binary
 from aoti.compat.finding import Finding
 from aoti.compat.platform import check_machine
-from aoti.device import Device, check_device, devices
 from aoti.errors import AotiError, LibtorchError, reason
-from aoti.gpu import gpus
 from aoti.loading import load
+from aoti.machine.device import Device, check_device, devices
+from aoti.machine.gpu import gpus
 from aoti.model import AOTIModel
 from aoti.package import Package, Source
 

@@ -21,9 +21,9 @@ from aoti.compat import binary
 from aoti.compat.finding import require
 from aoti.compat.platform import check_machine
 from aoti.config import Config
-from aoti.device import Device, start_device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.golden import Golden
+from aoti.machine.device import Device, start_device
 from aoti.model import AOTIModel, class_over
 from aoti.package import Package, Source
 from aoti.registry import resolve

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from aoti.background import CallsInBackground
 from aoti.checks import Checker, Flatten
-from aoti.device import Device
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.inputplan import InputPlan
+from aoti.machine.device import Device
+from aoti.machine.streams import handle_of
 from aoti.package import Source
 from aoti.protocol import InferenceResult
 from aoti.replaceable import WeightsOfAModel
 from aoti.run_queue import RunQueue
 from aoti.signature import Signature
 from aoti.spec import TensorSpec
-from aoti.streams import handle_of
 from aoti.weightfile import read_table
 from aoti.weights import Source as WeightSource
 from aoti.weights import Weights

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aoti.cli import run
-from aoti.gpu import gpus
+from aoti.machine.gpu import gpus
 
 
 def rewritten(source: Path, target: Path, **metadata: str) -> Path:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 import aoti
-from aoti.device import check_device
+from aoti.machine.device import check_device
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 import aoti
 from aoti import _backend
 from aoti._libtorch import Libtorch
-from aoti.device import DeviceInfo, check_device, devices
-from aoti.gpu import gpus, too_old, usable_gpus
+from aoti.machine.device import DeviceInfo, check_device, devices
+from aoti.machine.gpu import gpus, too_old, usable_gpus
 
 UUID = bytes(range(16))
 
@@ -209,7 +209,9 @@ def machine(monkeypatch, tmp_path):
         (tmp_path / "version.py").write_text(f"cuda: Optional[str] = {runtime!r}\n")
         torch = Libtorch(tmp_path / "lib", "2.14.1", libtorch, "named by a test")
         monkeypatch.setattr(_backend, "chosen", lambda: (torch, backend))
-        monkeypatch.setattr("aoti.gpu.gpus", lambda: (found, "" if found else "no driver is here"))
+        monkeypatch.setattr(
+            "aoti.machine.gpu.gpus", lambda: (found, "" if found else "no driver is here")
+        )
 
     return machine
 

@@ -145,7 +145,7 @@ def test_devices(key, device, expected):
 
 def gpus(*architectures):
     found = tuple(
-        aoti.device.DeviceInfo(aoti.Device(f"cuda:{i}"), "A Card", architecture, 1, 1)
+        aoti.DeviceInfo(aoti.Device(f"cuda:{i}"), "A Card", architecture, 1, 1)
         for i, architecture in enumerate(architectures)
     )
     return lambda: (found, "" if found else "no GPU driver is installed")

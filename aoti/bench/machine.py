@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from aoti.device import cpu_flags, devices
+from aoti.machine.device import cpu_flags, devices
 
 _CPUS = Path("/sys/devices/system/cpu")
 

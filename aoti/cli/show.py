@@ -35,7 +35,7 @@ GOOD, BAD = Mark("ok", "green"), Mark("bad", "red")
 
 def device_name(_context: object, _parameter: object, value: str | None) -> str | None:
     """For click: a misspelled device is a wrong call; whether it is there shows later."""
-    from aoti.device import Device
+    from aoti.machine.device import Device
 
     try:
         return None if value is None else str(Device(value))

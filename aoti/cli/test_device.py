@@ -24,8 +24,8 @@ def test_device(device: str | None, as_json: bool) -> None:
       aoti test-device cuda:0
     """
     import aoti
-    from aoti.device import check_device
-    from aoti.gpu import usable_gpus
+    from aoti.machine.device import check_device
+    from aoti.machine.gpu import usable_gpus
 
     found = [{**asdict(info), "device": str(info.device)} for info in aoti.devices()]
     if device is not None:

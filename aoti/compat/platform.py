@@ -12,8 +12,8 @@ import sys
 from collections.abc import Mapping
 
 from aoti.compat.finding import Finding, show
-from aoti.device import TYPES, Device, cpu_flags
-from aoti.gpu import gpus
+from aoti.machine.device import TYPES, Device, cpu_flags
+from aoti.machine.gpu import gpus
 
 _PORTABLE = "export it with cpp.march='x86-64-v3' and cpp.simdlen=256, as aoti.export does"
 

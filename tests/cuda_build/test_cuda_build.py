@@ -21,7 +21,7 @@ import pytest
 
 import aoti
 from aoti._libtorch import Libtorch
-from aoti.gpu import gpus
+from aoti.machine.gpu import gpus
 
 pytestmark = pytest.mark.cuda_build
 

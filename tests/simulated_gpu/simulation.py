@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 import aoti
-from aoti import _backend, _libtorch, gpu
+from aoti import _backend, _libtorch
 from aoti.compat import binary, platform
-from aoti.device import DeviceInfo
+from aoti.machine import gpu
+from aoti.machine.device import DeviceInfo
 
 GPUS = tuple(
     DeviceInfo(aoti.Device(f"cuda:{index}"), "Simulated GPU", "sm_90", 1, 1 << 32)

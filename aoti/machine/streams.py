@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from aoti.device import Device
 from aoti.errors import ConfigError
+from aoti.machine.device import Device
 
 
 def handle_of(stream: Any, device: Device) -> int:

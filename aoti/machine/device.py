@@ -135,7 +135,7 @@ def devices() -> tuple[DeviceInfo, ...]:
     -----
     In a build for GPUs their driver is initialised: a child that is forked later cannot use them.
     """
-    from aoti.gpu import usable_gpus
+    from aoti.machine.gpu import usable_gpus
 
     return (_cpu(), *usable_gpus()[0])
 
@@ -160,7 +160,7 @@ def check_device(name: str | Device) -> float:
     LibtorchError
         There is no libtorch that fits.
     """
-    from aoti.gpu import usable_gpus
+    from aoti.machine.gpu import usable_gpus
 
     device = Device(name)
     if device.type != "cpu":
@@ -196,7 +196,7 @@ def start_device(device: Device) -> Device:
     if device.type == "cpu":
         return device
     from aoti import _backend
-    from aoti.gpu import usable_gpus
+    from aoti.machine.gpu import usable_gpus
 
     _backend.load()
     try:

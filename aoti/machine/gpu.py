@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aoti.device import Device, DeviceInfo
+from aoti.machine.device import Device, DeviceInfo
 
 # cuda.h: results, and attributes of a device.
 _NO_DEVICE = 100

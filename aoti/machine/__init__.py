@@ -1,0 +1,4 @@
+"""What this computer has: devices, the CPU's instructions, GPU boards, streams.
+
+May import: errors.
+"""
