@@ -49,8 +49,8 @@ if _TYPE_CHECKING:
     from aoti.profiling import CallRecord, Trace
     from aoti.protocol import InferenceResult, ModelRunner
     from aoti.registry import RegisteredModel, models
-    from aoti.signature import Signature
-    from aoti.spec import ConstantSpec, Dim, TensorSpec
+    from aoti.signature.signature import Signature
+    from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
     from aoti.tensor import Tensor
     from aoti.unpacking import unpack
 
@@ -107,19 +107,19 @@ _HOMES = {
     "CallRecord": "profiling",
     "Config": "config",
     "Constant": "constants",
-    "ConstantSpec": "spec",
+    "ConstantSpec": "signature.spec",
     "Device": "machine.device",
     "DeviceInfo": "machine.device",
-    "Dim": "spec",
+    "Dim": "signature.spec",
     "InferenceResult": "protocol",
     "InputPlan": "inputplan",
     "Limits": "archive",
     "ModelRunner": "protocol",
     "Package": "package",
     "RegisteredModel": "registry",
-    "Signature": "signature",
+    "Signature": "signature.signature",
     "Tensor": "tensor",
-    "TensorSpec": "spec",
+    "TensorSpec": "signature.spec",
     "Trace": "profiling",
     "build_info": "_libtorch",
     "devices": "machine.device",

@@ -65,7 +65,7 @@ from aoti.errors import (
     InputTypeError,
     ModelClosedError,
 )
-from aoti.pytree import CONTAINERS
+from aoti.signature.pytree import CONTAINERS
 
 cnp.import_array()
 _cxx.look_up_python_threads()

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aoti.signature import Signature
-from aoti.spec import Dim
+from aoti.signature.signature import Signature
+from aoti.signature.spec import Dim
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aoti.errors import InputError
-from aoti.expression import affine
 from aoti.inputplan import InputPlan, describe
 from aoti.kinds import place_of, type_name
-from aoti.pytree import CallPlan
-from aoti.signature import Signature, scaled
-from aoti.spec import ConstantSpec, Dim, TensorSpec
+from aoti.signature.pytree import CallPlan
+from aoti.signature.signature import Signature, scaled
+from aoti.signature.size_expr import affine
+from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
 
 Flatten = Callable[[tuple[object, ...], dict[str, object]], Sequence[object]]
 Rebuild = Callable[[Sequence[object]], object]

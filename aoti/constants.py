@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from aoti.errors import PackageError
-from aoti.spec import DTYPES
+from aoti.signature.spec import DTYPES
 
 _ITEMSIZE = {
     **dict.fromkeys(("bool", "uint8", "int8"), 1),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from aoti.errors import InputError
 from aoti.kinds import as_array, place_of
-from aoti.spec import TensorSpec
+from aoti.signature.spec import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)

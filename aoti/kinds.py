@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aoti.errors import ConfigError, InputError, InputTypeError
 
 if TYPE_CHECKING:
-    from aoti.spec import TensorSpec
+    from aoti.signature.spec import TensorSpec
 
 # What the core makes a Kind of: name, a function from aoti.Tensor to the array, whether its memory
 # must not be written to, whether it has torch's lazy conjugation, its C functions for DLPack.

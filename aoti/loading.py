@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from aoti import _libtorch, _logging, samples
+from aoti import _libtorch, _logging
 from aoti.archive import Limits
 from aoti.cache import configure as configure_cache
 from aoti.cache import extract
@@ -27,6 +27,7 @@ from aoti.machine.device import Device, start_device
 from aoti.model import AOTIModel, class_over
 from aoti.package import Package, Source
 from aoti.registry import resolve
+from aoti.signature import example_inputs
 from aoti.weights import Source as WeightSource
 
 if TYPE_CHECKING:
@@ -416,7 +417,7 @@ def warm_up(model: AOTIModel, inputs: Sequence[Any] | None) -> None:
     model._weights.populate()
     if inputs is None:
         try:
-            inputs = samples.zeros(model.signature)
+            inputs = example_inputs.zeros(model.signature)
         except ConfigError as error:
             raise ConfigError(
                 f"warmup=True: {model.path}: {error}; pass warmup= a list of arrays for a flat run"

@@ -17,8 +17,8 @@ from aoti.package import Source
 from aoti.protocol import InferenceResult
 from aoti.replaceable import WeightsOfAModel
 from aoti.run_queue import RunQueue
-from aoti.signature import Signature
-from aoti.spec import TensorSpec
+from aoti.signature.signature import Signature
+from aoti.signature.spec import TensorSpec
 from aoti.weightfile import read_table
 from aoti.weights import Source as WeightSource
 from aoti.weights import Weights

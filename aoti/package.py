@@ -25,7 +25,7 @@ from aoti.archive import Directory, Limits, Span, Zip, readable
 from aoti.compat.weights import weights_size
 from aoti.elf import drop_libtorch, forbid_executable_stack, read_elf
 from aoti.errors import ModelNotFoundError, PackageError
-from aoti.signature import METADATA_KEY, Signature, on_one_thread
+from aoti.signature.signature import METADATA_KEY, Signature, on_one_thread
 from aoti.wrapper import (
     may_abort,
     read_call_spec,

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from aoti.archive import readable
 from aoti.errors import PackageError
-from aoti.spec import DTYPES
+from aoti.signature.spec import DTYPES
 
 _PICKLE_LIMIT = 1 << 20  # bytes; one tensor takes some hundred
 _STORAGES = {

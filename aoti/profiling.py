@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from aoti.model import AOTIModel
     from aoti.protocol import InferenceResult, ModelRunner
-    from aoti.spec import TensorSpec
+    from aoti.signature.spec import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from types import TracebackType
 
-    from aoti.spec import TensorSpec
+    from aoti.signature.spec import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from aoti.checks import Checker, Flatten
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.package import Package, Source
 from aoti.protocol import InferenceResult
-from aoti.spec import Dim, TensorSpec, numpy_dtype
+from aoti.signature.spec import Dim, TensorSpec, numpy_dtype
 
 if TYPE_CHECKING:
     from types import TracebackType

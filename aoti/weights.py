@@ -21,7 +21,7 @@ from aoti.constants import Constant, ConstantTable, check_table, is_frozen, item
 from aoti.errors import ConstantError, InputError, ModelClosedError, PackageError
 from aoti.kinds import as_array, type_name
 from aoti.safetensors import Stored, read_header
-from aoti.spec import TensorSpec
+from aoti.signature.spec import TensorSpec
 
 if TYPE_CHECKING:
     from aoti import _core

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import re
 
-from aoti.expression import fingerprint
-from aoti.spec import Dim, TensorSpec
+from aoti.signature.size_expr import fingerprint
+from aoti.signature.spec import Dim, TensorSpec
 
 _DEVICE_TYPES = {0: "cpu", 1: "cuda", 12: "xpu", 13: "mps"}  # c10/core/DeviceType.h
 

@@ -19,7 +19,7 @@ from aoti import cache
 from aoti.extraction import Extraction
 
 ROOT = Path(__file__).parents[1]
-EXPORTER = [ROOT / "aoti/signature.py", *sorted((ROOT / "aoti/exporting").glob("*.py"))]
+EXPORTER = [ROOT / "aoti/signature/signature.py", *sorted((ROOT / "aoti/exporting").glob("*.py"))]
 
 
 SCRIPTS = {  # by the fixture that gives the directory of what the script exports

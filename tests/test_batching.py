@@ -7,8 +7,8 @@ import pytest
 
 import aoti
 from aoti.batching import Batches
-from aoti.signature import Signature
-from aoti.spec import Dim, TensorSpec
+from aoti.signature.signature import Signature
+from aoti.signature.spec import Dim, TensorSpec
 
 N = Dim("n", 2, 64)
 

@@ -10,7 +10,7 @@ import pytest
 
 from aoti import ConstantSpec, Dim, InputError, InputTypeError, Signature, TensorSpec
 from aoti.checks import Checker
-from aoti.pytree import CallPlan
+from aoti.signature.pytree import CallPlan
 
 VALUES = np.arange(24, dtype=np.float32).reshape(4, 6)
 LEAF = '{"type": null, "context": null, "children_spec": []}'

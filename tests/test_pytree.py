@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoti.errors import InputError, InputTypeError, PackageError
-from aoti.pytree import CallPlan
+from aoti.signature.pytree import CallPlan
 
 Pair = namedtuple("Pair", "ids mask")
 Empty = namedtuple("Empty", "")

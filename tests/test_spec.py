@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from aoti import AotiError, Dim, IncompatiblePackageError, InputError, Package, TensorSpec
 from aoti.errors import InputTypeError
-from aoti.signature import Signature
-from aoti.spec import DTYPES, ConstantSpec
+from aoti.signature.signature import Signature
+from aoti.signature.spec import DTYPES, ConstantSpec
 from aoti.wrapper import read_call_spec, read_wrapper
 
 

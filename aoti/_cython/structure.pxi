@@ -1,5 +1,6 @@
 # Arguments to leaves and outputs to results, for calls that are exactly as the module was exported.
-# What is not, whether wrong or merely unusual, is left to aoti.pytree, which words the errors.
+# What is not, whether wrong or merely unusual, is left to aoti.signature.pytree, which words the
+# errors.
 
 cdef enum:
     _LEAF

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aoti import samples
 from aoti.batching import Batches
 from aoti.bench.job import Inputs
 from aoti.bench.report import Case
 from aoti.errors import ConfigError, InputError, PackageError
 from aoti.package import Package
-from aoti.pytree import CallPlan
-from aoti.signature import Signature
-from aoti.spec import ConstantSpec, Dim
+from aoti.signature import example_inputs
+from aoti.signature.pytree import CallPlan
+from aoti.signature.signature import Signature
+from aoti.signature.spec import ConstantSpec, Dim
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Takes:
         ConfigError
             A size or an input has another name, or a size is not one that the model takes.
         """
-        least = samples.least_sizes(self.signature)
+        least = example_inputs.least_sizes(self.signature)
         fixed: dict[str, int] = {}
         for name, shape in shapes.items():
             self._bind(name, shape, fixed)
@@ -100,7 +100,7 @@ class Takes:
         cases = []
         for chosen in itertools.product(*dims.values()):
             sizes = {**least, **fixed, **dict(zip(dims, chosen, strict=True))}
-            cases.append(self._case(sizes, samples.random(self.signature, sizes, seed)))
+            cases.append(self._case(sizes, example_inputs.random(self.signature, sizes, seed)))
         return cases
 
     def _case(self, sizes: dict[str, int], arrays: list[Any]) -> tuple[Case, Inputs]:

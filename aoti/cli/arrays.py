@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aoti.errors import InputError
-from aoti.spec import DTYPES, TensorSpec, numpy_dtype
+from aoti.signature.spec import DTYPES, TensorSpec, numpy_dtype
 
 Array = NDArray[np.generic]
 

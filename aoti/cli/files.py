@@ -19,7 +19,7 @@ import numpy as np
 
 from aoti.cli.arrays import Array, in_order, parse, to_json
 from aoti.errors import InputError
-from aoti.spec import TensorSpec
+from aoti.signature.spec import TensorSpec
 
 READABLE = (".json", ".npy", ".npz", ".safetensors")
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 from aoti.cli.arrays import Array, in_order, parse
 from aoti.cli.files import READABLE, read_inputs
 from aoti.errors import InputError
-from aoti.spec import TensorSpec
+from aoti.signature.spec import TensorSpec
 
 _CHUNK = 1 << 16  # bytes
 

@@ -21,8 +21,8 @@ from aoti.exporting.children import ChildFailed, child_main, run_child
 from aoti.exporting.failures import MachineError, explain_text
 from aoti.exporting.operators import NAMESPACE
 from aoti.exporting.packing import check_space
-from aoti.signature import Signature
-from aoti.spec import Dim
+from aoti.signature.signature import Signature
+from aoti.signature.spec import Dim
 from aoti.wrapper import read_wrapper
 
 # Operators of other namespaces come from libraries that the child would have to load first.

@@ -17,9 +17,9 @@ from aoti.errors import PackageError
 from aoti.exporting.indices import value_ranges
 from aoti.exporting.shapes import shapes_by_tensor
 from aoti.exporting.structures import Structure
-from aoti.expression import fingerprint
-from aoti.signature import Range, Signature
-from aoti.spec import ConstantSpec, Dim, TensorSpec
+from aoti.signature.signature import Range, Signature
+from aoti.signature.size_expr import fingerprint
+from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
 
 _LONGEST_SIZE = 200  # characters that a size takes to write down
 

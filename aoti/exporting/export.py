@@ -35,7 +35,7 @@ from aoti.exporting.threads import thread_options
 from aoti.exporting.tracing import Traced, trace
 from aoti.exporting.verifying import Case, Eager, golden_values
 from aoti.exporting.verifying import verify as compare_with_eager
-from aoti.signature import METADATA_KEY
+from aoti.signature.signature import METADATA_KEY
 
 Buffers = Literal["refuse", "reset"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from aoti.expression import affine
+from aoti.signature.size_expr import affine
 
 # A bound is a number, or a linear expression over symbols of sizes, as text.
 Bound = int | str

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from aoti.expression import affine
-from aoti.signature import Signature
-from aoti.spec import ConstantSpec, Dim, TensorSpec
+from aoti.signature.signature import Signature
+from aoti.signature.size_expr import affine
+from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
 
 Sizes = dict[str, int]
 

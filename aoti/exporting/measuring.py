@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from aoti.exporting.verifying import Eager, runner
-from aoti.signature import Signature
+from aoti.signature.signature import Signature
 
 _ROUNDS = 7
 _ROUND_SECONDS = 0.05  # at least, of each

@@ -16,7 +16,7 @@ from typing import Any
 from torch._inductor import config
 
 from aoti.errors import ConfigError
-from aoti.signature import on_one_thread
+from aoti.signature.signature import on_one_thread
 
 Option = bool | int | float | str | None
 

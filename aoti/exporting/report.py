@@ -11,7 +11,7 @@ from aoti.exporting.measuring import Speed
 from aoti.exporting.presets import Preset
 from aoti.exporting.tracing import Attempt
 from aoti.exporting.verifying import Case
-from aoti.signature import Signature
+from aoti.signature.signature import Signature
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArg
 from torch.utils import _pytree as pytree
 
 from aoti.errors import ExportError
-from aoti.spec import ConstantSpec
+from aoti.signature.spec import ConstantSpec
 
 _KNOWN = {tuple, list, dict, OrderedDict, defaultdict, deque}
 

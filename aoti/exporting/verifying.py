@@ -19,8 +19,8 @@ from aoti.errors import AotiError, ExportError
 from aoti.exporting.inputs import example_sizes, is_computable, random_leaves, sizes_to_try
 from aoti.exporting.structures import plain
 from aoti.golden import Comparison, compare
-from aoti.signature import Signature
-from aoti.spec import ConstantSpec
+from aoti.signature.signature import Signature
+from aoti.signature.spec import ConstantSpec
 
 _SEED = 0
 _MAX_GOLDEN_BYTES = 16 << 20

@@ -19,7 +19,7 @@ from functools import partial
 from turns import in_turns, per_call
 
 import aoti
-from aoti import samples
+from aoti.signature import example_inputs
 
 CALLS = 1000  # a turn of some 10 ms: what else the machine does hits both alike
 
@@ -27,7 +27,9 @@ CALLS = 1000  # a turn of some 10 ms: what else the machine does hits both alike
 def measure(path: str, rounds: int) -> dict[str, float]:
     """The figures of one package."""
     with aoti.load(path) as checked, aoti.load(path, validate=False) as trusted:
-        arrays = samples.random(checked.signature, samples.least_sizes(checked.signature))
+        arrays = example_inputs.random(
+            checked.signature, example_inputs.least_sizes(checked.signature)
+        )
         contestants = {
             name: partial(per_call, partial(model.run, arrays), CALLS)
             for name, model in (("checked", checked), ("trusted", trusted))

@@ -30,7 +30,7 @@ from craft import FILES, METADATA, MODEL, SO, zipped
 
 import aoti
 from aoti import AotiError, Package, Signature
-from aoti.pytree import CallPlan
+from aoti.signature.pytree import CallPlan
 from aoti.wrapper import may_abort, read_call_spec, read_wrapper
 
 MEMORY = 512 << 20  # bytes of address space over what the process has at the start

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
-from aoti.expression import affine, fingerprint
 from aoti.kinds import as_array
+from aoti.signature.size_expr import affine, fingerprint
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from aoti.errors import ConfigError
-from aoti.signature import Signature
-from aoti.spec import Dim, TensorSpec, numpy_dtype
+from aoti.signature.signature import Signature
+from aoti.signature.spec import Dim, TensorSpec, numpy_dtype
 
 
 def least_sizes(signature: Signature) -> dict[str, int]:

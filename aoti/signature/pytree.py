@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from aoti.errors import InputTypeError, PackageError
-from aoti.misfits import Key, described, misfit, plain, short, wrong_call
+from aoti.signature.structure_errors import Key, described, misfit, plain, short, wrong_call
 
 _Make = Callable[[Iterable[object]], object]
 _MakeDict = Callable[[Iterable[tuple[Key, object]]], object]
