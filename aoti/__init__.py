@@ -37,15 +37,15 @@ from aoti.errors import (
 
 if _TYPE_CHECKING:
     from aoti._libtorch import build_info
-    from aoti.archive import Limits
+    from aoti.package.archive import Limits
     from aoti.config import Config
-    from aoti.constants import Constant
+    from aoti.package.constants import Constant
     from aoti.exporting import export as export
     from aoti.inputplan import InputPlan
     from aoti.loading import load
     from aoti.machine.device import Device, DeviceInfo, devices
     from aoti.model import AOTIModel
-    from aoti.package import Package, load_metadata_from_package
+    from aoti.package.package import Package, load_metadata_from_package
     from aoti.profiling import CallRecord, Trace
     from aoti.protocol import InferenceResult, ModelRunner
     from aoti.registry import RegisteredModel, models
@@ -106,16 +106,16 @@ _HOMES = {
     "AOTIModel": "model",
     "CallRecord": "profiling",
     "Config": "config",
-    "Constant": "constants",
+    "Constant": "package.constants",
     "ConstantSpec": "signature.spec",
     "Device": "machine.device",
     "DeviceInfo": "machine.device",
     "Dim": "signature.spec",
     "InferenceResult": "protocol",
     "InputPlan": "inputplan",
-    "Limits": "archive",
+    "Limits": "package.archive",
     "ModelRunner": "protocol",
-    "Package": "package",
+    "Package": "package.package",
     "RegisteredModel": "registry",
     "Signature": "signature.signature",
     "Tensor": "tensor",
@@ -125,7 +125,7 @@ _HOMES = {
     "devices": "machine.device",
     "export": "exporting",
     "load": "loading",
-    "load_metadata_from_package": "package",
+    "load_metadata_from_package": "package.package",
     "models": "registry",
     "unpack": "unpacking",
 }

@@ -45,7 +45,7 @@ from aoti.extraction import (
     needed_bytes,
     write,
 )
-from aoti.package import Package
+from aoti.package.package import Package
 from aoti.weightfile import find_in_place
 
 _VERSION = "v1"  # of the layout above: other versions stand beside it

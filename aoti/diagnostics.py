@@ -22,7 +22,7 @@ from aoti.loading import load
 from aoti.machine.device import Device, check_device, devices
 from aoti.machine.gpu import gpus
 from aoti.model import AOTIModel
-from aoti.package import Package, Source
+from aoti.package.package import Package, Source
 
 ReadInputs = Callable[[AOTIModel], Sequence[Any]]
 

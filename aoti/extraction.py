@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from aoti.archive import Span
+from aoti.package.archive import Span
 from aoti.errors import AotiError, ConfigError, PackageError
-from aoti.package import Package
+from aoti.package.package import Package
 from aoti.weightfile import TABLE, WEIGHTS, is_described, separate
 
 FORMAT = 3

@@ -19,7 +19,7 @@ from aoti.signature.spec import DTYPES, numpy_dtype
 
 if TYPE_CHECKING:
     from aoti.model import AOTIModel
-    from aoti.package import Package
+    from aoti.package.package import Package
 
 # Relative to each element, and to the largest of the output. What is not listed must be equal.
 TOLERANCES = {

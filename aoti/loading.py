@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aoti import _libtorch, _logging
-from aoti.archive import Limits
+from aoti.package.archive import Limits
 from aoti.cache import configure as configure_cache
 from aoti.cache import extract
 from aoti.compat import binary
@@ -25,7 +25,7 @@ from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, Inte
 from aoti.golden import Golden
 from aoti.machine.device import Device, start_device
 from aoti.model import AOTIModel, class_over
-from aoti.package import Package, Source
+from aoti.package.package import Package, Source
 from aoti.registry import resolve
 from aoti.signature import example_inputs
 from aoti.weights import Source as WeightSource

@@ -13,7 +13,7 @@ from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageErr
 from aoti.inputplan import InputPlan
 from aoti.machine.device import Device
 from aoti.machine.streams import handle_of
-from aoti.package import Source
+from aoti.package.package import Source
 from aoti.protocol import InferenceResult
 from aoti.replaceable import WeightsOfAModel
 from aoti.run_queue import RunQueue

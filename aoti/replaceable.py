@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from aoti.constants import Constant
+from aoti.package.constants import Constant
 from aoti.weights import Weights
 
 

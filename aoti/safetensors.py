@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from aoti.constants import itemsize
+from aoti.package.constants import itemsize
 from aoti.errors import ConstantError
 
 _HEADER_LIMIT = 100 << 20  # bytes; the library's own

@@ -23,10 +23,10 @@ from functools import partial
 from pathlib import Path
 
 from aoti import filelock
-from aoti.archive import Span
+from aoti.package.archive import Span
 from aoti.errors import ConfigError
 from aoti.extraction import Extraction, Key, Place, is_whole, needed_bytes, write
-from aoti.package import Package
+from aoti.package.package import Package
 
 _swept: set[Path] = set()
 

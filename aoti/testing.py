@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoti.checks import Checker, Flatten
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
-from aoti.package import Package, Source
+from aoti.package.package import Package, Source
 from aoti.protocol import InferenceResult
 from aoti.signature.spec import Dim, TensorSpec, numpy_dtype
 

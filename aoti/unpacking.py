@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from aoti.archive import Limits
+from aoti.package.archive import Limits
 from aoti.errors import ConfigError
 from aoti.extraction import Key, discard, write
-from aoti.package import Package, Source
+from aoti.package.package import Package, Source
 
 
 def unpack(

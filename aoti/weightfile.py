@@ -11,11 +11,11 @@ import json
 from pathlib import Path
 from typing import IO
 
-from aoti.archive import Span
-from aoti.constants import Constant, ConstantTable, itemsize, read_constants
+from aoti.package.archive import Span
+from aoti.package.constants import Constant, ConstantTable, itemsize, read_constants
 from aoti.errors import PackageError
-from aoti.package import Package
-from aoti.pickled import open_storage
+from aoti.package.package import Package
+from aoti.package.torch_pickle import open_storage
 
 WEIGHTS = "weights.bin"
 TABLE = "constants.json"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import aoti
-from aoti.elf import drop_libtorch, forbid_executable_stack, read_elf
+from aoti.package.elf import drop_libtorch, forbid_executable_stack, read_elf
 
 ROOT = Path(__file__).parents[1]
 

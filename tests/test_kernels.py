@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from aoti.errors import PackageError
-from aoti.kernels import Target, check_kernels, read_targets
+from aoti.package.cubin import Target, check_kernels, read_targets
 
 
 def cubin(flags: int, abi: int = 7) -> bytes:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import aoti
 from aoti import ConstantSpec, Dim, Package, PackageError, Signature, TensorSpec
-from aoti.wrapper import read_wrapper
+from aoti.package.wrapper_cpp import read_wrapper
 
 SIGNATURE = Signature(
     arguments=(

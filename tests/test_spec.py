@@ -15,7 +15,7 @@ from aoti import AotiError, Dim, IncompatiblePackageError, InputError, Package, 
 from aoti.errors import InputTypeError
 from aoti.signature.signature import Signature
 from aoti.signature.spec import DTYPES, ConstantSpec
-from aoti.wrapper import read_call_spec, read_wrapper
+from aoti.package.wrapper_cpp import read_call_spec, read_wrapper
 
 
 def spec(shape, strides, dtype="float32", name="x") -> TensorSpec:

@@ -12,7 +12,7 @@ from aoti.batching import Batches
 from aoti.bench.job import Inputs
 from aoti.bench.report import Case
 from aoti.errors import ConfigError, InputError, PackageError
-from aoti.package import Package
+from aoti.package.package import Package
 from aoti.signature import example_inputs
 from aoti.signature.pytree import CallPlan
 from aoti.signature.signature import Signature

@@ -24,7 +24,7 @@ from aoti.bench.machine import this_machine
 from aoti.bench.report import Case, EngineRun, Measurement, Memory, Report, Skipped, Start
 from aoti.bench.settings import Settings
 from aoti.errors import AotiError, ConfigError, ExecutionError
-from aoti.package import Package
+from aoti.package.package import Package
 from aoti.registry import resolve
 
 Progress = Callable[[str, float], None]

@@ -157,7 +157,7 @@ def _inputs(path: str, model_name: str | None, sources: Sequence[str]) -> list[A
     from aoti.bench.cases import Takes
     from aoti.cli.files import read_sources
     from aoti.cli.show import located
-    from aoti.package import Package
+    from aoti.package.package import Package
 
     with Package(located(path)) as package:
         takes = Takes.of(package, package.select(model_name))

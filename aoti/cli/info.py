@@ -11,7 +11,7 @@ from aoti.cli.options import json_option, package_argument
 from aoti.cli.show import located, show_json, show_table
 
 if TYPE_CHECKING:
-    from aoti.package import Package
+    from aoti.package.package import Package
 
 
 @click.command()
@@ -26,7 +26,7 @@ def info(path: str, as_json: bool) -> None:
     Example:
       aoti info model.pt2
     """
-    from aoti.package import Package
+    from aoti.package.package import Package
 
     with Package(located(path)) as package:
         document = {

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from aoti._dlopen import open_library
-from aoti.archive import Span
+from aoti.package.archive import Span
 from aoti.compat.finding import Finding, listing, show
 from aoti.compat.platform import export_here
 from aoti.compat.weights import check_weights
-from aoti.elf import SharedObject, Undefined, read_elf
+from aoti.package.elf import SharedObject, Undefined, read_elf
 from aoti.errors import PackageError
-from aoti.kernels import check_kernels
+from aoti.package.cubin import check_kernels
 from aoti.machine.device import Device
 from aoti.machine.gpu import gpus
 

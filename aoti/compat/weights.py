@@ -11,9 +11,9 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from aoti.archive import Span
+from aoti.package.archive import Span
 from aoti.compat.finding import Finding
-from aoti.elf import SharedObject
+from aoti.package.elf import SharedObject
 from aoti.errors import PackageError
 
 _IN_SO = "aot_inductor.package_constants_in_so=True"

@@ -23,7 +23,7 @@ from aoti.exporting.operators import NAMESPACE
 from aoti.exporting.packing import check_space
 from aoti.signature.signature import Signature
 from aoti.signature.spec import Dim
-from aoti.wrapper import read_wrapper
+from aoti.package.wrapper_cpp import read_wrapper
 
 # Operators of other namespaces come from libraries that the child would have to load first.
 _OWN_NAMESPACES = {

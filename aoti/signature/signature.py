@@ -98,7 +98,7 @@ class Signature:
     def of_wrapper(
         cls, inputs: Sequence[TensorSpec] | None, call_spec: tuple[str, str] | None
     ) -> Signature:
-        """What the generated C++ of a package tells (see aoti.wrapper)."""
+        """What the generated C++ of a package tells (see aoti.package.wrapper_cpp)."""
         ranges: dict[str, Range] = {}
         for spec in inputs or ():
             for size in spec.shape or ():

@@ -21,7 +21,7 @@ import numpy as np
 from aoti.bench import ENGINES
 from aoti.bench.child import Child
 from aoti.bench.job import Finish, Inputs, Job
-from aoti.package import Package
+from aoti.package.package import Package
 
 # By its name: the engine, and whether its caches are fresh.
 LOADERS = {

@@ -31,7 +31,7 @@ from craft import FILES, METADATA, MODEL, SO, zipped
 import aoti
 from aoti import AotiError, Package, Signature
 from aoti.signature.pytree import CallPlan
-from aoti.wrapper import may_abort, read_call_spec, read_wrapper
+from aoti.package.wrapper_cpp import may_abort, read_call_spec, read_wrapper
 
 MEMORY = 512 << 20  # bytes of address space over what the process has at the start
 LONGEST = 1.0  # seconds

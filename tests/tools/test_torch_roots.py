@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aoti._libtorch import Libtorch
-from aoti.elf import read_elf
+from aoti.package.elf import read_elf
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from aoti.archive import readable
+from aoti.package.archive import readable
 from aoti.errors import PackageError
 from aoti.signature.spec import DTYPES
 

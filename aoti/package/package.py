@@ -21,12 +21,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from aoti.archive import Directory, Limits, Span, Zip, readable
+from aoti.package.archive import Directory, Limits, Span, Zip, readable
 from aoti.compat.weights import weights_size
-from aoti.elf import drop_libtorch, forbid_executable_stack, read_elf
+from aoti.package.elf import drop_libtorch, forbid_executable_stack, read_elf
 from aoti.errors import ModelNotFoundError, PackageError
 from aoti.signature.signature import METADATA_KEY, Signature, on_one_thread
-from aoti.wrapper import (
+from aoti.package.wrapper_cpp import (
     may_abort,
     read_call_spec,
     read_num_constants,
