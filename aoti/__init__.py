@@ -37,14 +37,15 @@ from aoti.errors import (
 
 if _TYPE_CHECKING:
     from aoti._libtorch import build_info
-    from aoti.package.archive import Limits
+    from aoti.cache.unpack import unpack
     from aoti.config import Config
-    from aoti.package.constants import Constant
     from aoti.exporting import export as export
     from aoti.inputplan import InputPlan
     from aoti.loading import load
     from aoti.machine.device import Device, DeviceInfo, devices
     from aoti.model import AOTIModel
+    from aoti.package.archive import Limits
+    from aoti.package.constants import Constant
     from aoti.package.package import Package, load_metadata_from_package
     from aoti.profiling import CallRecord, Trace
     from aoti.protocol import InferenceResult, ModelRunner
@@ -52,7 +53,6 @@ if _TYPE_CHECKING:
     from aoti.signature.signature import Signature
     from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
     from aoti.tensor import Tensor
-    from aoti.unpacking import unpack
 
 # All but `export`: a star import must not import torch.
 __all__ = [
@@ -127,7 +127,7 @@ _HOMES = {
     "load": "loading",
     "load_metadata_from_package": "package.package",
     "models": "registry",
-    "unpack": "unpacking",
+    "unpack": "cache.unpack",
 }
 
 

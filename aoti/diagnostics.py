@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from aoti import _libtorch
-from aoti.cache import extract
+from aoti.cache.cache import extract
 from aoti.compat import binary
 from aoti.compat.finding import Finding
 from aoti.compat.platform import check_machine

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aoti import _libtorch, _logging
-from aoti.package.archive import Limits
-from aoti.cache import configure as configure_cache
-from aoti.cache import extract
+from aoti.cache.cache import configure as configure_cache
+from aoti.cache.cache import extract
 from aoti.compat import binary
 from aoti.compat.finding import require
 from aoti.compat.platform import check_machine
@@ -25,13 +24,14 @@ from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, Inte
 from aoti.golden import Golden
 from aoti.machine.device import Device, start_device
 from aoti.model import AOTIModel, class_over
+from aoti.package.archive import Limits
 from aoti.package.package import Package, Source
 from aoti.registry import resolve
 from aoti.signature import example_inputs
 from aoti.weights import Source as WeightSource
 
 if TYPE_CHECKING:
-    from aoti.extraction import Extraction
+    from aoti.cache.extraction import Extraction
 
 
 Load = TypeVar("Load", bound=Callable[..., Any])

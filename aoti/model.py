@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aoti.background import CallsInBackground
+from aoti.cache.weight_file import read_table
 from aoti.checks import Checker, Flatten
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.inputplan import InputPlan
@@ -19,7 +20,6 @@ from aoti.replaceable import WeightsOfAModel
 from aoti.run_queue import RunQueue
 from aoti.signature.signature import Signature
 from aoti.signature.spec import TensorSpec
-from aoti.weightfile import read_table
 from aoti.weights import Source as WeightSource
 from aoti.weights import Weights
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aoti import _core
-    from aoti.extraction import Extraction
+    from aoti.cache.extraction import Extraction
 
 
 class AOTIModel(CallsInBackground, WeightsOfAModel):

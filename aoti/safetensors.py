@@ -12,8 +12,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from aoti.package.constants import itemsize
 from aoti.errors import ConstantError
+from aoti.package.constants import itemsize
 
 _HEADER_LIMIT = 100 << 20  # bytes; the library's own
 _DTYPES = {

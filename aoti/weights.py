@@ -15,17 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aoti.package.archive import Span, identity
 from aoti.compat.finding import listing
-from aoti.package.constants import Constant, ConstantTable, check_table, is_frozen, itemsize
 from aoti.errors import ConstantError, InputError, ModelClosedError, PackageError
 from aoti.kinds import as_array, type_name
+from aoti.package.archive import Span, identity
+from aoti.package.constants import Constant, ConstantTable, check_table, is_frozen, itemsize
 from aoti.safetensors import Stored, read_header
 from aoti.signature.spec import TensorSpec
 
 if TYPE_CHECKING:
     from aoti import _core
-    from aoti.extraction import Extraction
+    from aoti.cache.extraction import Extraction
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti import cache
-from aoti.extraction import Extraction
+from aoti.cache import cache
+from aoti.cache.extraction import Extraction
 
 ROOT = Path(__file__).parents[1]
 EXPORTER = [ROOT / "aoti/signature/signature.py", *sorted((ROOT / "aoti/exporting").glob("*.py"))]
@@ -245,8 +245,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setenv("AOTI_CACHE_DIR", str(place.parent))
-    monkeypatch.setattr("aoti.cache._swept", set())
-    monkeypatch.setattr("aoti.scratch._swept", set())
+    monkeypatch.setattr("aoti.cache.cache._swept", set())
+    monkeypatch.setattr("aoti.cache.private._swept", set())
     yield place
     assert list(scratch.iterdir()) == []
     assert not place.exists() or {path.suffix for path in place.iterdir()} <= {""}
@@ -295,7 +295,9 @@ def start():
     """Start a program in a fresh Python; give the process."""
 
     def start(program: str, *arguments: object, **options) -> subprocess.Popen:
-        prelude = "import os, signal, sys, time\nfrom aoti import Package, cache\n"
+        prelude = (
+            "import os, signal, sys, time\nfrom aoti import Package\nfrom aoti.cache import cache\n"
+        )
         return subprocess.Popen(
             [sys.executable, "-W", "error", "-c", prelude + program, *map(str, arguments)],
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"},

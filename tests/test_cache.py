@@ -15,7 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from aoti import ConfigError, Package, PackageError, cache
+from aoti import ConfigError, Package, PackageError
+from aoti.cache import cache
 
 pytestmark = pytest.mark.usefixtures("place")
 SO, BLOB = "a.wrapper.so", "a_weights.blob"

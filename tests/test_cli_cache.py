@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from aoti import cache
+from aoti.cache import cache
 from aoti.cli import run
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import aoti
-from aoti import cache
+from aoti.cache import cache
 from aoti.cli import run
 from aoti.config import _KEYS, LOAD_OPTIONS
 

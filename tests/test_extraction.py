@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 import aoti
-from aoti import ConfigError, Package, PackageError, _libtorch, cache
+from aoti import ConfigError, Package, PackageError, _libtorch
+from aoti.cache import cache
 
 pytestmark = pytest.mark.usefixtures("place")
 SO, BLOB = "a.wrapper.so", "a_weights.blob"

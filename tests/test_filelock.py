@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from aoti.filelock import lock
+from aoti.cache.filelock import lock
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_only_exclusive_locks_make_a_file_and_only_if_they_may(file, tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from aoti.filelock import lock
+from aoti.cache.filelock import lock
 held = lock(Path(sys.argv[1]), exclusive=True)
 print("held", flush=True)
 sys.stdin.read()

@@ -12,7 +12,7 @@ from aoti.cli.show import show_json, show_table
 from aoti.cli.terminal import summarize
 
 if TYPE_CHECKING:
-    from aoti.cache import Entry
+    from aoti.cache.cache import Entry
 
 
 @click.group("cache")
@@ -34,7 +34,7 @@ def list_entries(as_json: bool) -> None:
     Example:
       aoti cache list
     """
-    from aoti import cache
+    from aoti.cache import cache
 
     entries = cache.entries()
     total = sum(entry.bytes for entry in entries)
@@ -82,7 +82,7 @@ def prune(max_size: str, as_json: bool) -> None:
     Example:
       aoti cache prune --max-size 2G
     """
-    from aoti import cache
+    from aoti.cache import cache
 
     removed = cache.prune(cache.parse_size(max_size, "--max-size "))
     left = sum(entry.bytes for entry in cache.entries())

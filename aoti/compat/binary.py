@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from aoti._dlopen import open_library
-from aoti.package.archive import Span
 from aoti.compat.finding import Finding, listing, show
 from aoti.compat.platform import export_here
 from aoti.compat.weights import check_weights
-from aoti.package.elf import SharedObject, Undefined, read_elf
 from aoti.errors import PackageError
-from aoti.package.cubin import check_kernels
 from aoti.machine.device import Device
 from aoti.machine.gpu import gpus
+from aoti.package.archive import Span
+from aoti.package.cubin import check_kernels
+from aoti.package.elf import SharedObject, Undefined, read_elf
 
 # Called by our runners, torch/csrc/inductor/aoti_runner/model_container_runner.cpp: without one of
 # the Runs, libtorch loads the model all the same and jumps to address 0 at the first call.

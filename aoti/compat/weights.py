@@ -11,10 +11,10 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from aoti.package.archive import Span
 from aoti.compat.finding import Finding
-from aoti.package.elf import SharedObject
 from aoti.errors import PackageError
+from aoti.package.archive import Span
+from aoti.package.elf import SharedObject
 
 _IN_SO = "aot_inductor.package_constants_in_so=True"
 _START, _END = "_binary_constants_bin_start", "_binary_constants_bin_end"
@@ -31,7 +31,7 @@ def check_weights(
     """Are the weights where the code expects them?
 
     `num_constants` tells how many the model has. It is asked only where there are no weights.
-    `weights` is where an extraction has them (see aoti.weightfile).
+    `weights` is where an extraction has them (see aoti.cache.weight_file).
 
     The distance of two symbols tells where that is (`AotCodeCompiler.compile` in
     ``torch/_inductor/codecache.py``): 1 byte for no weights at all, 8 for the size of a blob in a

@@ -21,9 +21,9 @@ from aoti.exporting.children import ChildFailed, child_main, run_child
 from aoti.exporting.failures import MachineError, explain_text
 from aoti.exporting.operators import NAMESPACE
 from aoti.exporting.packing import check_space
+from aoti.package.wrapper_cpp import read_wrapper
 from aoti.signature.signature import Signature
 from aoti.signature.spec import Dim
-from aoti.package.wrapper_cpp import read_wrapper
 
 # Operators of other namespaces come from libraries that the child would have to load first.
 _OWN_NAMESPACES = {

@@ -21,11 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from aoti.package.archive import Directory, Limits, Span, Zip, readable
 from aoti.compat.weights import weights_size
-from aoti.package.elf import drop_libtorch, forbid_executable_stack, read_elf
 from aoti.errors import ModelNotFoundError, PackageError
-from aoti.signature.signature import METADATA_KEY, Signature, on_one_thread
+from aoti.package.archive import Directory, Limits, Span, Zip, readable
+from aoti.package.elf import drop_libtorch, forbid_executable_stack, read_elf
 from aoti.package.wrapper_cpp import (
     may_abort,
     read_call_spec,
@@ -34,6 +33,7 @@ from aoti.package.wrapper_cpp import (
     read_weight_bytes,
     read_wrapper,
 )
+from aoti.signature.signature import METADATA_KEY, Signature, on_one_thread
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 

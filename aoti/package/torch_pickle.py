@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from aoti.package.archive import readable
 from aoti.errors import PackageError
+from aoti.package.archive import readable
 from aoti.signature.spec import DTYPES
 
 _PICKLE_LIMIT = 1 << 20  # bytes; one tensor takes some hundred

@@ -30,8 +30,8 @@ from craft import FILES, METADATA, MODEL, SO, zipped
 
 import aoti
 from aoti import AotiError, Package, Signature
-from aoti.signature.pytree import CallPlan
 from aoti.package.wrapper_cpp import may_abort, read_call_spec, read_wrapper
+from aoti.signature.pytree import CallPlan
 
 MEMORY = 512 << 20  # bytes of address space over what the process has at the start
 LONGEST = 1.0  # seconds

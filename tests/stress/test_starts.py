@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from aoti import Package, cache
-from aoti.extraction import Key, is_whole
+from aoti import Package
+from aoti.cache import cache
+from aoti.cache.extraction import Key, is_whole
 
 pytestmark = pytest.mark.usefixtures("place")
 SO, BLOB = "a.wrapper.so", "a_weights.blob"

@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 from typing import IO
 
+from aoti.errors import PackageError
 from aoti.package.archive import Span
 from aoti.package.constants import Constant, ConstantTable, itemsize, read_constants
-from aoti.errors import PackageError
 from aoti.package.package import Package
 from aoti.package.torch_pickle import open_storage
 

@@ -1,9 +1,9 @@
 """What stands in an extraction, how it gets there, and the places where extractions may stand.
 
 An extraction is a directory: a model's checked files, as libtorch's loader takes them, beside them
-its weights, if they are not in its code (see aoti.weightfile), and a manifest, written last, that
-says what was written. It is made under another name and renamed into place, so under its own name
-it is whole unless something else meddled with it.
+its weights, if they are not in its code (see aoti.cache.weight_file), and a manifest, written last,
+that says what was written. It is made under another name and renamed into place, so under its own
+name it is whole unless something else meddled with it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from aoti.package.archive import Span
+from aoti.cache.weight_file import TABLE, WEIGHTS, is_described, separate
 from aoti.errors import AotiError, ConfigError, PackageError
+from aoti.package.archive import Span
 from aoti.package.package import Package
-from aoti.weightfile import TABLE, WEIGHTS, is_described, separate
 
 FORMAT = 3
 MANIFEST = "manifest.json"

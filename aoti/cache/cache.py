@@ -30,9 +30,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aoti import filelock, scratch
-from aoti.errors import ConfigError, IncompatiblePackageError
-from aoti.extraction import (
+from aoti.cache import filelock, private
+from aoti.cache.extraction import (
     MANIFEST,
     OLD,
     PARTIAL,
@@ -45,8 +44,9 @@ from aoti.extraction import (
     needed_bytes,
     write,
 )
+from aoti.cache.weight_file import find_in_place
+from aoti.errors import ConfigError, IncompatiblePackageError
 from aoti.package.package import Package
-from aoti.weightfile import find_in_place
 
 _VERSION = "v1"  # of the layout above: other versions stand beside it
 _LOCK = ".lock"
@@ -137,12 +137,12 @@ def extract(
                 "package that it was made from"
             )
         return unpacked
-    scratch.sweep()
+    private.sweep()
     weights = find_in_place(package, model) if map_source else None
     bare = weights is not None
     if not shared:
         key = Key(verified or digest(package), model, as_zip, bare)
-        return scratch.extract(package, key, weights)
+        return private.extract(package, key, weights)
     limit = _limit()
     place = _place()
     with place.named_in_errors():

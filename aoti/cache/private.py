@@ -22,10 +22,10 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from aoti import filelock
-from aoti.package.archive import Span
+from aoti.cache import filelock
+from aoti.cache.extraction import Extraction, Key, Place, is_whole, needed_bytes, write
 from aoti.errors import ConfigError
-from aoti.extraction import Extraction, Key, Place, is_whole, needed_bytes, write
+from aoti.package.archive import Span
 from aoti.package.package import Package
 
 _swept: set[Path] = set()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from aoti.package.archive import Limits
+from aoti.cache.extraction import Key, discard, write
 from aoti.errors import ConfigError
-from aoti.extraction import Key, discard, write
+from aoti.package.archive import Limits
 from aoti.package.package import Package, Source
 
 
