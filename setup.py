@@ -39,8 +39,8 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-from aoti._backend import toolkit  # noqa: E402
-from aoti._libtorch import BACKEND_LIBRARIES, Libtorch, minor_of, read_version  # noqa: E402
+from aoti.engine.backend import toolkit  # noqa: E402
+from aoti.engine.libtorch import BACKEND_LIBRARIES, Libtorch, minor_of, read_version  # noqa: E402
 from aoti.errors import LibtorchError  # noqa: E402
 
 CORE = Extension("aoti._core", ["aoti/_core.pyx"], language="c++")

@@ -36,9 +36,10 @@ from aoti.errors import (
 )
 
 if _TYPE_CHECKING:
-    from aoti._libtorch import build_info
     from aoti.cache.unpack import unpack
     from aoti.config import Config
+    from aoti.engine.libtorch import build_info
+    from aoti.engine.tensor import Tensor
     from aoti.exporting import export as export
     from aoti.inputplan import InputPlan
     from aoti.loading import load
@@ -52,7 +53,6 @@ if _TYPE_CHECKING:
     from aoti.registry import RegisteredModel, models
     from aoti.signature.signature import Signature
     from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
-    from aoti.tensor import Tensor
 
 # All but `export`: a star import must not import torch.
 __all__ = [
@@ -118,10 +118,10 @@ _HOMES = {
     "Package": "package.package",
     "RegisteredModel": "registry",
     "Signature": "signature.signature",
-    "Tensor": "tensor",
+    "Tensor": "engine.tensor",
     "TensorSpec": "signature.spec",
     "Trace": "profiling",
-    "build_info": "_libtorch",
+    "build_info": "engine.libtorch",
     "devices": "machine.device",
     "export": "exporting",
     "load": "loading",

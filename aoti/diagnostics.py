@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from aoti import _libtorch
 from aoti.cache.cache import extract
 from aoti.compat import binary
 from aoti.compat.finding import Finding
 from aoti.compat.platform import check_machine
+from aoti.engine import libtorch
 from aoti.errors import AotiError, LibtorchError, reason
 from aoti.loading import load
 from aoti.machine.device import Device, check_device, devices
@@ -103,17 +103,17 @@ def check(
 
 
 def _check_installation() -> list[Finding]:
-    cores = _libtorch.build_info()["cores"]
+    cores = libtorch.build_info()["cores"]
     built = ", ".join(f"torch {core['torch']} ({core['backend']})" for core in cores)
     try:
-        _libtorch.core()
+        libtorch.core()
     except LibtorchError as error:
         message, _, fix = str(error).partition(": ")
         return [
             Finding("build", bool(cores), f"compiled for {built or 'no torch at all'}"),
             Finding("libtorch", False, message, fix),
         ]
-    used = _libtorch.build_info()["libtorch"]
+    used = libtorch.build_info()["libtorch"]
     return [
         Finding("build", True, f"compiled for {built}"),
         Finding("libtorch", True, f"runs on torch {used['version']} in {used['path']}"),
@@ -165,10 +165,10 @@ def _check_package(
         )
         if not runs:
             return findings + files
-        core, libtorch = _libtorch.core(), _libtorch.library()
+        core, library = libtorch.core(), libtorch.library()
         # With libtorch loaded, more versions can be compared than without.
         findings += [finding for finding in files if finding.check != "versions"]
-        findings += binary.check_libtorch(directory, libtorch, core.has_operator)
+        findings += binary.check_libtorch(directory, library, core.has_operator)
     finally:
         extraction.release()
     return findings

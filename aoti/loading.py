@@ -13,13 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from aoti import _libtorch, _logging
+from aoti import _logging
 from aoti.cache.cache import configure as configure_cache
 from aoti.cache.cache import extract
 from aoti.compat import binary
 from aoti.compat.finding import require
 from aoti.compat.platform import check_machine
 from aoti.config import Config
+from aoti.engine import libtorch
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.golden import Golden
 from aoti.machine.device import Device, start_device
@@ -257,10 +258,10 @@ def load(
         target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, device_index)
         signature = package.signature(name)
         golden = Golden.of(package, name) if self_test else None
-        core = _libtorch.core()
+        core = libtorch.core()
         target = start_device(target)
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
-        as_zip = _libtorch.core_minor() < (2, 13)
+        as_zip = libtorch.core_minor() < (2, 13)
         extracted = partial(
             extract,
             package,
@@ -298,7 +299,7 @@ def load(
             map_source=map_source,
             stream=stream,
             may_keep_gil=not as_zip
-            and binary.stands_on_libtorch(extraction.code(name), _libtorch.library()),
+            and binary.stands_on_libtorch(extraction.code(name), libtorch.library()),
         )
     except BaseException:
         extraction.release()
@@ -362,7 +363,7 @@ def _check_code(
                 directory, partial(package.num_constants, name), files.weights, device
             )
         )
-        require(binary.check_libtorch(directory, _libtorch.library(), core.has_operator))
+        require(binary.check_libtorch(directory, libtorch.library(), core.has_operator))
     finally:
         if files is not extraction:
             files.release()

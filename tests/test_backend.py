@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import aoti
-from aoti import _backend
-from aoti._backend import load_libraries, runtime_of, toolkit
-from aoti._libtorch import BACKEND_LIBRARIES, Libtorch
+from aoti.engine import backend as module
+from aoti.engine.backend import load_libraries, runtime_of, toolkit
+from aoti.engine.libtorch import BACKEND_LIBRARIES, Libtorch
 
 VARIABLES = ("CUDA_HOME", "CUDA_PATH", "ROCM_PATH")
 
@@ -21,7 +21,7 @@ def no_toolkits(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(
-        _backend, "_TOOLKITS", {b: (v, "/nowhere") for b, (v, _) in _backend._TOOLKITS.items()}
+        module, "_TOOLKITS", {b: (v, "/nowhere") for b, (v, _) in module._TOOLKITS.items()}
     )
 
 
@@ -86,7 +86,7 @@ def test_a_toolkit_that_is_not_there_is_an_error(monkeypatch, tmp_path):
     assert toolkit("rocm", {"ROCM_PATH": str(tmp_path), "CUDA_HOME": "/nowhere"}) == tmp_path
     with pytest.raises(aoti.LibtorchError, match="CUDA_HOME=/nowhere is no directory; correct it"):
         toolkit("cuda", {"CUDA_HOME": "/nowhere"})
-    monkeypatch.setitem(_backend._TOOLKITS, "cuda", (("CUDA_HOME",), str(tmp_path)))
+    monkeypatch.setitem(module._TOOLKITS, "cuda", (("CUDA_HOME",), str(tmp_path)))
     assert toolkit("cuda", {}) == tmp_path
 
 

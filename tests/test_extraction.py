@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 import aoti
-from aoti import ConfigError, Package, PackageError, _libtorch
+from aoti import ConfigError, Package, PackageError
 from aoti.cache import cache
+from aoti.engine import libtorch
 
 pytestmark = pytest.mark.usefixtures("place")
 SO, BLOB = "a.wrapper.so", "a_weights.blob"
@@ -44,7 +45,7 @@ def test_as_zip_gives_an_archive_that_the_loader_takes(packages, rows, extract):
         assert {Path(name).parent.as_posix() for name in archive.namelist()} == {
             "model/data/aotinductor/model"
         }
-    loader = _libtorch.core().Loader(
+    loader = libtorch.core().Loader(
         str(extraction.path),
         "model",
         num_runners=1,

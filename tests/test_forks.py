@@ -189,8 +189,8 @@ while thread.is_alive():
     child = os.fork()
     if child == 0:
         signal.alarm(30)
-        from aoti import _libtorch
-        core = _libtorch.core()
+        from aoti.engine import libtorch
+        core = libtorch.core()
         assert core.has_operator("aten::add", "Tensor")
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0

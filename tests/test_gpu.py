@@ -7,8 +7,7 @@ import ctypes
 import pytest
 
 import aoti
-from aoti import _backend
-from aoti._libtorch import Libtorch
+from aoti.engine.libtorch import Libtorch
 from aoti.machine.device import DeviceInfo, check_device, devices
 from aoti.machine.gpu import gpus, too_old, usable_gpus
 
@@ -208,7 +207,7 @@ def machine(monkeypatch, tmp_path):
     def machine(found, backend, libtorch="cuda", runtime="13.0"):
         (tmp_path / "version.py").write_text(f"cuda: Optional[str] = {runtime!r}\n")
         torch = Libtorch(tmp_path / "lib", "2.14.1", libtorch, "named by a test")
-        monkeypatch.setattr(_backend, "chosen", lambda: (torch, backend))
+        monkeypatch.setattr("aoti.engine.backend.chosen", lambda: (torch, backend))
         monkeypatch.setattr(
             "aoti.machine.gpu.gpus", lambda: (found, "" if found else "no driver is here")
         )

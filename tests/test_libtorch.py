@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import aoti
-from aoti._libtorch import cores
+from aoti.engine.libtorch import cores
 
 HOME = Path(aoti.__file__).parents[1]
 SPEC = importlib.util.find_spec("torch")
@@ -48,10 +48,10 @@ assert len({line.split()[4] for line in maps if line.endswith("libtorch_cpu.so")
 """
 REFUSED = """
 import sys
-from aoti import _libtorch
+from aoti.engine import libtorch
 from aoti.errors import LibtorchError
 try:
-    _libtorch.core()
+    libtorch.core()
 except LibtorchError as error:
     print(error)
 assert "aoti._core" not in sys.modules
@@ -193,9 +193,9 @@ def test_a_failed_attempt_is_not_remembered(answer):
 def test_threads_that_load_at_once_get_the_same_core(run_python):
     run_python("""
 from concurrent.futures import ThreadPoolExecutor
-from aoti import _libtorch
+from aoti.engine import libtorch
 with ThreadPoolExecutor(8) as pool:
-    assert len(set(pool.map(lambda _: _libtorch.core(), range(8)))) == 1
+    assert len(set(pool.map(lambda _: libtorch.core(), range(8)))) == 1
 """)
 
 
@@ -273,7 +273,7 @@ def test_a_loaded_libtorch_that_does_not_fit_is_refused(refusal, tmp_path, says)
 BACKENDS = {"cpu": [], "cuda": ["libtorch_cuda.so"], "rocm": ["libtorch_hip.so"]}
 FIND = """
 import sys
-from aoti._libtorch import Core, LibtorchError, find
+from aoti.engine.libtorch import Core, LibtorchError, find
 try:
     libtorch, core = find([Core(None, {"torch": "2.13.1", "backend": b}) for b in sys.argv[1:]])
     print(libtorch.backend, core.backend)

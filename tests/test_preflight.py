@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 import aoti
-from aoti import _libtorch
 from aoti.compat.binary import check_files, check_libtorch, stands_on_libtorch
 from aoti.compat.finding import Finding, require
 from aoti.compat.platform import check_machine
+from aoti.engine import libtorch as engine
 
 MACHINE = os.uname().machine
 HERE = {"AOTI_DEVICE_KEY": "cpu", "AOTI_PLATFORM": sys.platform, "AOTI_MACHINE": MACHINE}
@@ -41,7 +41,7 @@ def model(packages, tmp_path):
 
 @pytest.fixture(scope="module")
 def libtorch():
-    core = _libtorch.core()
+    core = engine.core()
     return ctypes.CDLL("libtorch_cpu.so", mode=os.RTLD_NOLOAD | os.RTLD_LAZY), core.has_operator
 
 

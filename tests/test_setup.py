@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from aoti._libtorch import cores
+from aoti.engine.libtorch import cores
 
 pytest.importorskip("setuptools")
 

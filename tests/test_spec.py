@@ -66,10 +66,10 @@ def test_sizes_that_must_agree_have_one_symbol(inputs_of):
 
 
 def test_dtypes_are_those_that_the_core_passes():
-    from aoti import _libtorch
+    from aoti.engine import libtorch
 
     # The names stand twice, because this module knows no native code.
-    assert set(_libtorch.core()._DTYPES) == DTYPES
+    assert set(libtorch.core()._DTYPES) == DTYPES
 
 
 def test_every_dtype_is_read(inputs_of):

@@ -23,10 +23,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aoti._dlopen import open_library
 from aoti.compat.finding import Finding, listing, show
 from aoti.compat.platform import export_here
 from aoti.compat.weights import check_weights
+from aoti.engine.dlopen import open_library
 from aoti.errors import PackageError
 from aoti.machine.device import Device
 from aoti.machine.gpu import gpus
@@ -285,7 +285,7 @@ def _operator_list(so: SharedObject) -> Path:
 
 def _torch_version() -> str:
     """For a message: `` (torch 2.13.0)``."""
-    from aoti._libtorch import build_info
+    from aoti.engine.libtorch import build_info
 
     used = build_info()["libtorch"]
     return f" (torch {used['version']})" if used else ""

@@ -8,7 +8,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from aoti import _libtorch
+from aoti.engine import libtorch
 from aoti.errors import DeviceError, ExecutionError
 
 TYPES = ("cpu", "cuda", "xpu", "mps")
@@ -170,7 +170,7 @@ def check_device(name: str | Device) -> float:
             listed = ", ".join(map(str, available))
             why = f": {reason}" if reason and device.type == "cuda" else ""
             raise DeviceError(f"this installation cannot use {device}; it can use {listed}{why}")
-    core = _libtorch.core()
+    core = libtorch.core()
     device = start_device(device)
     start = time.perf_counter_ns()
     try:
@@ -192,13 +192,13 @@ def start_device(device: Device) -> Device:
     DeviceError
         libtorch cannot use it.
     """
-    core = _libtorch.core()
+    core = libtorch.core()
     if device.type == "cpu":
         return device
-    from aoti import _backend
+    from aoti.engine import backend
     from aoti.machine.gpu import usable_gpus
 
-    _backend.load()
+    backend.load()
     try:
         return Device(core.find_device(str(device)))
     except DeviceError as error:

@@ -43,16 +43,16 @@ def usable_gpus() -> tuple[tuple[DeviceInfo, ...], str]:
     reason : str
         Why there is none; empty if there is one.
     """
-    from aoti import _backend
+    from aoti.engine.backend import chosen, runtime_of
 
-    chosen = _backend.chosen()
-    if chosen is None:
+    engine = chosen()
+    if engine is None:
         return (), "no libtorch fits"
-    libtorch, backend = chosen
+    libtorch, backend = engine
     if backend == "cpu":
         return (), "this build of aoti is for the CPU, and models on a GPU need one for that"
     found, reason = gpus()
-    runtime = _backend.runtime_of(libtorch)
+    runtime = runtime_of(libtorch)
     fitting = [gpu for gpu in found if gpu.architecture.startswith("gfx") == (backend == "rocm")]
     if found and not fitting:
         return (), f"this build of aoti is for {backend}, and the GPU here is a {found[0].name}"

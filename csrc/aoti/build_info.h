@@ -1,7 +1,7 @@
 #pragma once
 
 // What this core was built from and for, as JSON. Found by its marker in the file itself, so that
-// it can be read before a libtorch is chosen, without loading anything (aoti/_libtorch.py).
+// it can be read before a libtorch is chosen, without loading anything (aoti/engine/libtorch.py).
 
 #ifndef AOTI_BUILD_INFO
 #error "AOTI_BUILD_INFO is set by setup.py"

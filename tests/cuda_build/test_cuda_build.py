@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti._libtorch import Libtorch
+from aoti.engine.libtorch import Libtorch
 from aoti.machine.gpu import gpus
 
 pytestmark = pytest.mark.cuda_build
@@ -114,8 +114,8 @@ model = aoti.load(sys.argv[1])
 got = model(np.load(sys.argv[2]))
 assert np.allclose(got, np.load(sys.argv[3]), atol=1e-6), got
 assert "libtorch_cuda" not in open("/proc/self/maps").read()
-from aoti import _backend
-_backend.load()
+from aoti.engine import backend
+backend.load()
 assert "libtorch_cuda" in open("/proc/self/maps").read()
 assert np.allclose(model(np.load(sys.argv[2])), got)
 """,
@@ -129,12 +129,12 @@ def test_a_stream_of_another_library_has_its_handle_for_a_number(run):
     """What csrc/aoti/device.h counts on, asked of libtorch itself."""
     run("""
 import ctypes
-from aoti import _backend, _libtorch
-_libtorch.core()
-_backend.load()
+from aoti.engine import backend, libtorch
+libtorch.core()
+backend.load()
 class Stream(ctypes.Structure):
     _fields_ = [("device", ctypes.c_int8 * 2), ("number", ctypes.c_int64)]
-library = ctypes.CDLL(str(_libtorch.used()[0].lib / "libc10_cuda.so"))
+library = ctypes.CDLL(str(libtorch.used()[0].lib / "libc10_cuda.so"))
 find = library._ZN3c104cuda21getStreamFromExternalEP11CUstream_sta
 find.restype, find.argtypes = Stream, (ctypes.c_void_p, ctypes.c_int8)
 for handle in (0, 2, 0x55CFEF3F0FE0):
@@ -157,7 +157,7 @@ def test_without_a_gpu_everything_says_so(run, packages, tmp_path):
     said = run("from aoti.machine.device import *; check_device('cuda:0')", check=False)
     assert "cannot use cuda:0; it can use cpu: no GPU driver is installed" in said
     said = run(
-        "from aoti import _backend, _libtorch; _libtorch.core(); _backend.load()\n"
+        "from aoti.engine import backend, libtorch; libtorch.core(); backend.load()\n"
         "from aoti import _core; _core.find_device('cuda')",
         check=False,
     )
@@ -169,7 +169,7 @@ def test_another_libtorch_is_refused_in_a_line(run):
     root = Path(spec.stdout.strip()).parent
     if Libtorch.read(root, "the tests'").backend != "cpu":
         pytest.skip("needs a torch for the CPU to mix it up with")
-    said = run("from aoti import _libtorch; _libtorch.core()", check=False, LIBTORCH=str(root))
+    said = run("from aoti.engine import libtorch; libtorch.core()", check=False, LIBTORCH=str(root))
     last = said.strip().splitlines()[-1]
     assert "LibtorchError: found torch" in last
     assert "for cuda. Point LIBTORCH at a libtorch that fits." in last

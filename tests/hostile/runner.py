@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 import aoti
-from aoti import _libtorch
+from aoti.engine import libtorch
 
 REPEATS, WARM_UP = 200, 20
 LONGEST = 60  # seconds
@@ -275,7 +275,7 @@ def run(name: str, packages: Path, directory: Path) -> None:
 def main() -> None:
     """Fork a process per row. Loading numpy and libtorch each time would take minutes in all."""
     packages = Path(sys.argv[1]).absolute()
-    _libtorch.core()  # starts no thread
+    libtorch.core()  # starts no thread
     _ = aoti.load, np.ma.MaskedArray, np.random.default_rng, np.testing.assert_allclose
     for line in iter(sys.stdin.readline, ""):
         row, _, directory = line.rstrip("\n").partition("\t")

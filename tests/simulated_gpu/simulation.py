@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import aoti
-from aoti import _backend, _libtorch
 from aoti.compat import binary, platform
+from aoti.engine import backend, libtorch
 from aoti.machine import gpu
 from aoti.machine.device import DeviceInfo
 
@@ -42,14 +42,14 @@ def for_gpu(source: Path, target: Path) -> Path:
 
 def start(library: str) -> ctypes.CDLL:
     """Bring the GPUs into this process."""
-    _libtorch.core()
+    libtorch.core()
     gpus = ctypes.CDLL(library)
     gpus.gpu_start()
     gpus.gpu_stream.restype = ctypes.c_void_p
     gpus.gpu_waiting.argtypes = (ctypes.c_void_p,)
     gpus.gpu_waiting.restype = ctypes.c_size_t
     gpus.gpu_allocated.restype = ctypes.c_longlong
-    _backend.load = lambda: None
+    backend.load = lambda: None
     platform.gpus = binary.gpus = lambda: (GPUS, "")
     gpu.usable_gpus = lambda: (GPUS, "")
     return gpus

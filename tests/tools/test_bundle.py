@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti._libtorch import cores, find
+from aoti.engine.libtorch import cores, find
 
 if not cores():
     pytest.skip("needs a compiled core", allow_module_level=True)

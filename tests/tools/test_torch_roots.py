@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aoti._libtorch import Libtorch
+from aoti.engine.libtorch import Libtorch
 from aoti.package.elf import read_elf
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from aoti._libtorch import minor_of, read_version
+from aoti.engine.libtorch import minor_of, read_version
 
 pytestmark = pytest.mark.wheel
 

@@ -8,15 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aoti
-from aoti import _libtorch
 from aoti.bench.engines.base import Engine
 from aoti.bench.job import Inputs, Job
+from aoti.engine import libtorch
 from aoti.errors import ConfigError
 
 if TYPE_CHECKING:
     from aoti.bench.loops import Call
 
-_libtorch.core()  # libtorch is what others import with torch
+libtorch.core()  # libtorch is what others import with torch
 
 
 class Runtime(Engine):

@@ -8,7 +8,7 @@ Looked at in this order, the first that is there decides:
 
 1. a libtorch that is already loaded in this process (somebody imported torch);
 2. the directory named by the environment variable ``LIBTORCH``;
-3. the directory named in the file ``libtorch.path`` beside this one, which tools/bundle writes;
+3. the directory named in the file ``libtorch.path`` of aoti's directory, which tools/bundle writes;
 4. the installed package ``torch``, if there is a core for its minor version (it is never imported);
 5. the installed package ``aoti_libtorch``, which brings nothing but the libraries.
 
@@ -31,14 +31,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aoti._dlopen import open_library
+from aoti.engine.dlopen import open_library
 from aoti.errors import LibtorchError
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+_AOTI = Path(__file__).parents[1]  # the cores, and in a bundle libtorch.path, are there
+
 # Libraries that make a libtorch one of a backend, in the order in which they are loaded, after
-# libtorch_cpu and only where a model needs them (aoti/_backend.py).
+# libtorch_cpu and only where a model needs them (aoti/engine/backend.py).
 BACKEND_LIBRARIES = {
     "cpu": (),
     "cuda": ("libc10_cuda.so", "libtorch_cuda.so"),
@@ -98,6 +100,7 @@ class Libtorch:
 
     @property
     def present(self) -> bool:
+        """Whether its main library is there."""
         return (self.lib / "libtorch_cpu.so").exists()
 
     def __str__(self) -> str:
@@ -132,10 +135,12 @@ class Core:
 
     @property
     def minor(self) -> str:
+        """The minor version of torch that it was built for."""
         return minor_of(self.build["torch"])
 
     @property
     def backend(self) -> str:
+        """What it was built for: cpu, cuda or rocm."""
         return str(self.build["backend"])
 
 
@@ -146,9 +151,9 @@ def build_of(content: bytes) -> dict[str, Any] | None:
 
 
 def cores() -> list[Core]:
-    """The compiled cores of this installation, found beside this file; newest torch first."""
+    """The compiled cores of this installation, found beside aoti's modules; newest torch first."""
     found = []
-    for directory in Path(__file__).parent.glob("_torch*"):
+    for directory in _AOTI.glob("_torch*"):
         # A source tree may hold builds for other Pythons too: take the one that Python would.
         names = [directory / f"_core{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
         path = next(filter(Path.exists, names), None)
@@ -256,7 +261,7 @@ def _abi_version(library: ctypes.CDLL) -> str | None:
 
 def _bundled() -> Libtorch | None:
     """The libtorch of the bundle that this file is a part of, if it is of one."""
-    directory = Path(__file__).parent
+    directory = _AOTI
     try:
         root = (directory / "libtorch.path").read_text(encoding="utf-8").strip()
     except FileNotFoundError:

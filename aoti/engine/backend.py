@@ -11,9 +11,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from aoti import _libtorch
-from aoti._dlopen import open_library
-from aoti._libtorch import BACKEND_LIBRARIES, Libtorch
+from aoti.engine.dlopen import open_library
+from aoti.engine.libtorch import BACKEND_LIBRARIES, Libtorch, cores, find, used
 from aoti.errors import LibtorchError
 
 # Variables that name a toolkit, and where it stands by default.
@@ -31,7 +30,7 @@ def chosen() -> tuple[Libtorch, str] | None:
     None where no libtorch fits. Loads nothing.
     """
     try:
-        libtorch, core = _libtorch.used() or _libtorch.find(_libtorch.cores())
+        libtorch, core = used() or find(cores())
     except LibtorchError:
         return None
     return libtorch, core.backend
@@ -67,17 +66,17 @@ def runtime_of(libtorch: Libtorch) -> str | None:
 
 
 def load() -> None:
-    """Load what models on a GPU need, after `aoti._libtorch.core`. Safe to call from any thread.
+    """Load what models on a GPU need, after the core. Safe to call from any thread.
 
     Raises
     ------
     LibtorchError
         This build is for the CPU, or a library cannot be loaded.
     """
-    used = _libtorch.used()
-    assert used is not None
+    in_use = used()
+    assert in_use is not None
     with _lock:
-        load_libraries(used[0], used[1].backend)
+        load_libraries(in_use[0], in_use[1].backend)
 
 
 def load_libraries(libtorch: Libtorch, backend: str) -> None:

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from aoti import _libtorch
+from aoti.engine import libtorch
 
 if TYPE_CHECKING:
     from aoti._core import Tensor
 else:
-    Tensor = _libtorch.core().Tensor
+    Tensor = libtorch.core().Tensor
 
 __all__ = ["Tensor"]
