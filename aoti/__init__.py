@@ -36,12 +36,12 @@ from aoti.errors import (
 )
 
 if _TYPE_CHECKING:
+    from aoti.arrays.input_plan import InputPlan
     from aoti.cache.unpack import unpack
     from aoti.config import Config
     from aoti.engine.libtorch import build_info
     from aoti.engine.tensor import Tensor
     from aoti.exporting import export as export
-    from aoti.inputplan import InputPlan
     from aoti.loading import load
     from aoti.machine.device import Device, DeviceInfo, devices
     from aoti.model import AOTIModel
@@ -112,7 +112,7 @@ _HOMES = {
     "DeviceInfo": "machine.device",
     "Dim": "signature.spec",
     "InferenceResult": "protocol",
-    "InputPlan": "inputplan",
+    "InputPlan": "arrays.input_plan",
     "Limits": "package.archive",
     "ModelRunner": "protocol",
     "Package": "package.package",

@@ -54,7 +54,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from aoti import kinds
+from aoti.arrays import libraries
 from aoti.errors import (
     ConfigError,
     ConstantError,

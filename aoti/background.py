@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from aoti.checks import Flatten
+    from aoti.arrays.validation import Flatten
     from aoti.run_queue import RunQueue
 
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from aoti.arrays.input_plan import InputPlan
+from aoti.arrays.validation import Checker, Flatten
 from aoti.background import CallsInBackground
 from aoti.cache.weight_file import read_table
-from aoti.checks import Checker, Flatten
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
-from aoti.inputplan import InputPlan
 from aoti.machine.device import Device
 from aoti.machine.streams import handle_of
 from aoti.package.package import Source

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from aoti.checks import Checker, Flatten
+from aoti.arrays.validation import Checker, Flatten
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.package.package import Package, Source
 from aoti.protocol import InferenceResult

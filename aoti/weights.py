@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aoti.arrays.libraries import as_array, type_name
 from aoti.compat.finding import listing
 from aoti.errors import ConstantError, InputError, ModelClosedError, PackageError
-from aoti.kinds import as_array, type_name
 from aoti.package.archive import Span, identity
 from aoti.package.constants import Constant, ConstantTable, check_table, is_frozen, itemsize
 from aoti.safetensors import Stored, read_header

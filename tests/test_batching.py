@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.batching import Batches
+from aoti.arrays.batching import Batches
 from aoti.signature.signature import Signature
 from aoti.signature.spec import Dim, TensorSpec
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aoti import ConstantSpec, Dim, InputError, InputTypeError, Signature, TensorSpec
-from aoti.checks import Checker
+from aoti.arrays.validation import Checker
 from aoti.signature.pytree import CallPlan
 
 VALUES = np.arange(24, dtype=np.float32).reshape(4, 6)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.batching import Batches
+from aoti.arrays.batching import Batches
 from aoti.cli import run
 from aoti.cli.requests import Request
 from aoti.cli.stream import Stream

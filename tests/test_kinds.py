@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti import kinds
+from aoti.arrays import libraries
 
 FLOATS = "float32 float64 float16 complex64 complex128"
 INTEGERS = "bool uint8 int8 int16 int32 int64 uint16 uint32 uint64"
@@ -496,5 +496,5 @@ def test_an_argument_of_the_module_goes_before_an_option(interop, torch):
 
 
 def test_types_that_are_no_arrays_have_no_kind():
-    assert kinds.find(int) is kinds.find(np.ndarray) is kinds.find(np.float32) is None
-    assert kinds.named("numpy") is None
+    assert libraries.find(int) is libraries.find(np.ndarray) is libraries.find(np.float32) is None
+    assert libraries.named("numpy") is None

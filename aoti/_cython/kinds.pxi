@@ -1,5 +1,5 @@
 cdef class Kind:
-    """How the arrays of one type come in and go out. `aoti.kinds` says which kinds there are.
+    """How the arrays of one type come in and go out. Which kinds there are: `aoti.arrays.libraries`.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ cdef Kind _kind(array_type):
         return _last_kind
     cached = _kinds.get(array_type)
     if cached is None:
-        found = kinds.find(array_type)
+        found = libraries.find(array_type)
         cached = False if found is None else Kind(*found)
         if len(_kinds) < 100:  # types that a program makes as it runs shall not live forever
             _kinds[array_type] = cached
@@ -92,7 +92,7 @@ def kind_named(str name) -> Kind | None:
     ConfigError
         There is no such kind, or its library was not imported.
     """
-    found = kinds.named(name)
+    found = libraries.named(name)
     return None if found is None else Kind(*found)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aoti.batching import Batches
+from aoti.arrays.batching import Batches
 from aoti.bench.job import Inputs
 from aoti.bench.report import Case
 from aoti.errors import ConfigError, InputError, PackageError

@@ -151,7 +151,7 @@ def _many(
     as_json: bool,
 ) -> None:
     import aoti
-    from aoti.batching import Batches
+    from aoti.arrays.batching import Batches
     from aoti.cli.requests import in_directory, in_lines
     from aoti.cli.stream import Stream
     from aoti.errors import AotiError

@@ -13,7 +13,7 @@ from aoti.cli.requests import Request
 from aoti.errors import AotiError, ConfigError, ModelClosedError
 
 if TYPE_CHECKING:
-    from aoti.batching import Batches
+    from aoti.arrays.batching import Batches
     from aoti.model import AOTIModel
 
 Outcome = list[Any] | AotiError

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aoti.arrays.libraries import as_array
 from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
-from aoti.kinds import as_array
 from aoti.signature.size_expr import affine, fingerprint
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from aoti.arrays.input_plan import InputPlan, describe
+from aoti.arrays.libraries import place_of, type_name
 from aoti.errors import InputError
-from aoti.inputplan import InputPlan, describe
-from aoti.kinds import place_of, type_name
 from aoti.signature.pytree import CallPlan
 from aoti.signature.signature import Signature, scaled
 from aoti.signature.size_expr import affine

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from aoti.arrays.libraries import as_array, place_of
 from aoti.errors import InputError
-from aoti.kinds import as_array, place_of
 from aoti.signature.spec import TensorSpec
 
 

@@ -1,0 +1,4 @@
+"""Arrays of numpy, torch, jax and cupy, without importing these: conversion, checks, batches.
+
+May import: engine, signature and errors.
+"""
