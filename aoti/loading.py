@@ -29,7 +29,7 @@ from aoti.package.archive import Limits
 from aoti.package.package import Package, Source
 from aoti.registry import resolve
 from aoti.signature import example_inputs
-from aoti.weights import Source as WeightSource
+from aoti.weights.model_weights import Source as WeightSource
 
 if TYPE_CHECKING:
     from aoti.cache.extraction import Extraction

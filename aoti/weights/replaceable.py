@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aoti.package.constants import Constant
-from aoti.weights import Weights
+from aoti.weights.model_weights import Weights
 
 
 class WeightsOfAModel:
