@@ -41,7 +41,7 @@ if _TYPE_CHECKING:
     from aoti.config import Config
     from aoti.engine.libtorch import build_info
     from aoti.engine.tensor import Tensor
-    from aoti.exporting import export as export
+    from aoti.exporting.exporter import export as export
     from aoti.loading import load
     from aoti.machine.device import Device, DeviceInfo, devices
     from aoti.model import AOTIModel
@@ -123,7 +123,7 @@ _HOMES = {
     "Trace": "profiling",
     "build_info": "engine.libtorch",
     "devices": "machine.device",
-    "export": "exporting",
+    "export": "exporting.exporter",
     "load": "loading",
     "load_metadata_from_package": "package.package",
     "models": "registry",

@@ -16,12 +16,12 @@ from aoti.machine.device import Device
 from aoti.machine.streams import handle_of
 from aoti.package.package import Source
 from aoti.protocol import InferenceResult
-from aoti.weights.replaceable import WeightsOfAModel
 from aoti.run_queue import RunQueue
 from aoti.signature.signature import Signature
 from aoti.signature.spec import TensorSpec
 from aoti.weights.model_weights import Source as WeightSource
 from aoti.weights.model_weights import Weights
+from aoti.weights.replaceable import WeightsOfAModel
 
 if TYPE_CHECKING:
     from types import TracebackType

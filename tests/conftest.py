@@ -19,7 +19,7 @@ from aoti.cache import cache
 from aoti.cache.extraction import Extraction
 
 ROOT = Path(__file__).parents[1]
-EXPORTER = [ROOT / "aoti/signature/signature.py", *sorted((ROOT / "aoti/exporting").glob("*.py"))]
+EXPORTER = [ROOT / "aoti/signature/signature.py", *sorted((ROOT / "aoti/exporting").rglob("*.py"))]
 
 
 SCRIPTS = {  # by the fixture that gives the directory of what the script exports

@@ -15,10 +15,10 @@ from torch._inductor import aoti_compile_and_package
 from torch.export import Dim
 from torch.nn import functional
 
-import aoti.exporting.templates  # noqa: F401 (tells Inductor of them)
-from aoti.exporting.convolutions import rewrite_convolutions
-from aoti.exporting.linears import transpose_linears
-from aoti.exporting.presets import PRESETS
+import aoti.exporting.passes.kernel_templates  # noqa: F401 (tells Inductor of them)
+from aoti.exporting.build.presets import PRESETS
+from aoti.exporting.passes.convolutions import rewrite_convolutions
+from aoti.exporting.passes.linears import transpose_linears
 
 IMAGES = {
     "plain": nn.Conv2d(4, 8, 3),

@@ -124,7 +124,7 @@ def matching(quotation: str, texts) -> str | None:
 
 
 def test_what_torch_says_is_explained_as_the_table_says():
-    from aoti.exporting.failures import explain_text
+    from aoti.exporting.error_messages import explain_text
 
     table = TROUBLESHOOTING.read_text().partition("| torch says | aoti says |")[2]
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]

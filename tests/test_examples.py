@@ -86,7 +86,7 @@ def not_here(command: str) -> str | None:
 
 def once(key: str, name: str, make) -> Path:
     """A package that an example exports, kept as long as example and exporter stay the same."""
-    sources = sorted((ROOT / "aoti/exporting").glob("*.py"))
+    sources = sorted((ROOT / "aoti/exporting").rglob("*.py"))
     content = "".join([key, version("torch"), *(source.read_text() for source in sources)])
     directory = ROOT / "build/packages" / hashlib.sha256(content.encode()).hexdigest()[:16]
     if not (directory / "done").exists():

@@ -95,7 +95,7 @@ aoti.export(program, path="program.pt2")
 ATTEMPTS = """
 from importlib import import_module
 from aoti.errors import ExportError
-export = import_module("aoti.exporting.export")
+export = import_module("aoti.exporting.exporter")
 compile_program, seen = export.compile_program, []
 def attempt(program, job, *rest, **options):
     rewritten = "linear.default" not in str(program.graph_module.graph)
@@ -130,8 +130,8 @@ def test_what_the_machine_fails_at_is_not_tried_again(run_export):
     out = run_export(
         """
 from importlib import import_module
-from aoti.exporting.failures import explain_text
-export = import_module("aoti.exporting.export")
+from aoti.exporting.error_messages import explain_text
+export = import_module("aoti.exporting.exporter")
 def attempt(*_, **__):
     print("compiling")
     raise explain_text("OSError: No space left on device", "compile model", "")

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from aoti.exporting import layertimes
-from aoti.exporting.convolutions import Layer, fold_batch_norms, rewrite_convolutions
-from aoti.exporting.graphs import copied
-from aoti.exporting.presets import PRESETS
+from aoti.exporting.build.presets import PRESETS
+from aoti.exporting.passes import layer_benchmark
+from aoti.exporting.passes.convolutions import Layer, fold_batch_norms, rewrite_convolutions
+from aoti.exporting.passes.graph_editing import copied
 
 aten = torch.ops.aten
 CONVOLUTIONS = {
@@ -248,7 +248,7 @@ def test_layers_are_timed_in_a_process_of_its_own(tmp_path, monkeypatch):
         Layer((2, 4, 9, 9), (0, 2), (8, 4, 3, 3), True, (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
     ]
     options = {**PRESETS["portable"].options, "cpp.threads": 1}
-    for before, after in layertimes.measure(layers, options):
+    for before, after in layer_benchmark.measure(layers, options):
         assert 0 < before < 1
         assert 0 < after < 1
     assert not list(tmp_path.glob("aoti-*"))
@@ -256,9 +256,9 @@ def test_layers_are_timed_in_a_process_of_its_own(tmp_path, monkeypatch):
 
 def test_a_form_that_does_not_compile_takes_for_ever(tmp_path, monkeypatch):
     forms = {"before": SimpleNamespace(run=lambda given: given), "after": None}
-    monkeypatch.setattr(layertimes, "_compiled", lambda *given: forms[given[-1].stem])
+    monkeypatch.setattr(layer_benchmark, "_compiled", lambda *given: forms[given[-1].stem])
     layer = Layer((1, 4, 16), (), (5, 4, 3), True, (1,), ((1, 1),), (1,), 1)
-    before, after = layertimes._time(layer, {}, tmp_path)
+    before, after = layer_benchmark._time(layer, {}, tmp_path)
     assert 0 < before < 1
     assert after == math.inf
 
@@ -267,8 +267,8 @@ def test_a_measurement_that_ends_early_says_why(monkeypatch):
     layer = Layer((1, 4, 16), (), (5, 4, 3), True, (1,), (), (1,), 1)
     monkeypatch.setattr(sys, "executable", sys.executable + "-there-is-none")
     with pytest.raises(FileNotFoundError, match="there-is-none"):
-        layertimes.measure([layer], {})
+        layer_benchmark.measure([layer], {})
     monkeypatch.undo()
-    monkeypatch.setattr(layertimes, "asdict", lambda layer: {"input": [1, 4]})
+    monkeypatch.setattr(layer_benchmark, "asdict", lambda layer: {"input": [1, 4]})
     with pytest.raises(RuntimeError, match=r"layers could not be timed: TypeError: .*missing"):
-        layertimes.measure([layer], {})
+        layer_benchmark.measure([layer], {})

@@ -17,7 +17,7 @@ from torch import nn
 from torch.export import Dim
 
 import aoti
-from aoti.exporting import packing
+from aoti.exporting.build import packing
 
 ROOT = Path(__file__).parents[1]
 X = torch.ones(3, 4)
@@ -198,7 +198,7 @@ def test_static_sizes_are_a_last_resort_that_is_warned_of(tmp_path, monkeypatch)
     def stop(*_, **__):
         raise aoti.ExportError("compiling")
 
-    monkeypatch.setattr(sys.modules["aoti.exporting.export"], "compile_program", stop)
+    monkeypatch.setattr(sys.modules["aoti.exporting.exporter"], "compile_program", stop)
     with (
         pytest.warns(UserWarning, match="all sizes are fixed.*the module fixes it at 3"),
         pytest.raises(aoti.ExportError, match="compiling"),

@@ -8,8 +8,8 @@ from torch import nn
 from torch.export import Dim
 
 from aoti import Signature
-from aoti.exporting.describe import describe_program, names_of_symbols
-from aoti.exporting.structures import simplify
+from aoti.exporting.capture.containers import simplify
+from aoti.exporting.describe.program_signature import describe_program, names_of_symbols
 
 INDEX = torch.zeros(4, dtype=torch.long)
 TABLE = torch.zeros(5, 3)

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from aoti.exporting.linears import transpose_linears
-from aoti.exporting.passes import rewrite
+from aoti.exporting.passes.linears import transpose_linears
+from aoti.exporting.passes.registry import rewrite
 
 
 @pytest.mark.parametrize("bias", [True, False])

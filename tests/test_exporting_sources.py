@@ -11,11 +11,11 @@ from torch import nn
 from torch.export import Dim
 
 import aoti
-from aoti.exporting.checkpoints import load_checkpoint
-from aoti.exporting.presets import PRESETS, parse_option
-from aoti.exporting.shapes import named_shapes, parse_dim
-from aoti.exporting.sources import Source
-from aoti.exporting.structures import plain
+from aoti.exporting.build.presets import PRESETS, parse_option
+from aoti.exporting.capture.checkpoints import load_checkpoint
+from aoti.exporting.capture.containers import plain
+from aoti.exporting.capture.dynamic_shapes import named_shapes, parse_dim
+from aoti.exporting.capture.module_source import Source
 
 X = torch.ones(3, 4)
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import aoti
-from aoti.exporting.threads import multiplications, thread_options
+from aoti.exporting.build.threads import multiplications, thread_options
 
 
 class Attention(nn.Module):

@@ -1,5 +1,5 @@
 cdef class Kind:
-    """How the arrays of one type come in and go out. Which kinds there are: `aoti.arrays.libraries`.
+    """How the arrays of one type come in and go out. The kinds: `aoti.arrays.libraries`.
 
     Parameters
     ----------

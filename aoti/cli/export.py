@@ -19,8 +19,8 @@ from aoti.cli.show import show_json, show_table
 from aoti.cli.terminal import note, quiet
 
 if TYPE_CHECKING:
-    from aoti.exporting import Exported, ExportedModel
-    from aoti.exporting.measuring import Speed
+    from aoti.exporting.report import Exported, ExportedModel
+    from aoti.exporting.verify.speed import Speed
 
 
 @click.command()
@@ -81,8 +81,8 @@ def export(
     with progress(in_lines=True) as step, _only_our_words():
         step("importing torch")
         try:
-            from aoti.exporting import export as export_package
-            from aoti.exporting.presets import parse_option
+            from aoti.exporting.build.presets import parse_option
+            from aoti.exporting.exporter import export as export_package
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise

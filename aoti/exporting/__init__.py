@@ -1,7 +1,4 @@
-"""Exporting PyTorch modules to packages: the wing of aoti that needs torch."""
+"""Exporting PyTorch modules to packages: the wing of aoti that needs torch.
 
-from aoti.exporting.export import export
-from aoti.exporting.presets import PRESETS, Preset
-from aoti.exporting.report import Exported, ExportedModel
-
-__all__ = ["PRESETS", "Exported", "ExportedModel", "Preset", "export"]
+May import: everything below the wings.
+"""

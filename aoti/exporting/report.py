@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aoti.exporting.measuring import Speed
-from aoti.exporting.presets import Preset
-from aoti.exporting.tracing import Attempt
-from aoti.exporting.verifying import Case
+from aoti.exporting.build.presets import Preset
+from aoti.exporting.capture.trace import Attempt
+from aoti.exporting.verify.speed import Speed
+from aoti.exporting.verify.verifying import Case
 from aoti.signature.signature import Signature
 
 

@@ -20,8 +20,8 @@ from aoti.compat.finding import listing
 from aoti.errors import ConstantError, InputError, ModelClosedError, PackageError
 from aoti.package.archive import Span, identity
 from aoti.package.constants import Constant, ConstantTable, check_table, is_frozen, itemsize
-from aoti.weights.safetensors import Stored, read_header
 from aoti.signature.spec import TensorSpec
+from aoti.weights.safetensors import Stored, read_header
 
 if TYPE_CHECKING:
     from aoti import _core

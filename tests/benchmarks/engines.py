@@ -24,8 +24,8 @@ from torch.nn import functional
 import aoti
 from aoti.bench import PEERS, Report, Settings, measure
 from aoti.bench.terminal import show
-from aoti.exporting.shapes import named_shapes
-from aoti.exporting.sources import Source
+from aoti.exporting.capture.dynamic_shapes import named_shapes
+from aoti.exporting.capture.module_source import Source
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("portable", "native", "stock")  # presets, and PyTorch's own export

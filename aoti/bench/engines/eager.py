@@ -13,7 +13,7 @@ from aoti.bench.engines.base import Engine
 from aoti.bench.engines.tensors import arrays, tensors
 from aoti.bench.job import Inputs, Job
 from aoti.errors import ConfigError
-from aoti.exporting.sources import Source
+from aoti.exporting.capture.module_source import Source
 
 if TYPE_CHECKING:
     from aoti.bench.loops import Call

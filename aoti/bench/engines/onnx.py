@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from aoti.exporting.shapes import named_shapes
-from aoti.exporting.sources import Source
+from aoti.exporting.capture.dynamic_shapes import named_shapes
+from aoti.exporting.capture.module_source import Source
 
 if TYPE_CHECKING:
     from aoti.bench.worker import Channel

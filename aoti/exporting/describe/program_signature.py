@@ -14,9 +14,9 @@ from torch.utils import _pytree as pytree
 
 from aoti._version import __version__
 from aoti.errors import PackageError
-from aoti.exporting.indices import value_ranges
-from aoti.exporting.shapes import shapes_by_tensor
-from aoti.exporting.structures import Structure
+from aoti.exporting.capture.containers import Structure
+from aoti.exporting.capture.dynamic_shapes import shapes_by_tensor
+from aoti.exporting.describe.index_ranges import value_ranges
 from aoti.signature.signature import Range, Signature
 from aoti.signature.size_expr import fingerprint
 from aoti.signature.spec import ConstantSpec, Dim, TensorSpec

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aoti.exporting.children import ChildFailed, child_main, run_child
-from aoti.exporting.convolutions import Layer
+from aoti.exporting.build.children import ChildFailed, child_main, run_child
+from aoti.exporting.passes.convolutions import Layer
 
 _ROUNDS = 15
 _SLICE = 2e-3  # seconds that a layer runs before the other form has its turn
@@ -66,7 +66,7 @@ def measure(
             return f"timing layer {max(done, 1)} of {len(layers)}"
 
         try:
-            times = run_child("aoti.exporting.layertimes", directory, stage, say)
+            times = run_child("aoti.exporting.passes.layer_benchmark", directory, stage, say)
         except ChildFailed as error:
             raise RuntimeError(f"layers could not be timed: {error}") from None
         return [tuple(pair) for pair in times]
@@ -142,7 +142,7 @@ def _slice(runner: Any, x: Tensor) -> float:
 
 
 def _work(directory: Path) -> list[tuple[float, float]]:
-    import aoti.exporting.templates  # noqa: F401 (tells Inductor of them)
+    import aoti.exporting.passes.kernel_templates  # noqa: F401 (tells Inductor of them)
 
     torch.set_num_threads(1)  # more would wait for each other where others work
     job = json.loads((directory / "job.json").read_text())

@@ -1,6 +1,6 @@
 """Operators of our own that rewritten graphs call.
 
-`aoti.exporting.templates` makes kernels of them; here is what they compute.
+`aoti.exporting.passes.kernel_templates` makes kernels of them; here is what they compute.
 """
 
 from __future__ import annotations

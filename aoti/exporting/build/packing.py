@@ -14,7 +14,7 @@ from typing import Any
 from torch.export.pt2_archive._package import package_pt2
 
 from aoti.errors import ConfigError
-from aoti.exporting.failures import cause, explain
+from aoti.exporting.error_messages import cause, explain
 
 _SPARE = 1 << 20  # bytes, for names and gaps in the archive
 

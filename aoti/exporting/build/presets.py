@@ -50,7 +50,7 @@ _TUNED: dict[str, Option] = {
     "autotune_local_cache": False,
     "cpp.enable_concat_linear": True,
 }
-# Names in `aoti.exporting.passes`; the second are for what kernels of CPUs are slow at.
+# Names in `aoti.exporting.passes.registry`; the second are for what kernels of CPUs are slow at.
 _REWRITES = ("batch-norms", "convolutions", "linears")
 _REWRITES_FOR_CPUS = ("convolutions", "linears")
 
@@ -68,7 +68,7 @@ class Preset:
     options : mapping of str to bool, int, float, str or None
         Inductor's options, by the names that ``torch._inductor.config`` has for them.
     passes : tuple of str
-        Rewrites of the graph before it is compiled: names in `aoti.exporting.passes`.
+        Rewrites of the graph before it is compiled: names in `aoti.exporting.passes.registry`.
     """
 
     name: str

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from aoti.exporting.convolutions import CONVOLUTIONS, Rewritten
-from aoti.exporting.graphs import arguments, copied, finished, hint, replace
-from aoti.exporting.operators import blocked_product
+from aoti.exporting.passes.convolutions import CONVOLUTIONS, Rewritten
+from aoti.exporting.passes.graph_editing import arguments, copied, finished, hint, replace
+from aoti.exporting.passes.operators import blocked_product
 
 _LINEAR = torch.ops.aten.linear.default
 _CONTIGUOUS = torch.contiguous_format

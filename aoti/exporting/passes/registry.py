@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from aoti.errors import ConfigError
-from aoti.exporting.convolutions import fold_batch_norms, rewrite_convolutions
-from aoti.exporting.failures import cause, explain
-from aoti.exporting.layertimes import measure
-from aoti.exporting.linears import transpose_linears
+from aoti.exporting.error_messages import cause, explain
+from aoti.exporting.passes.convolutions import fold_batch_norms, rewrite_convolutions
+from aoti.exporting.passes.layer_benchmark import measure
+from aoti.exporting.passes.linears import transpose_linears
 
 Say = Callable[[str], None]
 Pass = Callable[

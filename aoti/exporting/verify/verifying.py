@@ -16,8 +16,13 @@ from torch.utils import _pytree as pytree
 
 from aoti import golden
 from aoti.errors import AotiError, ExportError
-from aoti.exporting.inputs import example_sizes, is_computable, random_leaves, sizes_to_try
-from aoti.exporting.structures import plain
+from aoti.exporting.capture.containers import plain
+from aoti.exporting.describe.random_inputs import (
+    example_sizes,
+    is_computable,
+    random_leaves,
+    sizes_to_try,
+)
 from aoti.golden import Comparison, compare
 from aoti.signature.signature import Signature
 from aoti.signature.spec import ConstantSpec

@@ -16,25 +16,25 @@ from typing import Any, Literal
 import torch
 
 from aoti.errors import ConfigError, ExportError
-from aoti.exporting.checkpoints import load_checkpoint
-from aoti.exporting.children import scratch_directory
-from aoti.exporting.compiling import Job, compile_program, fixed_sizes
-from aoti.exporting.describe import describe_program
-from aoti.exporting.failures import MachineError
-from aoti.exporting.linears import vectors_as_rows
-from aoti.exporting.measuring import Speed
-from aoti.exporting.measuring import measure as time_calls
-from aoti.exporting.packing import missing_parents, replacing, write_package
-from aoti.exporting.passes import check_names, rewrite
-from aoti.exporting.presets import Option, Preset, find_preset
+from aoti.exporting.build.children import scratch_directory
+from aoti.exporting.build.compiling import Job, compile_program, fixed_sizes
+from aoti.exporting.build.packing import missing_parents, replacing, write_package
+from aoti.exporting.build.presets import Option, Preset, find_preset
+from aoti.exporting.build.threads import thread_options
+from aoti.exporting.capture.checkpoints import load_checkpoint
+from aoti.exporting.capture.containers import simplify
+from aoti.exporting.capture.dynamic_shapes import named_shapes, parse_dim
+from aoti.exporting.capture.module_source import Source, architecture
+from aoti.exporting.capture.trace import Traced, trace
+from aoti.exporting.describe.program_signature import describe_program
+from aoti.exporting.error_messages import MachineError
+from aoti.exporting.passes.linears import vectors_as_rows
+from aoti.exporting.passes.registry import check_names, rewrite
 from aoti.exporting.report import Exported, ExportedModel
-from aoti.exporting.shapes import named_shapes, parse_dim
-from aoti.exporting.sources import Source, architecture
-from aoti.exporting.structures import simplify
-from aoti.exporting.threads import thread_options
-from aoti.exporting.tracing import Traced, trace
-from aoti.exporting.verifying import Case, Eager, golden_values
-from aoti.exporting.verifying import verify as compare_with_eager
+from aoti.exporting.verify.speed import Speed
+from aoti.exporting.verify.speed import measure as time_calls
+from aoti.exporting.verify.verifying import Case, Eager, golden_values
+from aoti.exporting.verify.verifying import verify as compare_with_eager
 from aoti.signature.signature import METADATA_KEY
 
 Buffers = Literal["refuse", "reset"]

@@ -15,7 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from aoti.errors import ConfigError, ExportError
-from aoti.exporting.failures import cause, explain
+from aoti.exporting.error_messages import cause, explain
 
 
 @dataclass

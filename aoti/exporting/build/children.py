@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from aoti._processes import end_with_parent
-from aoti.exporting.failures import cause, explain
+from aoti.exporting.error_messages import cause, explain
 
 _POLL = 0.2  # seconds
 _RESULT, _LOG = "result.json", "log"

@@ -17,10 +17,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 from aoti.errors import ExportError
-from aoti.exporting.children import ChildFailed, child_main, run_child
-from aoti.exporting.failures import MachineError, explain_text
-from aoti.exporting.operators import NAMESPACE
-from aoti.exporting.packing import check_space
+from aoti.exporting.build.children import ChildFailed, child_main, run_child
+from aoti.exporting.build.packing import check_space
+from aoti.exporting.error_messages import MachineError, explain_text
+from aoti.exporting.passes.operators import NAMESPACE
 from aoti.package.wrapper_cpp import read_wrapper
 from aoti.signature.signature import Signature
 from aoti.signature.spec import Dim
@@ -99,7 +99,7 @@ def compile_program(
     (directory / _JOB).write_text(json.dumps(asdict(job)))
     try:
         result = run_child(
-            "aoti.exporting.compiling",
+            "aoti.exporting.build.compiling",
             directory,
             partial(_stage, directory),
             lambda stage: say(f"compiling {name}: {stage}"),
@@ -118,7 +118,7 @@ def compile_here(
     """Compile a program in this process; give the files."""
     from torch._inductor import aot_compile
 
-    import aoti.exporting.templates  # noqa: F401 (tells Inductor of them)
+    import aoti.exporting.passes.kernel_templates  # noqa: F401 (tells Inductor of them)
 
     args, kwargs = program.example_inputs
     # Inductor takes a directory for its own name of a file only where it is one already.

@@ -19,8 +19,15 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from aoti.exporting.graphs import arguments, copied, finished, hint, replace, reshape_views
-from aoti.exporting.operators import convolution, length, windows
+from aoti.exporting.passes.graph_editing import (
+    arguments,
+    copied,
+    finished,
+    hint,
+    replace,
+    reshape_views,
+)
+from aoti.exporting.passes.operators import convolution, length, windows
 
 aten = torch.ops.aten
 

@@ -21,10 +21,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 from aoti.errors import ExportError
-from aoti.exporting.describe import names_of_symbols
-from aoti.exporting.failures import cause, explain
-from aoti.exporting.shapes import check_examples
-from aoti.exporting.sources import Source
+from aoti.exporting.capture.dynamic_shapes import check_examples
+from aoti.exporting.capture.module_source import Source
+from aoti.exporting.describe.program_signature import names_of_symbols
+from aoti.exporting.error_messages import cause, explain
 
 Say = Callable[[str], None]
 

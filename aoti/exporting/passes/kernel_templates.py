@@ -19,7 +19,7 @@ from torch._inductor.codegen.cpp_template import CppTemplate
 from torch._inductor.utils import parallel_num_threads
 from torch._inductor.virtualized import V
 
-from aoti.exporting.operators import convolved
+from aoti.exporting.passes.operators import convolved
 
 # Pixels that are computed at a time, at most: what they are computed from stays in the caches. And
 # tiles that an image of enough rows is divided into, at least, where threads share them.

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from aoti.exporting.verifying import Eager, runner
+from aoti.exporting.verify.verifying import Eager, runner
 from aoti.signature.signature import Signature
 
 _ROUNDS = 7
