@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.bench import Settings, engines, measure
-from aoti.bench.engines import Kind
-from aoti.bench.machine import Machine
+from aoti.bench.engines import registry
+from aoti.bench.engines.registry import Kind
+from aoti.bench.environment import Machine
+from aoti.bench.run import measure
+from aoti.bench.settings import Settings
 
 TESTS = str(Path(__file__).parent)
 QUICK = Settings(duration=0.06, rounds=3, warmup=0.0, threads=1)
@@ -32,9 +34,7 @@ def fakes(monkeypatch):
         for name in ("Slow", "Wrong", "Raising", "Dying", "Hanging")
     }
     missing = Kind("nowhere:Nothing", {"no_such_library": "no-such-library"})
-    monkeypatch.setattr(
-        "aoti.bench.measuring.ENGINES", {**engines.ENGINES, **made, "missing": missing}
-    )
+    monkeypatch.setattr("aoti.bench.run.ENGINES", {**registry.ENGINES, **made, "missing": missing})
 
 
 @pytest.fixture
@@ -184,8 +184,9 @@ HANG = f"""
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run in background
 sys.path.insert(0, {TESTS!r})
-from aoti.bench import engines, measuring
-engines.ENGINES["stock"] = engines.Kind("bench_engines:Hanging", {{}})
+from aoti.bench import run
+from aoti.bench.engines import registry
+registry.ENGINES["stock"] = registry.Kind("bench_engines:Hanging", {{}})
 from aoti.cli import main
 main()
 """

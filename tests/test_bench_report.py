@@ -14,12 +14,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aoti.bench import ENGINES, Settings, markdown, measure, save_picture
-from aoti.bench.figures import difference, latency, middle, ratio, spread
-from aoti.bench.loops import Round
-from aoti.bench.report import Difference, Ratio, Skipped
-from aoti.bench.terminal import show
-from aoti.bench.units import digits, duration
+from aoti.bench.engines.registry import ENGINES
+from aoti.bench.process.timing import Round
+from aoti.bench.report.markdown import markdown
+from aoti.bench.report.plot import save_picture
+from aoti.bench.report.report import Difference, Ratio, Skipped
+from aoti.bench.report.statistics import difference, latency, middle, ratio, spread
+from aoti.bench.report.terminal import show
+from aoti.bench.report.units import digits, duration
+from aoti.bench.run import measure
+from aoti.bench.settings import Settings
 from aoti.cli import run
 
 QUICK = ["--duration", "0.05", "--rounds", "2", "--warmup", "0", "--threads", "1"]

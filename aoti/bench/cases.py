@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aoti.arrays.batching import Batches
-from aoti.bench.job import Inputs
-from aoti.bench.report import Case
+from aoti.bench.process.job import Inputs
+from aoti.bench.report.report import Case
 from aoti.errors import ConfigError, InputError, PackageError
 from aoti.package.package import Package
 from aoti.signature import example_inputs

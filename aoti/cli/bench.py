@@ -14,7 +14,7 @@ from aoti.cli.show import show_json
 from aoti.cli.terminal import colored, quiet
 
 if TYPE_CHECKING:
-    from aoti.bench import Report
+    from aoti.bench.report.report import Report
 
 
 @click.command()
@@ -114,8 +114,9 @@ def bench(
       aoti bench model.pt2 --dim batch=1,8,64
       aoti bench model.pt2 --compare all --source mymodel.py:make --threads 1 --png out.png
     """
-    from aoti.bench import Settings, measure
-    from aoti.bench.picture import require_matplotlib
+    from aoti.bench.report.plot import require_matplotlib
+    from aoti.bench.run import measure
+    from aoti.bench.settings import Settings
 
     if picture is not None:
         if not picture.endswith(".png"):
@@ -141,13 +142,13 @@ def bench(
     if as_json:
         show_json(report.to_dict())
     elif not (quiet() and (page or picture)):
-        from aoti.bench.terminal import show
+        from aoti.bench.report.terminal import show
 
         show(report, color=colored())
 
 
 def _engines(compare: Sequence[str]) -> list[str]:
-    from aoti.bench import PEERS
+    from aoti.bench.engines.registry import PEERS
 
     names = [name.strip() for text in compare for name in text.split(",")]
     return [*PEERS] if "all" in names else names
@@ -173,7 +174,8 @@ def _numbers(option: str, text: str) -> tuple[str, list[int]]:
 
 
 def _write(report: Report, page: str | None, picture: str | None) -> None:
-    from aoti.bench import markdown, save_picture
+    from aoti.bench.report.markdown import markdown
+    from aoti.bench.report.plot import save_picture
     from aoti.cli.files import replaced
 
     if page is not None:

@@ -29,11 +29,12 @@ import cold_start  # noqa: E402
 import engines  # noqa: E402
 import load  # noqa: E402
 
-from aoti.bench import Settings, this_machine  # noqa: E402
-from aoti.bench.page import table  # noqa: E402
-from aoti.bench.picture import bars, figure_of, save  # noqa: E402
-from aoti.bench.tables import Grid  # noqa: E402
-from aoti.bench.units import digits, duration  # noqa: E402
+from aoti.bench.environment import this_machine  # noqa: E402
+from aoti.bench.report.markdown import table  # noqa: E402
+from aoti.bench.report.plot import bars, figure_of, save  # noqa: E402
+from aoti.bench.report.tables import Grid  # noqa: E402
+from aoti.bench.report.units import digits, duration  # noqa: E402
+from aoti.bench.settings import Settings  # noqa: E402
 
 # By their names in packages: what the columns are called, and in what order they come.
 ENGINES = {

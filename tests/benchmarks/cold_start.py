@@ -18,9 +18,9 @@ import tempfile
 
 import numpy as np
 
-from aoti.bench import ENGINES
-from aoti.bench.child import Child
-from aoti.bench.job import Finish, Inputs, Job
+from aoti.bench.engines.registry import ENGINES
+from aoti.bench.process.child import Child
+from aoti.bench.process.job import Finish, Inputs, Job
 from aoti.package.package import Package
 
 # By its name: the engine, and whether its caches are fresh.
@@ -37,7 +37,7 @@ def measure(engine: str, job: Job, inputs: Inputs, cache: str | None) -> tuple[f
     with tempfile.TemporaryDirectory() as scratch:
         directory = cache or scratch
         caches = {"TORCHINDUCTOR_CACHE_DIR": directory, "AOTI_CACHE_DIR": f"{directory}/aoti"}
-        serve = "aoti.bench.serving:serve", ENGINES[engine].target
+        serve = "aoti.bench.process.serve:serve", ENGINES[engine].target
         with Child(*serve, job, inputs, environment=caches, scratch=scratch) as child:
             started = child.ask()
             peak = child.ask(Finish()).peak_resident

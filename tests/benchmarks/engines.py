@@ -22,8 +22,11 @@ from torch import nn
 from torch.nn import functional
 
 import aoti
-from aoti.bench import PEERS, Report, Settings, measure
-from aoti.bench.terminal import show
+from aoti.bench.engines.registry import PEERS
+from aoti.bench.report.report import Report
+from aoti.bench.report.terminal import show
+from aoti.bench.run import measure
+from aoti.bench.settings import Settings
 from aoti.exporting.capture.dynamic_shapes import named_shapes
 from aoti.exporting.capture.module_source import Source
 

@@ -20,9 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from aoti.bench import memory
-from aoti.bench.child import Child
-from aoti.bench.worker import Channel
+from aoti.bench.process import memory
+from aoti.bench.process.child import Child
+from aoti.bench.process.worker import Channel
 
 LOADERS = ("aoti", "torch")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aoti.bench import Settings, measure
+from aoti.bench.run import measure
+from aoti.bench.settings import Settings
 
 HERE = Path(__file__).parent
 

@@ -10,7 +10,10 @@ from typing import Any, assert_type
 import numpy as np
 
 import aoti
-from aoti import bench
+from aoti.bench.report.markdown import markdown
+from aoti.bench.report.report import Report
+from aoti.bench.run import measure
+from aoti.bench.settings import Settings
 from aoti.testing import FakeModel
 
 x = np.ones((3, 10), np.float32)
@@ -56,10 +59,10 @@ with aoti.Package(b"", limits=aoti.Limits(files=100)) as package, Path("m.pt2").
     assert_type(package.digest, str)
     assert_type(aoti.load(file).path, str)
 
-report = bench.measure("m.pt2", engines=["stock"], settings=bench.Settings(threads=1))
-assert_type(report, bench.Report)
+report = measure("m.pt2", engines=["stock"], settings=Settings(threads=1))
+assert_type(report, Report)
 assert_type(report.measurements[0].latency_ms.median, float)
-assert_type(bench.markdown(report), str)
+assert_type(markdown(report), str)
 
 assert_type(aoti.devices(), tuple[aoti.DeviceInfo, ...])
 assert_type(aoti.build_info(), dict[str, Any])

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from aoti.bench.job import Inputs, Job
+from aoti.bench.process.job import Inputs, Job
 
 if TYPE_CHECKING:
-    from aoti.bench.loops import Call
+    from aoti.bench.process.timing import Call
 
 
 class Engine(ABC):

@@ -11,12 +11,12 @@ from torch.utils import _pytree as pytree
 
 from aoti.bench.engines.base import Engine
 from aoti.bench.engines.tensors import arrays, tensors
-from aoti.bench.job import Inputs, Job
+from aoti.bench.process.job import Inputs, Job
 from aoti.errors import ConfigError
 from aoti.exporting.capture.module_source import Source
 
 if TYPE_CHECKING:
-    from aoti.bench.loops import Call
+    from aoti.bench.process.timing import Call
 
 
 class Eager(Engine):

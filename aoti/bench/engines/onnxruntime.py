@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 
 from aoti.bench.engines.base import Engine
-from aoti.bench.job import Inputs, Job
+from aoti.bench.process.job import Inputs, Job
 from aoti.errors import ConfigError
 
 if TYPE_CHECKING:
-    from aoti.bench.loops import Call
+    from aoti.bench.process.timing import Call
 
 
 class OnnxRuntime(Engine):

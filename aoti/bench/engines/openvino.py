@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import openvino
 
 from aoti.bench.engines.base import Engine
-from aoti.bench.job import Inputs, Job
+from aoti.bench.process.job import Inputs, Job
 
 if TYPE_CHECKING:
-    from aoti.bench.loops import Call
+    from aoti.bench.process.timing import Call
 
 
 class OpenVino(Engine):

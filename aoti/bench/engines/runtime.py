@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import aoti
 from aoti.bench.engines.base import Engine
-from aoti.bench.job import Inputs, Job
+from aoti.bench.process.job import Inputs, Job
 from aoti.engine import libtorch
 from aoti.errors import ConfigError
 
 if TYPE_CHECKING:
-    from aoti.bench.loops import Call
+    from aoti.bench.process.timing import Call
 
 libtorch.core()  # libtorch is what others import with torch
 

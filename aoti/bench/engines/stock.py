@@ -11,10 +11,10 @@ from torch._inductor.package import load_package  # type: ignore[attr-defined]
 
 from aoti.bench.engines.base import Engine
 from aoti.bench.engines.tensors import arrays, tensors
-from aoti.bench.job import Inputs, Job
+from aoti.bench.process.job import Inputs, Job
 
 if TYPE_CHECKING:
-    from aoti.bench.loops import Call
+    from aoti.bench.process.timing import Call
 
 
 class Stock(Engine):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from aoti import golden
-from aoti.bench.loops import Round
-from aoti.bench.report import Difference, Latency, Ratio
+from aoti.bench.process.timing import Round
+from aoti.bench.report.report import Difference, Latency, Ratio
 
 _BINS = 48
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from aoti.bench import tables
-from aoti.bench.report import Report
-from aoti.bench.tables import Grid
+from aoti.bench.report import tables
+from aoti.bench.report.report import Report
+from aoti.bench.report.tables import Grid
 
 
 def markdown(report: Report) -> str:

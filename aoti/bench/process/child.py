@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Self
 
-from aoti.bench.job import Failed, write
+from aoti.bench.process.job import Failed, write
 from aoti.errors import AotiError
 
 
@@ -66,7 +66,7 @@ class Child:
             ours, answers = os.pipe()
             stack.callback(os.close, answers)
             self._answers = stack.enter_context(os.fdopen(ours, "rb"))
-            command = [sys.executable, "-W", "ignore", "-m", "aoti.bench.worker"]
+            command = [sys.executable, "-W", "ignore", "-m", "aoti.bench.process.worker"]
             self.started_ns = time.perf_counter_ns()
             self._process = subprocess.Popen(
                 [*command, str(theirs), str(answers), scratch],

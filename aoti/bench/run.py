@@ -6,22 +6,22 @@ import contextlib
 import getpass
 import os
 import re
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from aoti.bench import figures
 from aoti.bench.cases import Takes
-from aoti.bench.child import Child, ChildError
-from aoti.bench.engines import ENGINES, OURS, Kind
-from aoti.bench.job import Finish, Finished, Inputs, Job, Prepare, Prepared, Started, Turn
-from aoti.bench.loops import Round
-from aoti.bench.machine import this_machine
-from aoti.bench.report import Case, EngineRun, Measurement, Memory, Report, Skipped, Start
+from aoti.bench.engines.registry import ENGINES, OURS, Kind
+from aoti.bench.environment import this_machine
+from aoti.bench.process.child import Child, ChildError
+from aoti.bench.process.job import Finish, Finished, Inputs, Job, Prepare, Prepared, Started, Turn
+from aoti.bench.process.timing import Round
+from aoti.bench.report import statistics
+from aoti.bench.report.report import Case, EngineRun, Measurement, Memory, Report, Skipped, Start
 from aoti.bench.settings import Settings
 from aoti.errors import AotiError, ConfigError, ExecutionError
 from aoti.package.package import Package
@@ -241,7 +241,7 @@ class _Bench:
                 if one.child is not None:
                     one.child.end()
                 target = one.kind.target
-                one.child = self._child("aoti.bench.serving:serve", target, one.job, inputs)
+                one.child = self._child("aoti.bench.process.serve:serve", target, one.job, inputs)
                 with self._may_drop(one):
                     one.starts.append((one.child.started_ns, one.ask()))
 
@@ -294,7 +294,7 @@ class _Bench:
         """All of it in figures."""
         measurements, edges = [], []
         for number, case in enumerate(cases):
-            bins = figures.bins([one.rounds[number] for one in self.contestants])
+            bins = statistics.bins([one.rounds[number] for one in self.contestants])
             edges.append(bins)
             for one in self.contestants:
                 measurements.append(self._measurement(one, number, case, bins))
@@ -326,27 +326,31 @@ class _Bench:
         self, one: _Contestant, number: int, case: Case, bins: tuple[float, ...]
     ) -> Measurement:
         first, rounds = self.contestants[0], one.rounds[number]
-        medians = figures.medians(rounds)
-        low, high = figures.middle(medians)
-        per_second = statistics.median(r.calls / r.seconds for r in rounds)
+        medians = statistics.medians(rounds)
+        low, high = statistics.middle(medians)
+        per_second = median(r.calls / r.seconds for r in rounds)
         others = one is not first
         return Measurement(
             engine=one.label,
             case=number,
             calls=sum(r.calls for r in rounds),
-            latency_ms=figures.latency(rounds),
+            latency_ms=statistics.latency(rounds),
             rounds_ms=medians,
             low_ms=low,
             high_ms=high,
-            spread=figures.spread(medians),
-            cpu_ms=statistics.median(r.cpu_seconds / r.calls for r in rounds) * 1e3,
+            spread=statistics.spread(medians),
+            cpu_ms=median(r.cpu_seconds / r.calls for r in rounds) * 1e3,
             calls_per_second=per_second,
             rows_per_second=None if case.rows is None else per_second * case.rows,
-            ratio=figures.ratio(medians, figures.medians(first.rounds[number])) if others else None,
+            ratio=statistics.ratio(medians, statistics.medians(first.rounds[number]))
+            if others
+            else None,
             difference=(
-                figures.difference(one.outputs[number], first.outputs[number]) if others else None
+                statistics.difference(one.outputs[number], first.outputs[number])
+                if others
+                else None
             ),
-            histogram=figures.histogram(rounds, bins),
+            histogram=statistics.histogram(rounds, bins),
         )
 
     def _engine(self, one: _Contestant) -> EngineRun:
@@ -354,7 +358,7 @@ class _Bench:
         last = one.starts[-1][1]
 
         def milliseconds(*spans: int) -> float:
-            return statistics.median(spans) / 1e6
+            return median(spans) / 1e6
 
         return EngineRun(
             label=one.label,

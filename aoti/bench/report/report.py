@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from aoti.bench.machine import Machine
+from aoti.bench.environment import Machine
 from aoti.bench.settings import Settings
 
 VERSION = 1  # of the JSON document

@@ -6,10 +6,10 @@ import importlib.util
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
-from aoti.bench import tables
-from aoti.bench.engines import OURS
-from aoti.bench.report import Report
-from aoti.bench.units import duration
+from aoti.bench.engines.registry import OURS
+from aoti.bench.report import tables
+from aoti.bench.report.report import Report
+from aoti.bench.report.units import duration
 from aoti.errors import ConfigError
 
 if TYPE_CHECKING:

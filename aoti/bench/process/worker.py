@@ -9,7 +9,7 @@ import sys
 from typing import IO, Any
 
 from aoti._processes import end_with_parent
-from aoti.bench.job import Failed, write
+from aoti.bench.process.job import Failed, write
 from aoti.errors import AotiError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aoti.bench.report import Case, EngineRun, Measurement, Report
-from aoti.bench.units import digits, duration, error, megabytes
+from aoti.bench.report.report import Case, EngineRun, Measurement, Report
+from aoti.bench.report.units import digits, duration, error, megabytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from aoti.bench import tables
-from aoti.bench.report import Report
-from aoti.bench.tables import Grid
-from aoti.bench.units import duration
+from aoti.bench.report import tables
+from aoti.bench.report.report import Report
+from aoti.bench.report.tables import Grid
+from aoti.bench.report.units import duration
 
 _BARS, _PLAIN_BARS = " ▁▂▃▄▅▆▇█", " .:-=+*#%"
 _RARE = 200  # times less than in the fullest bin
