@@ -2,7 +2,7 @@
 
 import sys
 
-from aoti.cli import run
+from aoti.cli.group import run
 
 if __name__ == "__main__":
     sys.exit(run())

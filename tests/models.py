@@ -19,7 +19,7 @@ from torch.export import register_dataclass
 from torch.nn import functional as F
 
 import aoti
-import aoti.cli
+import aoti.cli.group
 
 BATCH = "batch=1..16"
 
@@ -227,7 +227,7 @@ def main(directory: Path) -> None:
     )
     # In a process of its own, from the command line.
     with (directory / "mixed.json").open("w") as file, contextlib.redirect_stdout(file):
-        code = aoti.cli.run(
+        code = aoti.cli.group.run(
             ["export", f"{__file__}:mixed", "-o", str(directory / "mixed.pt2"), "--verify",
              "--golden", "--measure", "--json", "--metadata", "author=tests", "--dim", "batch=1..4",
              "--set", "cpp.enable_kernel_profile=false"]

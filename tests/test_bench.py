@@ -187,7 +187,7 @@ sys.path.insert(0, {TESTS!r})
 from aoti.bench import run
 from aoti.bench.engines import registry
 registry.ENGINES["stock"] = registry.Kind("bench_engines:Hanging", {{}})
-from aoti.cli import main
+from aoti.cli.group import main
 main()
 """
 

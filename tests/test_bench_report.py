@@ -24,7 +24,7 @@ from aoti.bench.report.terminal import show
 from aoti.bench.report.units import digits, duration
 from aoti.bench.run import measure
 from aoti.bench.settings import Settings
-from aoti.cli import run
+from aoti.cli.group import run
 
 QUICK = ["--duration", "0.05", "--rounds", "2", "--warmup", "0", "--threads", "1"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.cli import run
+from aoti.cli.group import run
 from aoti.cli.show import show_table
 
 ROW = {"data": list(range(10)), "shape": [1, 10]}
@@ -23,7 +23,7 @@ def aoti_command():
     """Run the console script; give exit code, standard output, standard error."""
 
     def command(*arguments, stdin=""):
-        script = [sys.executable, "-W", "error", "-c", "from aoti.cli import main; main()"]
+        script = [sys.executable, "-W", "error", "-c", "from aoti.cli.group import main; main()"]
         process = subprocess.run(
             [*script, *map(str, arguments)],
             input=stdin,
@@ -188,7 +188,7 @@ def test_an_error_line_cannot_act_on_the_terminal(capsys):
 def test_no_stream_makes_a_traceback(packages, tmp_path, arguments, code, message):
     rows = tmp_path / "rows.npy"
     np.save(rows, np.zeros((1, 10), np.float32))
-    program = f"{sys.executable} -W error -c 'from aoti.cli import main; main()' "
+    program = f"{sys.executable} -W error -c 'from aoti.cli.group import main; main()' "
     process = subprocess.run(
         program + arguments.format(mlp=packages / "mlp.pt2", rows=rows),
         shell=True,
@@ -261,7 +261,7 @@ def test_info_shows_a_package_without_loading_it(packages, capsys):
 def test_info_needs_no_libtorch(packages, run_python):
     program = """
 import sys
-from aoti.cli import run
+from aoti.cli.group import run
 sys.exit(run(["info", sys.argv[1], "--json"]) or "aoti._core" in sys.modules)
 """
     assert json.loads(run_python(program, packages / "mlp.pt2", LIBTORCH="/nowhere"))
@@ -279,7 +279,7 @@ def test_test_device_lists_and_tests(capsys):
 def test_no_libtorch_is_one_line_that_says_what_to_do(packages, run_python):
     program = """
 import sys
-from aoti.cli import run
+from aoti.cli.group import run
 sys.exit(run(["infer", "-m", sys.argv[1], "-i", "-"]))
 """
     said = run_python(program, packages / "mlp.pt2", check=False, LIBTORCH="/nowhere")
@@ -301,7 +301,7 @@ def test_version_and_help(capsys):
 def test_output_arrives_whole_in_a_slow_pipe(packages, tmp_path):
     source = tmp_path / "in.npy"
     np.save(source, np.zeros((1024, 10), np.float32))
-    program = "from aoti.cli import main; main()"
+    program = "from aoti.cli.group import main; main()"
     arguments = ["infer", "-m", packages / "mlp.pt2", "-i", source, "--json"]
     process = subprocess.Popen(
         [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE
@@ -314,7 +314,7 @@ def test_output_arrives_whole_in_a_slow_pipe(packages, tmp_path):
 
 
 def test_a_closed_pipe_is_no_traceback(packages):
-    program = "from aoti.cli import main; main()"
+    program = "from aoti.cli.group import main; main()"
     read, write = os.pipe()
     os.close(read)
     process = subprocess.run(
@@ -329,7 +329,7 @@ def test_a_closed_pipe_is_no_traceback(packages):
 
 
 def test_nothing_is_left_in_the_temporary_directory(packages, tmp_path):
-    program = "from aoti.cli import main; main()"
+    program = "from aoti.cli.group import main; main()"
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     arguments = ["infer", "-m", str(packages / "mlp.pt2"), "-i", "-"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.cli.files import read_inputs, write_outputs
+from aoti.cli.io.array_files import read_inputs, write_outputs
 
 
 @pytest.fixture

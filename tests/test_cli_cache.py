@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from aoti.cache import cache
-from aoti.cli import run
+from aoti.cli.group import run
 
 
 def test_what_is_cached_is_listed_and_removed_unless_in_use(
@@ -53,7 +53,7 @@ def test_a_group_without_a_command_shows_its_help(capsys):
 
 def complete(words, **env):
     process = subprocess.run(
-        [sys.executable, "-c", "from aoti.cli import main; main()"],
+        [sys.executable, "-c", "from aoti.cli.group import main; main()"],
         env={**os.environ, "_AOTI_COMPLETE": "bash_complete", "COMP_WORDS": words,
              "COMP_CWORD": str(len(words.split(" ")) - 1), **env},
         capture_output=True, text=True, check=False,
@@ -75,7 +75,7 @@ def test_the_shell_completes_verbs_options_and_models(tmp_path):
 def test_there_is_a_script_for_each_shell():
     for shell in ("bash", "zsh", "fish"):
         process = subprocess.run(
-            [sys.executable, "-c", "from aoti.cli import main; main()"],
+            [sys.executable, "-c", "from aoti.cli.group import main; main()"],
             env={**os.environ, "_AOTI_COMPLETE": f"{shell}_source"},
             capture_output=True,
             text=True,
@@ -89,7 +89,7 @@ def test_there_is_a_script_for_each_shell():
 def test_info_starts_without_what_it_does_not_need(packages, run_python):
     program = """
 import sys
-from aoti.cli import run
+from aoti.cli.group import run
 assert run(["info", sys.argv[1]]) == 0
 heavy = "numpy torch asyncio concurrent.futures importlib.metadata tomllib difflib aoti.model"
 print([name for name in heavy.split() if name in sys.modules])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aoti.cli import run
+from aoti.cli.group import run
 from aoti.machine.gpu import gpus
 
 
@@ -186,7 +186,7 @@ def test_check_of_a_call_that_is_wrong(packages, tmp_path, capsys):
 def test_check_works_where_no_libtorch_is(packages, said, monkeypatch, run_python):
     program = """
 import sys
-from aoti.cli import run
+from aoti.cli.group import run
 sys.exit(run(["check", sys.argv[1], "--json"]))
 """
     out = run_python(program, packages / "mlp.pt2", check=False, LIBTORCH="/nowhere")

@@ -12,11 +12,11 @@ import pytest
 
 import aoti
 from aoti.arrays.batching import Batches
-from aoti.cli import run
-from aoti.cli.requests import Request
-from aoti.cli.stream import Stream
+from aoti.cli.group import run
+from aoti.cli.io.input_stream import Request
+from aoti.cli.io.pipeline import Stream
 
-COMMAND = [sys.executable, "-W", "error", "-c", "from aoti.cli import main; main()", "infer"]
+COMMAND = [sys.executable, "-W", "error", "-c", "from aoti.cli.group import main; main()", "infer"]
 
 
 def line(values):
@@ -61,7 +61,7 @@ def test_ten_thousand_lines(batch_packages, tmp_path, run_python):
     lines[5000] = line([1] * 5)
     program = """
 import sys
-from aoti.cli import run
+from aoti.cli.group import run
 assert run(["infer", *sys.argv[1:], "--num-runners", "2", "--invalid", "skip"]) == 0
 print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

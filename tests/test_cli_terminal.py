@@ -13,10 +13,10 @@ import click
 import numpy as np
 import pytest
 
-from aoti.cli import cli, run
+from aoti.cli.group import cli, run
 from aoti.cli.show import Mark, show_outputs, show_table
 
-COMMAND = [sys.executable, "-c", "from aoti.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from aoti.cli.group import main; main()"]
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -225,7 +225,7 @@ def test_a_warning_is_one_line(packages, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((3, 4), np.float32))
     arguments = ["infer", packages / "stock_scalars.pt2", "-i", tmp_path / "x.npy"]
     command = [*COMMAND, *map(str, arguments)]
-    program = ["import warnings; from aoti.cli import cli, main", "import aoti"]
+    program = ["import warnings; from aoti.cli.group import cli, main", "import aoti"]
     program += ["aoti.AOTIModel.infer = lambda *_: warnings.warn('odd') or 1 / 0"]
     del command[1:3]
     for flags, lines in (([], ["aoti: warning: odd"]), (["-q"], [])):

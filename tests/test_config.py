@@ -13,7 +13,7 @@ import pytest
 
 import aoti
 from aoti.cache import cache
-from aoti.cli import run
+from aoti.cli.group import run
 from aoti.config import _KEYS, LOAD_OPTIONS
 
 EXAMPLE = Path(__file__).parents[1] / "docs/examples/aoti.toml"

@@ -101,7 +101,7 @@ def commands(tmp_path_factory) -> Path:
     """A directory with the commands that the examples call."""
     directory = tmp_path_factory.mktemp("bin")
     programs = {
-        "aoti": f'exec {sys.executable} -c "from aoti.cli import main; main()" "$@"',
+        "aoti": f'exec {sys.executable} -c "from aoti.cli.group import main; main()" "$@"',
         "produce": "head -n 50 requests.jsonl",
         "consume": "cat > consumed.jsonl",
     }

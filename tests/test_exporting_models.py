@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.cli import run
+from aoti.cli.group import run
 
 ENDS = {
     "dummy": {"batch": (1, 16)},

@@ -13,7 +13,7 @@ import pytest
 
 import aoti
 from aoti import registry
-from aoti.cli import run
+from aoti.cli.group import run
 
 EXAMPLE = Path(__file__).parents[1] / "docs/examples/model_wheel"
 

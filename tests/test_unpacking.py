@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.cli import run
+from aoti.cli.group import run
 
 
 @pytest.mark.parametrize("name", ["weights_blob", "weights_pickle", "stock"])

@@ -43,7 +43,7 @@ def check(
     """
     import aoti
     from aoti import diagnostics
-    from aoti.cli.files import read_inputs
+    from aoti.cli.io.array_files import read_inputs
 
     if source is not None and path is None:
         raise click.UsageError("--input needs a package to run")

@@ -156,7 +156,7 @@ def _engines(compare: Sequence[str]) -> list[str]:
 
 def _inputs(path: str, model_name: str | None, sources: Sequence[str]) -> list[Any]:
     from aoti.bench.cases import Takes
-    from aoti.cli.files import read_sources
+    from aoti.cli.io.array_files import read_sources
     from aoti.cli.show import located
     from aoti.package.package import Package
 
@@ -176,7 +176,7 @@ def _numbers(option: str, text: str) -> tuple[str, list[int]]:
 def _write(report: Report, page: str | None, picture: str | None) -> None:
     from aoti.bench.report.markdown import markdown
     from aoti.bench.report.plot import save_picture
-    from aoti.cli.files import replaced
+    from aoti.cli.io.array_files import replaced
 
     if page is not None:
         with replaced(page) as file:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aoti.cli.requests import Request
+from aoti.cli.io.input_stream import Request
 from aoti.errors import AotiError, ConfigError, ModelClosedError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from aoti.cli.arrays import Array, in_order, parse
-from aoti.cli.files import READABLE, read_inputs
+from aoti.cli.io.array_files import READABLE, read_inputs
+from aoti.cli.io.json_arrays import Array, in_order, parse
 from aoti.errors import InputError
 from aoti.signature.spec import TensorSpec
 

@@ -9,8 +9,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from aoti.cli.arrays import Array, to_json
-from aoti.cli.files import write_outputs
+from aoti.cli.io.array_files import write_outputs
+from aoti.cli.io.json_arrays import Array, to_json
 from aoti.errors import InputError
 
 

@@ -17,7 +17,7 @@ from aoti.cli.progress import counted, progress
 from aoti.cli.terminal import note, printable, quiet, summarize
 
 if TYPE_CHECKING:
-    from aoti.cli.sinks import Arrays, Lines
+    from aoti.cli.io.output_stream import Arrays, Lines
     from aoti.config import Config
     from aoti.model import AOTIModel
 
@@ -109,8 +109,8 @@ def _once(
     config: Config, sources: Sequence[str], destination: str | None, *, as_json: bool
 ) -> None:
     import aoti
-    from aoti.cli.arrays import to_json
-    from aoti.cli.files import read_sources, write_outputs
+    from aoti.cli.io.array_files import read_sources, write_outputs
+    from aoti.cli.io.json_arrays import to_json
 
     with aoti.load(config, outputs="numpy") as model:
         if not sources and model.inputs != ():
@@ -152,8 +152,8 @@ def _many(
 ) -> None:
     import aoti
     from aoti.arrays.batching import Batches
-    from aoti.cli.requests import in_directory, in_lines
-    from aoti.cli.stream import Stream
+    from aoti.cli.io.input_stream import in_directory, in_lines
+    from aoti.cli.io.pipeline import Stream
     from aoti.errors import AotiError
 
     with aoti.load(config, outputs="numpy") as model:
@@ -199,8 +199,8 @@ def _blame(label: dict[str, Any], error: Exception) -> str:
 def _sinks(
     stack: contextlib.ExitStack, destination: str | None, *, as_json: bool
 ) -> Iterator[Arrays | Lines]:
-    from aoti.cli.files import replaced
-    from aoti.cli.sinks import Arrays, Lines
+    from aoti.cli.io.array_files import replaced
+    from aoti.cli.io.output_stream import Arrays, Lines
 
     if as_json or destination == "-":
         yield Lines(sys.stdout)

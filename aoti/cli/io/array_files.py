@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from aoti.cli.arrays import Array, in_order, parse, to_json
+from aoti.cli.io.json_arrays import Array, in_order, parse, to_json
 from aoti.errors import InputError
 from aoti.signature.spec import TensorSpec
 
