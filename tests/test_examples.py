@@ -33,8 +33,8 @@ NOT_HERE = {  # commands, by how they begin
     "pip install": "needs a package index",
     "python tools/bundle": "tests/tools/test_bundle.py runs it",
     "python3 app/runtime": "tests/tools/test_bundle.py runs it",
-    'eval "$(_AOTI_COMPLETE=zsh': "for another shell; tests/test_cli_cache.py has its script",
-    "_AOTI_COMPLETE=fish": "for another shell; tests/test_cli_cache.py has its script",
+    'eval "$(_AOTI_COMPLETE=zsh': "for another shell; tests/cli/test_cache.py has its script",
+    "_AOTI_COMPLETE=fish": "for another shell; tests/cli/test_cache.py has its script",
 }
 NAMES = """
 import os, queue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 from pathlib import Path
 
@@ -12,7 +13,63 @@ import aoti
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "aoti").rglob("*.py"))
+SOURCES = [*MODULES, *(ROOT / "aoti").rglob("*.p[yx][xdi]")]
 WITH_TORCH = ("exporting/", "bench/engines/")
+
+# By folder, or module of the top level, what its files may import besides one another; `aoti` is
+# the public names. An arrow only points down this list.
+BELOW = {
+    "cli": """aoti _logging _version errors machine signature package arrays compat cache model
+        config registry golden diagnostics bench exporting""",
+    "bench": """aoti _processes errors machine signature package arrays engine registry golden
+        exporting""",
+    "exporting": "aoti _processes _version errors machine signature package golden",
+    "diagnostics": "errors machine package cache compat engine model loading",
+    "loading": """_logging errors machine signature package cache compat engine weights model config
+        registry golden""",
+    "testing": "errors signature package arrays protocol",
+    "profiling": "signature protocol model",
+    "golden": "errors signature package model",
+    "model": """errors machine signature package cache engine arrays weights protocol run_queue
+        background""",
+    "background": "arrays run_queue",
+    "protocol": "signature",
+    "run_queue": "errors",
+    "weights": "errors signature package cache compat engine arrays",
+    "arrays": "errors signature engine",
+    "compat": "errors machine signature package cache engine",
+    "engine": "_version errors machine",
+    "cache": "errors signature package",
+    "package": "errors signature",
+    "signature": "errors",
+    "machine": "errors",
+    "registry": "errors config",
+    "config": "errors",
+    "errors": "",
+    "_logging": "",
+    "_processes": "",
+    "_version": "",
+}
+# What breaks a row today: the module that imports, and what.
+EXCEPTIONS = {
+    ("machine.device", "engine.backend"),  # to be split
+    ("machine.device", "engine.libtorch"),  # to be split
+    ("machine.gpu", "engine.backend"),  # to be split
+    ("model", "loading"),  # to be split
+    ("package.cubin", "compat.finding"),  # to be split
+    ("package.package", "compat.weights"),  # to be split
+    ("signature.spec", "arrays.libraries"),  # to be split
+}
+LINES, TOP_LEVEL_MODULES = 450, 20
+
+
+def dotted(path: Path) -> str:
+    """A file's name as a module: ``engine.libtorch``; of a folder's `__init__`, the folder's."""
+    parts = path.relative_to(ROOT / "aoti").with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__") or "aoti"
+
+
+NAMES = {dotted(path): path for path in MODULES}
 
 
 def imports(path: Path, *, top_level: bool = False) -> set[str]:
@@ -25,7 +82,10 @@ def imports(path: Path, *, top_level: bool = False) -> set[str]:
             if isinstance(child, ast.Import):
                 names.update(alias.name for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
-                names.update({child.module, *(f"{child.module}.{a.name}" for a in child.names)})
+                full = {f"{child.module}.{alias.name}" for alias in child.names}
+                names.update(full)
+                if not full <= {"aoti._core", *(f"aoti.{name}" for name in NAMES)}:
+                    names.add(child.module)
             lazy = isinstance(child, ast.FunctionDef) or (
                 isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
             )
@@ -40,6 +100,18 @@ def of(package: str, names: set[str]) -> set[str]:
     return {name for name in names if name.split(".")[0] == package}
 
 
+def imported(path: Path, *, top_level: bool = False) -> set[str]:
+    """The modules of aoti that a file imports; `aoti` itself for the public names."""
+    found = set()
+    for name in of("aoti", imports(path, top_level=top_level)):
+        module = name.removeprefix("aoti.")
+        if module == "_core":
+            found.add("engine._core")
+        elif module in NAMES and not (NAMES[module].name == "__init__.py" and module != "aoti"):
+            found.add(module)
+    return found
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_torch_is_imported_only_where_it_belongs(path):
     if not path.relative_to(ROOT / "aoti").as_posix().startswith(WITH_TORCH):
@@ -47,8 +119,50 @@ def test_torch_is_imported_only_where_it_belongs(path):
 
 
 def test_the_core_does_not_import_torch():
-    for path in (ROOT / "aoti").glob("*.p[yx]*"):
+    for path in (ROOT / "aoti").rglob("*.p[yx][xdi]"):
         assert not re.search(r"^\s*(from|c?import) torch\b", path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("folder", BELOW)
+def test_an_arrow_only_points_down(folder):
+    allowed = {folder, *BELOW[folder].split()}
+    broken = {
+        (name, other)
+        for name, path in NAMES.items()
+        if name.split(".")[0] == folder
+        for other in imported(path)
+        if other.split(".")[0] not in allowed
+    }
+    assert broken == {(name, other) for name, other in EXCEPTIONS if name.split(".")[0] == folder}
+
+
+def test_every_module_has_a_row_and_every_row_points_down():
+    assert {name.split(".")[0] for name in NAMES} == {*BELOW, "aoti", "__main__"}
+    rows = list(BELOW)
+    for folder, below in BELOW.items():
+        for other in below.split():
+            assert other == "aoti" or rows.index(other) > rows.index(folder), (folder, other)
+
+
+def test_no_modules_import_each_other():
+    graph = {name: imported(path, top_level=True) - {name} for name, path in NAMES.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises where there is a cycle
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in MODULES if p.name == "__init__.py" and p.parent != ROOT / "aoti"],
+    ids=dotted,
+)
+def test_a_folder_is_described_and_imports_nothing(path):
+    (only,) = ast.parse(path.read_text()).body
+    assert isinstance(only, ast.Expr)
+    assert "May import: " in only.value.value
+
+
+def test_files_and_the_top_level_stay_small():
+    assert {dotted(p): n for p in SOURCES if (n := p.read_text().count("\n")) > LINES} == {}
+    assert len(list((ROOT / "aoti").glob("*.py"))) <= TOP_LEVEL_MODULES
 
 
 def test_importing_aoti_imports_neither_numpy_nor_native_code(run_python):

@@ -1,4 +1,4 @@
 """Exporting PyTorch modules to packages: the wing of aoti that needs torch.
 
-May import: everything below the wings.
+May import: golden, package, signature, machine and errors.
 """

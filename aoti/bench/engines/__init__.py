@@ -1,4 +1,4 @@
 """Engines that models are compared on: which there are, and one file for each.
 
-May import: process and the files of bench itself, exporting, and everything below the wings.
+May import: process, exporting.capture, engine and errors; aoti itself for a load.
 """

@@ -1,4 +1,4 @@
-"""What was measured: as numbers, tables, a page, a picture.
+"""What was measured: as numbers, tables, a page, a plot.
 
-May import: process, engines and the files of bench itself, and golden.
+May import: process, engines, settings, environment, golden and errors.
 """

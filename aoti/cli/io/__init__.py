@@ -1,4 +1,4 @@
 """What commands read and write: arrays as JSON and in files, streams of requests and results.
 
-May import: the files of cli itself, arrays, signature and errors.
+May import: arrays, signature and errors.
 """

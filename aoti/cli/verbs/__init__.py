@@ -1,4 +1,4 @@
 """The verbs of ``aoti``: one file for each, all of them thin.
 
-May import: io, the files of cli itself, and what they show.
+May import: io and the files of cli beside it, and whatever they show.
 """

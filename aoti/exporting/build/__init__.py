@@ -1,4 +1,4 @@
 """A program becomes a package: presets, compiling, packing.
 
-May import: the files of exporting itself, signature, errors.
+May import: passes, error_messages, package, signature and errors.
 """

@@ -1,4 +1,4 @@
 """A module and its examples become an exported program.
 
-May import: describe and the files of exporting itself, signature, errors.
+May import: describe, error_messages, signature and errors.
 """

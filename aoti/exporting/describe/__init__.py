@@ -1,4 +1,4 @@
 """An exported program becomes the signature that its package records.
 
-May import: the files of exporting itself, signature, errors.
+May import: capture, signature and errors.
 """

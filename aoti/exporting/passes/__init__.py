@@ -1,4 +1,4 @@
 """Rewrites of a program's graph before it is compiled.
 
-May import: build and the files of exporting itself, signature, errors.
+May import: build, error_messages and errors.
 """

@@ -1,4 +1,4 @@
 """A written package is compared with the module, and timed.
 
-May import: capture, describe and what runs models.
+May import: capture, describe, golden, signature and errors; aoti itself for a load.
 """

@@ -19,7 +19,7 @@ from torch.export import Dim
 import aoti
 from aoti.exporting.build import packing
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 X = torch.ones(3, 4)
 
 
@@ -74,7 +74,7 @@ WIDE = {"x": BATCH}
 FAILURES = {
     "a branch on data": (
         Branch(), (X,), {},
-        r"cannot trace Branch: which way the code goes .*test_exporting_failures.py:\d+, in "
+        r"cannot trace Branch: which way the code goes .*test_error_messages.py:\d+, in "
         r"forward: if x.sum\(\) > 0:",
     ),
     "an output of another type": (

@@ -21,7 +21,7 @@ from aoti.bench.environment import Machine
 from aoti.bench.run import measure
 from aoti.bench.settings import Settings
 
-TESTS = str(Path(__file__).parent)
+TESTS = str(Path(__file__).parents[1])
 QUICK = Settings(duration=0.06, rounds=3, warmup=0.0, threads=1)
 
 

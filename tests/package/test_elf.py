@@ -17,7 +17,7 @@ import pytest
 import aoti
 from aoti.package.elf import drop_libtorch, forbid_executable_stack, read_elf
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
