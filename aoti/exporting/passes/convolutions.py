@@ -190,8 +190,8 @@ def rewrite_convolutions(
     program : torch.export.ExportedProgram
         Is left as it is.
     measure : callable, optional
-        Gives seconds before and after for each of some layers, as `layertimes.measure` does; only
-        where it is faster a layer is rewritten. Without it all are.
+        Gives seconds before and after for each of some layers, as `layer_benchmark.measure` does;
+        only where it is faster a layer is rewritten. Without it all are.
 
     Returns
     -------
