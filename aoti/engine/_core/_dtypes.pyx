@@ -1,0 +1,79 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
+"""Dtypes by name, by DLPack's number and by numpy's: lookup tables over aoti.signature.dtypes."""
+
+cimport numpy as cnp
+
+from aoti.engine.cxx.dlpack cimport DLDataType
+from aoti.engine.cxx.dtype cimport DType, dl_type_of, dtype_of, kNoDType
+
+import numpy as np
+from aoti.errors import ExecutionError
+from aoti.signature.dtypes import DTYPES, numpy_dtype
+
+cnp.import_array()
+
+# numpy's builtin type numbers end below 32; kNoDType and -1 where one has no counterpart.
+cdef DType[32] _by_numpy
+cdef dict _by_name = {}
+cdef dict _names = {}
+cdef dict _numpy_numbers = {}
+
+
+cdef int _fill() except -1:
+    cdef DLDataType type
+    for i in range(32):
+        _by_numpy[i] = kNoDType
+    for name, row in DTYPES.items():
+        type.code, type.bits, type.lanes = row.dlpack_code, row.bits, 1
+        number = dtype_of(type)
+        _by_name[name], _names[number] = number, name
+        if hasattr(np, name):
+            dtype = np.dtype(name)
+            _by_numpy[dtype.num] = number
+            _numpy_numbers[number] = dtype.num
+    # C's long and long long are both int64 here, but numpy counts them as two types.
+    _by_numpy[<int>cnp.NPY_LONGLONG] = _by_name["int64"]
+    _by_numpy[<int>cnp.NPY_ULONGLONG] = _by_name["uint64"]
+    return 0
+
+
+_fill()
+
+
+cdef DType dtype_of_array(cnp.ndarray array) except? 1:
+    """The dtype of a numpy array, kNoDType if torch does not have it."""
+    cdef int number = cnp.PyArray_TYPE(array)
+    if 0 <= number < 32:
+        return _by_numpy[number]
+    # Types registered by ml_dtypes: bfloat16, float8. Its other types have other names.
+    return _by_name.get(array.dtype.name, kNoDType)
+
+
+cdef DType dtype_named(str name) except? 1:
+    """The dtype of a name, kNoDType if there is none."""
+    return _by_name.get(name, kNoDType)
+
+
+cdef bint is_known(DType dtype) except -1:
+    """Whether torch has the dtype."""
+    return dtype in _names
+
+
+cdef str dtype_name(DType dtype):
+    cdef DLDataType type = dl_type_of(dtype)
+    name = _names.get(dtype)
+    return f"DLPack dtype {type.code}, {type.bits} bits" if name is None else name
+
+
+cdef cnp.dtype numpy_type(DType dtype):
+    """The numpy dtype for a dtype; ml_dtypes has those that numpy lacks."""
+    number = _numpy_numbers.get(dtype)
+    if number is not None:
+        return cnp.PyArray_DescrFromType(number)
+    try:
+        return numpy_dtype(dtype_name(dtype))
+    except ValueError as error:
+        raise ExecutionError(
+            f"numpy has no type for {dtype_name(dtype)}; install ml_dtypes (pip install "
+            "ml_dtypes), or load the model with outputs='dlpack'"
+        ) from error

@@ -1,0 +1,47 @@
+#pragma once
+
+// Keeps a core that is built on a new system within manylinux_2_28 (glibc 2.28, GLIBCXX_3.4.24), as
+// its toolchain does by itself. tools/check_wheel names the symbol when something is to be added.
+
+#include <features.h>
+
+#include <new>
+#include <sstream>
+
+// Functions that moved into libc.so.6 with glibc 2.34, under the versions that they had before,
+// which every later glibc has too.
+#if __GLIBC_PREREQ(2, 34)
+#if defined(__x86_64__)
+__asm__(".symver dlopen, dlopen@GLIBC_2.2.5");
+__asm__(".symver dlsym, dlsym@GLIBC_2.2.5");
+__asm__(".symver pthread_condattr_setclock, pthread_condattr_setclock@GLIBC_2.3.3");
+#elif defined(__aarch64__)
+__asm__(".symver dlopen, dlopen@GLIBC_2.17");
+__asm__(".symver dlsym, dlsym@GLIBC_2.17");
+__asm__(".symver pthread_condattr_setclock, pthread_condattr_setclock@GLIBC_2.17");
+#endif
+#endif
+
+// What std::vector of gcc 11 and later calls is GLIBCXX_3.4.29. Same definition as the library's.
+#if defined(_GLIBCXX_RELEASE) && _GLIBCXX_RELEASE >= 11
+namespace std {
+[[noreturn]] __attribute__((weak)) void __throw_bad_array_new_length() {
+  throw std::bad_array_new_length();
+}
+}  // namespace std
+#endif
+
+// What messages of c10's inline functions are written with is GLIBCXX_3.4.26 and 3.4.29 where gcc 9
+// and later find it in the library. They find it here.
+#if defined(_GLIBCXX_RELEASE) && _GLIBCXX_RELEASE >= 9
+template class std::basic_stringbuf<char>;
+template class std::basic_ostringstream<char>;
+#endif
+
+// What std::shared_ptr of gcc 11 and later asks before it counts is GLIBC_2.32. There may always be
+// other threads.
+#if __GLIBC_PREREQ(2, 32)
+extern "C" {
+__attribute__((weak)) char __libc_single_threaded = 0;
+}
+#endif
