@@ -40,4 +40,3 @@ cdef class Inputs:
     cdef tuple prepare(self, tuple inputs, InputList& list_, bint release)
     cdef int upload(self, InputList& list_) except -1
     cdef int check_values(self, InputList& list_, int64_t* symbols, inputs) except -1
-    cdef list examine(self, list leaves)

@@ -118,7 +118,34 @@ cdef MismatchKind look(leaf, ArrayView& out) except *:
 
 @cython.final
 cdef class Inputs:
-    """What the inputs of a model must be. Parameters as of `Program`."""
+    """What the inputs of a model must be.
+
+    Parameters
+    ----------
+    inputs : sequence of tuple, or None
+        Per input `(dtype, sizes, order, strides, mutated, values)`: dtype by name; per dimension
+        its size, or `(n, scale, offset)` for `scale * symbol n + offset`; the dimensions from the
+        innermost outwards; strides in elements; whether the model writes into it; the least and
+        the largest value, as sizes are given. All but `mutated` may be None: not known. None
+        altogether: nothing is known, any number of C-contiguous writeable arrays is passed on.
+    ranges : sequence of tuple
+        Per symbol its least and its largest size, each None if there is none.
+    ranges_hold : bool
+        Whether a size out of its range is refused. If not, `convert` is told of the first, and the
+        ranges are forgotten.
+    validate : bool
+        Whether inputs are checked at all. If not, they are taken for what the model wants.
+    convert : callable
+        `convert(index, values, value, mismatch)` is called for an input that cannot be passed as it
+        is, after all inputs before it were found to be right. `values` are all inputs, up to this
+        one as they are passed on; `value` is this one. `mismatch` is `(kind, dim, expected, got)`:
+        see `aoti.arrays.validation`. It returns an array of the same value that can be passed, or
+        raises.
+
+    Notes
+    -----
+    It needs no engine.
+    """
 
     def __init__(
         self,
@@ -323,8 +350,17 @@ cdef class Inputs:
             raise InputError(f"input {wrong} has values that the model does not take")
         return 0
 
-    cdef list examine(self, list leaves):
-        """See `Program.examine`."""
+    def examine(self, inputs: Sequence[Any]) -> list[Any]:
+        """What a run would do with each input, without running.
+
+        Returns
+        -------
+        list of tuple
+            Per input the core's view of it, itself or a Tensor over its memory; what would be
+            passed on: the same, something else, or the InputError that refuses it; and the mismatch
+            that is the reason if something else is passed.
+        """
+        cdef list leaves = list(inputs)
         cdef InputList list_
         cdef int64_t[kMaxSymbols] symbols
         cdef int64_t[kMaxRank] strides

@@ -64,25 +64,8 @@ cdef class Program:
         Where it runs, with a number if that is not the CPU.
     threads : int
         How many OpenMP threads a run may use; 0 leaves that to OpenMP.
-    inputs : sequence of tuple, or None
-        Per input `(dtype, sizes, order, strides, mutated, values)`: dtype by name; per dimension
-        its size, or `(n, scale, offset)` for `scale * symbol n + offset`; the dimensions from the
-        innermost outwards; strides in elements; whether the model writes into it; the least and
-        the largest value, as sizes are given. All but `mutated` may be None: not known. None
-        altogether: nothing is known, any number of C-contiguous writeable arrays is passed on.
-    ranges : sequence of tuple
-        Per symbol its least and its largest size, each None if there is none.
-    ranges_hold : bool
-        Whether a size out of its range is refused. If not, `convert` is told of the first, and the
-        ranges are forgotten.
-    validate : bool
-        Whether inputs are checked at all. If not, they are taken for what the model wants.
-    convert : callable
-        `convert(index, values, value, mismatch)` is called for an input that cannot be passed as it
-        is, after all inputs before it were found to be right. `values` are all inputs as far as
-        they are known, `value` is this one. `mismatch` is `(kind, dim, expected, got)`: see
-        `aoti.arrays.validation`. It returns an array of the same value that can be passed, or
-        raises.
+    inputs : Inputs
+        What its inputs must be.
     outputs : str, optional
         The library of what comes out. None: of what goes in.
     hosts : sequence of int
@@ -114,11 +97,7 @@ cdef class Program:
         size_t num_runners,
         str device,
         int threads,
-        inputs: Sequence[tuple[Any, Any, Any, Any, bool, Any]] | None,
-        ranges: Sequence[tuple[int | None, int | None]],
-        bint ranges_hold,
-        bint validate,
-        convert: Callable[[int, Sequence[Any], Any, tuple[Any, ...]], Any],
+        Inputs inputs not None,
         outputs: str | None = None,
         hosts: Sequence[int] = (),
         stream: int | None = None,
@@ -130,8 +109,7 @@ cdef class Program:
         self.device = device_named(device)
         self.cpu = is_cpu(self.device)
         self.unset = "the model has no weights"
-        self.wanted = Inputs(
-            inputs, ranges, ranges_hold=ranges_hold, validate=validate, convert=convert)
+        self.wanted = inputs
         self.wanted.lie_on(self.device, hosts)
         self.streamed = stream is not None
         if stream is not None:
@@ -401,19 +379,6 @@ cdef class Program:
         """Check everything and fill `list_`. Returns the arrays that the inputs lie on."""
         self.check_loaded()
         return self.wanted.prepare(inputs, list_, release)
-
-    def examine(self, inputs: Sequence[Any]) -> list[Any]:
-        """What a run would do with each input, without running.
-
-        Returns
-        -------
-        list of tuple
-            Per input the core's view of it, itself or a Tensor over its memory; what would be
-            passed on: the same, something else, or the InputError that refuses it; and the mismatch
-            that is the reason if something else is passed.
-        """
-        self.check_loaded()
-        return self.wanted.examine(list(inputs))
 
     def close(self) -> None:
         """Wait for the runs that are under way, and serve nothing any more.
