@@ -40,7 +40,7 @@ if _TYPE_CHECKING:
     from aoti.cache.unpack import unpack
     from aoti.config import Config
     from aoti.engine.libtorch import build_info
-    from aoti.engine.tensor import Tensor
+    from aoti.arrays.tensor import Tensor
     from aoti.exporting.exporter import export as export
     from aoti.loading import load
     from aoti.machine.device import Device, DeviceInfo, devices
@@ -118,7 +118,7 @@ _HOMES = {
     "Package": "package.package",
     "RegisteredModel": "registry",
     "Signature": "signature.signature",
-    "Tensor": "engine.tensor",
+    "Tensor": "arrays.tensor",
     "TensorSpec": "signature.spec",
     "Trace": "profiling",
     "build_info": "engine.libtorch",

@@ -106,7 +106,7 @@ def _check_installation() -> list[Finding]:
     cores = libtorch.build_info()["cores"]
     built = ", ".join(f"torch {core['torch']} ({core['backend']})" for core in cores)
     try:
-        libtorch.core()
+        libtorch.engine()
     except LibtorchError as error:
         message, _, fix = str(error).partition(": ")
         return [
@@ -165,10 +165,11 @@ def _check_package(
         )
         if not runs:
             return findings + files
-        core, library = libtorch.core(), libtorch.library()
+        libtorch.engine()
+        library = libtorch.library()
         # With libtorch loaded, more versions can be compared than without.
         findings += [finding for finding in files if finding.check != "versions"]
-        findings += binary.check_libtorch(directory, library, core.has_operator)
+        findings += binary.check_libtorch(directory, library, libtorch.has_operator)
     finally:
         extraction.release()
     return findings

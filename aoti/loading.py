@@ -24,7 +24,7 @@ from aoti.engine import libtorch
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.golden import Golden
 from aoti.machine.device import Device, start_device
-from aoti.model import AOTIModel, class_over
+from aoti.model import AOTIModel
 from aoti.package.archive import Limits
 from aoti.package.package import Package, Source
 from aoti.registry import resolve
@@ -258,10 +258,10 @@ def load(
         target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, device_index)
         signature = package.signature(name)
         golden = Golden.of(package, name) if self_test else None
-        core = libtorch.core()
+        engine = libtorch.engine()
         target = start_device(target)
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
-        as_zip = libtorch.core_minor() < (2, 13)
+        as_zip = libtorch.minor() < (2, 13)
         extracted = partial(
             extract,
             package,
@@ -272,15 +272,15 @@ def load(
         )
         extraction = extracted(as_zip=as_zip)
         try:
-            _check_code(package, name, core, extraction, target, extracted)
+            _check_code(package, name, extraction, target, extracted)
             if signature.inputs is None:
                 _warn_unchecked(package)
         except BaseException:
             extraction.release()
             raise
     try:
-        model = class_over(core)(
-            core,
+        model = AOTIModel(
+            engine,
             extraction,
             path=package.name,
             model_name=name,
@@ -347,7 +347,6 @@ def _warn_unchecked(package: Package) -> None:
 def _check_code(
     package: Package,
     name: str,
-    core: Any,
     extraction: Extraction,
     device: Device,
     extracted: Callable[..., Extraction],
@@ -363,7 +362,7 @@ def _check_code(
                 directory, partial(package.num_constants, name), files.weights, device
             )
         )
-        require(binary.check_libtorch(directory, libtorch.library(), core.has_operator))
+        require(binary.check_libtorch(directory, libtorch.library(), libtorch.has_operator))
     finally:
         if files is not extraction:
             files.release()

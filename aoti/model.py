@@ -11,6 +11,9 @@ from aoti.arrays.input_plan import InputPlan
 from aoti.arrays.validation import Checker, Flatten
 from aoti.background import CallsInBackground
 from aoti.cache.weight_file import read_table
+from aoti.engine._core._bound import bind
+from aoti.engine._core._caller import Caller
+from aoti.engine._core._program import Program
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.machine.device import Device
 from aoti.machine.streams import handle_of
@@ -26,11 +29,10 @@ from aoti.weights.replaceable import WeightsOfAModel
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from aoti import _core
     from aoti.cache.extraction import Extraction
 
 
-class AOTIModel(CallsInBackground, WeightsOfAModel):
+class AOTIModel(Caller, CallsInBackground, WeightsOfAModel):
     """A loaded model. Made by `aoti.load`, called as the exported module was called.
 
     Attributes
@@ -73,7 +75,7 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
 
     def __init__(
         self,
-        core: Any,
+        engine: object,
         extraction: Extraction,
         *,
         path: str,
@@ -103,22 +105,18 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         self._origin = origin
         self._closed = False
         self._extraction = extraction
-        layouts = signature.layouts()
         # Not this object's own methods as what the core calls: that would make a cycle, and a
         # dropped model would keep its memory until the garbage collector comes by.
         checker = Checker(signature, package=self.path, device=str(device))
-        self._loader: _core.Loader = core.Loader(
+        self._inputs = checker.inputs(validate=validate)
+        self._program = Program(
+            engine,
             str(extraction.path),
             model_name,
             num_runners=num_runners,
             device=str(device),
             threads=intra_op_threads or 0,
-            inputs=layouts and layouts[0],
-            ranges=layouts[1] if layouts else (),
-            ranges_hold=signature.enforced,
-            validate=validate,
-            repair=checker.repair,
-            refuse_values=checker.refuse_values,
+            inputs=self._inputs,
             outputs=outputs,
             hosts=[n for n, spec in enumerate(signature.inputs or ()) if spec.device == "cpu"],
             stream=self._handle(stream),
@@ -126,7 +124,7 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         )
         table = read_table(extraction.directory)
         self._weights = Weights(
-            core, self._loader, extraction, table, path, str(device), single_threaded
+            self._program, extraction, table, path, str(device), single_threaded
         )
         self._weights.start(weights, map_source=map_source)
         self.call_spec = tuple(self._weights.call_spec)
@@ -147,16 +145,16 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             self._flatten = checker.plan_calls(plan)
             self._rebuild, self._flatten_result = checker.plan_results(plan)
             self._options -= plan.keywords
-            self._loader.plan_calls(
+            self._program.plan_calls(
                 plan.structure,
                 arrays_only=self._flatten is plan.flatten,
                 rebuild=None if self._rebuild is plan.rebuild else self._rebuild,
             )
         self.signature = checker.signature
         # A worker's own stream is not the one that the caller's arrays are computed on.
-        self._queued = self._loader.on_stream if on_gpu else None
+        self._queued = self._program.on_stream if on_gpu else None
         self._queue = RunQueue(
-            self._loader.call_on if on_gpu else self._loader.call_flat,
+            self._program.call_on if on_gpu else self._program.call_flat,
             workers=num_runners,
             size=queue_size,
             name=f"model {model_name!r} of {path}",
@@ -169,52 +167,16 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
 
         return load(path, **options)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the model as the exported module was called.
-
-        Parameters
-        ----------
-        *args, **kwargs
-            The arguments of the export, in the same structure, with arrays for tensors: of numpy,
-            torch, jax, cupy, or anything with ``__dlpack__``, ``__array_interface__`` or the
-            buffer protocol.
-        out : optional
-            Arrays for the outputs to be written to, in the structure of the result, with None for
-            those that shall be new: numpy arrays, torch tensors or `aoti.Tensor`. What the model
-            computes is copied there; nothing is written unless all fit.
-        outputs : str, optional
-            The kind of the outputs of this call: see `load`.
-        stream : optional
-            The stream that this call runs on, of a model on a GPU: see `load`.
-
-            Where the module itself has an argument of one of these names, that is what the name
-            means; `run` takes the option then.
-
-        Returns
-        -------
-        object
-            What the module returned, in the same structure, with arrays for tensors, of the kind
-            that went in.
-
-        Raises
-        ------
-        InputError, InputTypeError
-            The arguments are not what the model takes. Nothing has run.
-        ExecutionError
-            The model failed.
-        ModelClosedError
-            The model was closed.
-        PackageError
-            The exported structure holds a type that only the exporting program knows. `run` works.
-        """
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call whose arguments are not exactly as exported, or that has options."""
         if kwargs and not self._options.isdisjoint(kwargs):
             options = {name: kwargs.pop(name) for name in self._options & kwargs.keys()}
             if (out := options.get("out")) is not None:
                 options["out"] = self._flatten_result(out)
             if "stream" in options:
                 options["stream"] = self._handle(options["stream"])
-            return self._rebuild(self._loader.run_to(self._flatten(args, kwargs), **options))
-        return self._loader.call_flat(self._flatten(args, kwargs))
+            return self._rebuild(self._program.run_to(self._flatten(args, kwargs), **options))
+        return self._program.call_flat(self._flatten(args, kwargs))
 
     def plan(self, *args: Any, **kwargs: Any) -> list[InputPlan]:
         """What a call with these arguments would do with each input; runs nothing.
@@ -232,7 +194,7 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             The structure or the number of arguments is not that of the export.
         """
         leaves = self._flatten(args, kwargs)
-        return self._explain(leaves, self._loader.examine(leaves))
+        return self._explain(leaves, self._inputs.examine(leaves))
 
     def bind(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         """Fix the inputs, and with `out` the outputs: a callable for the tightest loops.
@@ -259,13 +221,14 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         chosen = {name: kwargs.pop(name) for name in self._options & kwargs.keys()}
         out = chosen.get("out")
         leaves = self._flatten(args, kwargs)
-        for plan in self._explain(leaves, self._loader.examine(leaves)):
+        for plan in self._explain(leaves, self._inputs.examine(leaves)):
             if plan.action == "copied":
                 raise InputError(
                     f"{plan.path}: a bound input is read at each call, and this one would be "
                     f"copied once: {plan.reason}; pass an array that can be shared"
                 )
-        return self._loader.bind(
+        return bind(
+            self._program,
             leaves,
             None if out is None else self._flatten_result(out),
             chosen.get("outputs"),
@@ -273,42 +236,13 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             self._handle(chosen.get("stream")),
         )
 
-    def run(
-        self,
-        inputs: Sequence[Any],
-        *,
-        outputs: str | None = None,
-        out: Sequence[Any] | None = None,
-        stream: Any = None,
+    def _run(
+        self, inputs: Sequence[Any], outputs: str | None, out: Sequence[Any] | None, stream: Any
     ) -> list[Any]:
-        """Run on a flat sequence of arrays.
-
-        Parameters
-        ----------
-        inputs : sequence of arrays
-            One per tensor, in the order of the input treespec.
-        outputs : str, optional
-            The kind of the outputs of this call: see `load`.
-        out : sequence of arrays or None, optional
-            Where to write the outputs, one per output, None for a new array.
-        stream : optional
-            The stream that this run goes to, of a model on a GPU: see `load`.
-
-        Returns
-        -------
-        list of arrays
-            One per tensor, in the order of the output treespec, of the kind that went in.
-
-        Raises
-        ------
-        InputError, InputTypeError, ExecutionError, ModelClosedError
-            As for a call.
-        """
+        """A run with options, or of a sequence that is not a list or tuple."""
         if not isinstance(inputs, (list, tuple)):
             raise _not_flat(inputs)
-        if outputs is None and out is None and stream is None:
-            return self._loader.run(inputs)
-        return self._loader.run_to(inputs, outputs, out, self._handle(stream))
+        return self._program.run_to(inputs, outputs, out, self._handle(stream))
 
     def boxed_run(self, inputs: list[Any], *, stream: Any = None) -> list[Any]:
         """Run on a flat list of arrays and empty it, so that the caller holds none of them.
@@ -320,14 +254,14 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         """
         if not isinstance(inputs, list):
             raise InputTypeError(f"boxed_run empties a list, and got {type(inputs).__name__}")
-        return self._loader.run_boxed(inputs, self._handle(stream))
+        return self._program.run_boxed(inputs, self._handle(stream))
 
     def infer(self, inputs: Sequence[Any], *, stream: Any = None) -> InferenceResult:
         """Run on a flat sequence of arrays and measure it. Parameters and errors as for `run`."""
         if not isinstance(inputs, (list, tuple)):
             raise _not_flat(inputs)
         start = time.perf_counter_ns()
-        outputs, version, bytes_ = self._loader.run_measured(inputs, self._handle(stream))
+        outputs, version, bytes_ = self._program.run_measured(inputs, self._handle(stream))
         latency_ms = (time.perf_counter_ns() - start) / 1e6
         return InferenceResult(outputs, latency_ms, bytes_, version)
 
@@ -374,7 +308,7 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         """
         self._closed = True
         self._queue.close()
-        self._loader.close()
+        self._program.close()
         self._weights.close()
         self._extraction.release()
 
@@ -423,13 +357,6 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         if self.inputs is not None:
             takes = ", ".join(f"{spec.name}: {spec}" for spec in self.inputs) or "no inputs"
         return f"<aoti.AOTIModel {self.model_name!r} of {self.path} on {self.device}: {takes}>"
-
-
-@functools.cache
-def class_over(core: Any) -> type[AOTIModel]:
-    """AOTIModel, with calls that go straight into the core."""
-    namespace = {"__module__": AOTIModel.__module__, "__doc__": AOTIModel.__doc__}
-    return type("AOTIModel", (core.Caller, AOTIModel), namespace)
 
 
 def _not_flat(inputs: object) -> InputTypeError:

@@ -15,8 +15,9 @@ from typing import Any
 from aoti.engine._core import _library
 from aoti.errors import ConfigError
 
-# The parameters of an ArrayLibrary: name, a function from aoti.Tensor to the array, whether its
-# memory must not be written to, whether it has torch's lazy conjugation, its C functions for DLPack.
+# The parameters of an ArrayLibrary: name, a function from aoti.Tensor to the array, whether the
+# memory must not be written to, whether it has torch's lazy conjugation, and its C functions for
+# DLPack.
 Found = tuple[str, Callable[[Any], Any] | None, bool, bool, Any]
 
 NAMES = ("numpy", "torch", "jax", "cupy", "dlpack")

@@ -1,4 +1,4 @@
-"""The checks of a model's calls: words what the core found wrong, and converts what can be converted.
+"""Inputs that the core cannot pass on: converted if possible, else refused with a reason.
 
 The core makes the checks (csrc/aoti/core/check.h). For an input that it cannot pass on, it calls
 `Checker.convert` with the first mismatch, a tuple ``(kind, dim, expected, got)``:
@@ -24,7 +24,7 @@ values         the least and the largest value        raises
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aoti._warnings import warn
@@ -187,7 +187,7 @@ class Checker:
         UserWarning
             A size is out of a range that is not certain. The core then forgets the ranges.
         """
-        kind, dim, expected, got = mismatch
+        kind, _, expected, got = mismatch
         spec = self._inputs[index] if self._known else _UNKNOWN
         path = self._path(index)
         match kind:
@@ -296,9 +296,7 @@ class Checker:
                 self._path(n),
                 self._device,
             )
-            for n, (value, (_, outcome, mismatch)) in enumerate(
-                zip(values, examined, strict=True)
-            )
+            for n, (value, (_, outcome, mismatch)) in enumerate(zip(values, examined, strict=True))
         ]
 
     def sizes(self, arrays: Sequence[Any]) -> dict[str, int]:

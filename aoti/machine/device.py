@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from aoti.engine import libtorch
+from aoti.engine._core import _device
 from aoti.errors import DeviceError, ExecutionError
 
 TYPES = ("cpu", "cuda", "xpu", "mps")
@@ -170,11 +171,11 @@ def check_device(name: str | Device) -> float:
             listed = ", ".join(map(str, available))
             why = f": {reason}" if reason and device.type == "cuda" else ""
             raise DeviceError(f"this installation cannot use {device}; it can use {listed}{why}")
-    core = libtorch.core()
+    libtorch.engine()
     device = start_device(device)
     start = time.perf_counter_ns()
     try:
-        total = core.add_ones(str(device), _TEST_SIZE)
+        total = _device.check_device(str(device), _TEST_SIZE)
     except ExecutionError as error:
         raise DeviceError(f"{device} failed: {error}") from error
     if total != _TEST_SIZE:
@@ -192,7 +193,7 @@ def start_device(device: Device) -> Device:
     DeviceError
         libtorch cannot use it.
     """
-    core = libtorch.core()
+    libtorch.engine()
     if device.type == "cpu":
         return device
     from aoti.engine import backend
@@ -200,7 +201,7 @@ def start_device(device: Device) -> Device:
 
     backend.load()
     try:
-        return Device(core.find_device(str(device)))
+        return Device(_device.find_device(str(device)))
     except DeviceError as error:
         _, reason = usable_gpus()
         if not reason:

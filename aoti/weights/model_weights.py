@@ -1,7 +1,7 @@
 """The weights of a loaded model: where they come from, what they must be, and which set serves.
 
 Every set of weights has containers of libtorch's of its own, with a number: a `Generation` of the
-core. New weights are checked, put into a new generation, and only then take the place of the
+core. New weights are checked, put into a new weight_set, and only then take the place of the
 serving ones, between two runs. Whatever fails before that leaves everything as it was.
 """
 
@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aoti.arrays.libraries import as_array, type_name
+from aoti.arrays.convert import as_array, type_name
+from aoti.engine._core._weights import Memory, view_of
 from aoti.compat.finding import listing
 from aoti.errors import ConstantError, InputError, ModelClosedError, PackageError
 from aoti.package.archive import Span, identity
@@ -24,7 +25,9 @@ from aoti.signature.spec import TensorSpec
 from aoti.weights.safetensors import Stored, read_header
 
 if TYPE_CHECKING:
-    from aoti import _core
+    from aoti.engine._core._program import Program
+    from aoti.engine._core._tensor import Tensor
+    from aoti.engine._core._weights import WeightSet
     from aoti.cache.extraction import Extraction
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
@@ -39,10 +42,8 @@ class Weights:
 
     Parameters
     ----------
-    core : module
-        `aoti._core`.
-    loader : _core.Loader
-        The model.
+    program : Program
+        The model in the core.
     extraction : Extraction
         Where its files are.
     table : ConstantTable or None
@@ -64,28 +65,27 @@ class Weights:
 
     def __init__(
         self,
-        core: Any,
-        loader: _core.Loader,
+        program: Program,
         extraction: Extraction,
         table: ConstantTable | None,
         package: str,
         device: str = "cpu",
         single_threaded: bool = False,
     ) -> None:
-        self._core, self._loader, self._package = core, loader, package
+        self._program, self._package = program, package
         self._device = device
         self._lock, self._pid = threading.Lock(), os.getpid()
         self._closed = False
-        self._file: _core.Memory | None = None
-        self._previous: tuple[_core.Generation, dict[str, _core.Tensor]] | None = None
-        self._serving: _core.Generation | None = None
+        self._file: Memory | None = None
+        self._previous: tuple[WeightSet, dict[str, Tensor]] | None = None
+        self._serving: WeightSet | None = None
         # libtorch before 2.13 unpacks an archive for each container.
         self._apart = single_threaded or (
             device == "cpu"
             and extraction.path.is_dir()
             and _can_be_copied(table, in_code=not extraction.weights)
         )
-        self._spare: _core.Generation | None = loader.open(1, apart=self._apart)
+        self._spare: WeightSet | None = program.open(1, container_per_runner=self._apart)
         self._last = 1
         self.call_spec, self.fqns, facts = self._spare.describe()
         if table is not None:
@@ -97,7 +97,7 @@ class Weights:
             bool(self.constants) or not facts or bool(present)
         )
         # What is not in the code, by the code's names.
-        self._set: dict[str, _core.Tensor] = {}
+        self._set: dict[str, Tensor] = {}
         if not self._in_code and extraction.weights:
             self._set = self._map(extraction.weights, table)
 
@@ -114,7 +114,7 @@ class Weights:
         elif self._set:
             self._fill(self._set, keep=False)
         else:
-            self._loader.unset = self._unset()
+            self._program.unset = self._unset()
 
     @property
     def version(self) -> int:
@@ -163,7 +163,7 @@ class Weights:
                 if full:
                     raise ConstantError(self._unset(tensors))
                 self._set = tensors  # nothing serves yet
-                self._loader.unset = self._unset()
+                self._program.unset = self._unset()
                 return
             self._fill(tensors, keep=keep)
 
@@ -175,8 +175,8 @@ class Weights:
                     f"{self._package}: there are no weights to go back to: update_weights keeps "
                     "those that it replaces, once"
                 )
-            generation, tensors = self._previous
-            self._serve(generation)
+            weight_set, tensors = self._previous
+            self._serve(weight_set)
             self._set, self._previous = tensors, None
 
     def read_back(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class Weights:
 
     # -- where weights come from -----------------------------------------------------------------
 
-    def _map(self, span: Span, table: ConstantTable) -> dict[str, _core.Tensor]:
+    def _map(self, span: Span, table: ConstantTable) -> dict[str, Tensor]:
         """The package's own weights, from the file that its extraction has, or from itself."""
         with span.path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -212,7 +212,7 @@ class Weights:
                     f"{self._package}: its weights have {size} bytes instead of {table.nbytes}; "
                     "get the package again"
                 )
-            memory = self._core.Memory.map(file.fileno(), span.offset, table.nbytes, table.written)
+            memory = Memory.map(file.fileno(), span.offset, table.nbytes, table.written)
         self._file = memory
         offsets = table.offsets()
         return {
@@ -220,7 +220,7 @@ class Weights:
             for c in table.constants
         }
 
-    def _read(self, source: Source, *, share: bool, map_source: bool) -> dict[str, _core.Tensor]:
+    def _read(self, source: Source, *, share: bool, map_source: bool) -> dict[str, Tensor]:
         """Check what is given; tensors by the code's names for them, in memory to stay."""
         if isinstance(source, Mapping):
             by_fqn = self._known(source)
@@ -240,14 +240,14 @@ class Weights:
 
     def _load(
         self, file: int, stored: Mapping[Constant, Stored], *, map_source: bool
-    ) -> dict[str, _core.Tensor]:
+    ) -> dict[str, Tensor]:
         found = {}
         end = max((at.offset + c.nbytes for c, at in stored.items()), default=0)
-        whole = self._core.Memory.map(file, 0, end, self._written) if map_source else None
+        whole = Memory.map(file, 0, end, self._written) if map_source else None
         for constant, at in stored.items():
             memory, offset = whole, at.offset
             if memory is None:
-                memory, offset = self._core.Memory.read(file, at.offset, constant.nbytes), 0
+                memory, offset = Memory.read(file, at.offset, constant.nbytes), 0
             tensor = memory.tensor(offset, constant.dtype, at.shape, at.strides)
             if offset % itemsize(constant.dtype) or not _same_steps(tensor, constant):
                 tensor = tensor.copied(constant.strides)
@@ -276,7 +276,7 @@ class Weights:
             )
         return {fqn: by_fqn[fqn] for fqn in given}
 
-    def _take(self, constant: Constant, value: object, share: bool) -> _core.Tensor:
+    def _take(self, constant: Constant, value: object, share: bool) -> Tensor:
         """An array as a tensor that lives as long as the weights: a copy, unless it is shared."""
         view = self._view(constant, value, share)
         self._compare(constant, view.dtype, view.shape)
@@ -299,18 +299,18 @@ class Weights:
             )
         return view
 
-    def _view(self, constant: Constant, value: object, share: bool) -> _core.Tensor:
+    def _view(self, constant: Constant, value: object, share: bool) -> Tensor:
         spec = TensorSpec(constant.fqn, constant.dtype, constant.shape, device="cpu")
-        view: _core.Tensor
+        view: Tensor
         try:
-            view = self._core.view_of(value)
+            view = view_of(value)
         except Exception as first:  # of whatever library the array is
             reason = str(first).partition("\n")[0]
             try:
                 array = as_array(value, spec, constant.fqn)
                 if not share:
                     # In native order and aligned, which is what the core may not have found.
-                    view = self._core.view_of(array.astype(array.dtype.newbyteorder("="), "C"))
+                    view = view_of(array.astype(array.dtype.newbyteorder("="), "C"))
                     return view
             except InputError as error:
                 raise ConstantError(str(error).partition("\n")[0]) from error
@@ -332,7 +332,7 @@ class Weights:
                 + ("convert it" if dtype != constant.dtype else "it must have that shape")
             )
 
-    def _others(self, given: Mapping[str, _core.Tensor]) -> dict[str, _core.Tensor]:
+    def _others(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What is kept of the present weights, apart from those that are given."""
         if self._set or not self._in_code:
             return {name: tensor for name, tensor in self._set.items() if name not in given}
@@ -346,16 +346,16 @@ class Weights:
 
     # -- which set serves ------------------------------------------------------------------------
 
-    def _fill(self, tensors: dict[str, _core.Tensor], *, keep: bool) -> None:
-        generation = self._spare or self._loader.open(self._last + 1, apart=self._apart)
+    def _fill(self, tensors: dict[str, Tensor], *, keep: bool) -> None:
+        weight_set = self._spare or self._program.open(self._last + 1, container_per_runner=self._apart)
         self._spare = None
         if self._device != "cpu":
             tensors = {c.name: self._placed(c, tensors[c.name]) for c in self.constants}
             self._file = None  # what was mapped is on the device now
-        generation.fill(tensors, self._folds)
+        weight_set.set(tensors, self._folds)
         before = None if self._serving is None else (self._serving, self._set)
-        self._serve(generation)
-        self._last = generation.number
+        self._serve(weight_set)
+        self._last = weight_set.number
         self._set, self._previous = tensors, before if keep else None
         if self._closed:
             self.close()
@@ -363,13 +363,13 @@ class Weights:
     def _where(self, constant: Constant) -> str:
         return "cpu" if constant.device == "cpu" else self._device
 
-    def _placed(self, constant: Constant, tensor: _core.Tensor) -> _core.Tensor:
+    def _placed(self, constant: Constant, tensor: Tensor) -> Tensor:
         where = self._where(constant)
         return tensor if tensor.device == where else tensor.moved(where)
 
-    def _serve(self, generation: _core.Generation) -> None:
-        self._loader.serve(generation)
-        self._serving, self._spare = generation, None
+    def _serve(self, weight_set: WeightSet) -> None:
+        self._program.serve(weight_set)
+        self._serving, self._spare = weight_set, None
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -400,7 +400,7 @@ def _can_be_copied(table: ConstantTable | None, *, in_code: bool) -> bool:
 
 
 def _observed(
-    facts: list[tuple[str, str, str]], present: Mapping[str, _core.Tensor | None], package: str
+    facts: list[tuple[str, str, str]], present: Mapping[str, Tensor | None], package: str
 ) -> ConstantTable:
     """The constants of a container that has its weights already, as they are there."""
     found = []
@@ -416,19 +416,19 @@ def _observed(
     return ConstantTable(tuple(found), folds=0 < len(present) < len(facts), written=True)
 
 
-def _same_steps(tensor: _core.Tensor, constant: Constant) -> bool:
+def _same_steps(tensor: Tensor, constant: Constant) -> bool:
     """Whether a tensor is laid out as wanted. A dimension of one element has no step."""
     steps = zip(tensor.strides, constant.strides, constant.shape, strict=True)
     return 0 in constant.shape or all(has == wants for has, wants, size in steps if size != 1)
 
 
-def _plain(generation: _core.Generation, *, copy: bool) -> dict[str, _core.Tensor]:
-    """The weights of a generation that are plain tensors, by their fully qualified names."""
-    found = generation.weights(copy=copy)
+def _plain(weight_set: WeightSet, *, copy: bool) -> dict[str, Tensor]:
+    """The weights of a weight_set that are plain tensors, by their fully qualified names."""
+    found = weight_set.weights(copy=copy)
     return {fqn: tensor for fqn, tensor in found.items() if tensor is not None}
 
 
-def _as_numpy(tensor: _core.Tensor) -> Any:
+def _as_numpy(tensor: Tensor) -> Any:
     try:
         return tensor.numpy()
     except RuntimeError:  # numpy has no such dtype

@@ -31,7 +31,9 @@ class _Finder:
 
     @staticmethod
     def find_spec(
-        name: str, path: object = None, target: object = None
+        name: str,
+        path: object = None,  # noqa: ARG004
+        target: object = None,  # noqa: ARG004
     ) -> importlib.machinery.ModuleSpec | None:
         if not name.startswith(f"{__name__}."):
             return None
