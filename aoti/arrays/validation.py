@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aoti._warnings import warn
+from aoti.arrays import libraries  # noqa: F401 - makes the array libraries known to the core
 from aoti.arrays.convert import as_array, dtype_of, place_of, type_name
 from aoti.arrays.input_plan import InputPlan, describe
 from aoti.engine._core._inputs import Inputs

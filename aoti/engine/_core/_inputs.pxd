@@ -36,7 +36,7 @@ cdef class Inputs:
     ) except -1
     cdef object converted(
         self, Py_ssize_t i, leaf, list values, ArrayView& view, int64_t* symbols,
-        int64_t* strides, Mismatch& mismatch)
+        int64_t* strides, Mismatch& mismatch, Mismatch& why)
     cdef tuple prepare(self, tuple inputs, InputList& list_, bint release)
     cdef int upload(self, InputList& list_) except -1
     cdef int check_values(self, InputList& list_, int64_t* symbols, inputs) except -1

@@ -223,7 +223,7 @@ cdef class Inputs:
         cdef Py_ssize_t count = len(inputs)
         cdef int64_t[kMaxRank] strides
         cdef ArrayView view
-        cdef Mismatch mismatch
+        cdef Mismatch mismatch, why
         cdef Status status
         cdef Py_ssize_t i
         cdef list kept = None
@@ -235,7 +235,7 @@ cdef class Inputs:
             leaf = import_or_leave(inputs[i], False)
             if self.check(i, leaf, view, symbols, strides, mismatch) != 0:
                 leaf = self.converted(
-                    i, leaf, kept or list(inputs), view, symbols, strides, mismatch)
+                    i, leaf, kept or list(inputs), view, symbols, strides, mismatch, why)
             if not is_cpu(view.device):
                 await_array(leaf, view.device)
             status = list_.add(view, strides)
@@ -297,17 +297,28 @@ cdef class Inputs:
         int64_t* symbols,
         int64_t* strides,
         Mismatch& mismatch,
+        Mismatch& why,
     ):
-        """An array or Tensor to pass in place of an input that does not pass the checks."""
+        """An array or Tensor to pass in place of an input that does not pass the checks.
+
+        `why` becomes the last reason for a conversion.
+        """
+        why = mismatch
+        if mismatch.kind != MismatchKind.kDevice:
+            # torch's pending conjugations and negations are computed here.
+            imported = import_or_leave(leaf, True)
+            if imported is not leaf:
+                leaf = imported
+                if self.check(i, leaf, view, symbols, strides, mismatch) == 0:
+                    return leaf
         # One conversion makes it readable, one lays it out; a range that does not hold comes between.
         for _ in range(4):
-            if mismatch.kind >= MismatchKind.kAlignment:
-                leaf = import_or_leave(leaf, True)
             if mismatch.kind == MismatchKind.kRange and not self.ranges_hold:
                 self.convert(i, values, leaf, _described(mismatch, view))
                 self.ranges.assign(self.ranges.size(), Range())
             else:
                 leaf = self.convert(i, values, leaf, _described(mismatch, view))
+                why = mismatch
             if self.check(i, leaf, view, symbols, strides, mismatch) == 0:
                 return leaf
         raise InputError(f"input {i} cannot be passed to the model")
@@ -365,7 +376,7 @@ cdef class Inputs:
         cdef int64_t[kMaxSymbols] symbols
         cdef int64_t[kMaxRank] strides
         cdef ArrayView view
-        cdef Mismatch mismatch
+        cdef Mismatch mismatch, why
         cdef Status status
         cdef Py_ssize_t i
         cdef list found = []
@@ -374,19 +385,18 @@ cdef class Inputs:
             symbols[i] = kUnbound
         for i in range(len(leaves)):
             leaf = seen = import_or_leave(leaves[i], True)
-            why = None
+            why = Mismatch()
             try:
                 if self.check(i, leaf, view, symbols, strides, mismatch) != 0:
-                    why = _described(mismatch, view)
                     leaf = self.converted(
-                        i, leaf, list(leaves), view, symbols, strides, mismatch)
+                        i, leaf, list(leaves), view, symbols, strides, mismatch, why)
                 status = list_.add(view, strides)
                 if not status.ok():
                     raise_status(status)
-                found.append((seen, leaf, why))
+                found.append((seen, leaf, _described(why, view)))
                 leaves[i] = leaf
             except InputError as error:
-                found.append((seen, error, why))
+                found.append((seen, error, None))
         if list_.size() == self.specs.size() and self.bounded:
             try:
                 self.check_values(list_, symbols, leaves)
@@ -397,7 +407,9 @@ cdef class Inputs:
 
 
 cdef tuple _described(Mismatch& mismatch, ArrayView& view):
-    """A mismatch as Python words it: kind, dimension, expected, got."""
+    """A mismatch as Python words it: kind, dimension, expected, got. None if there is none."""
+    if mismatch.kind == MismatchKind.kNone:
+        return None
     if mismatch.kind == MismatchKind.kDType:
         got = dtype_name(view.dtype) if view.dtype != kNoDType else None
         expected = dtype_name(<DType>mismatch.expected) if mismatch.expected else None
