@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aoti.errors import PackageError, SelfTestError
-from aoti.signature.spec import DTYPES, numpy_dtype
+from aoti.signature.dtypes import DTYPES, numpy_dtype
 
 if TYPE_CHECKING:
     from aoti.model import AOTIModel

@@ -12,7 +12,8 @@ from aoti.arrays.validation import Checker, Flatten
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.package.package import Package, Source
 from aoti.protocol import InferenceResult
-from aoti.signature.spec import Dim, TensorSpec, numpy_dtype
+from aoti.signature.dtypes import numpy_dtype
+from aoti.signature.spec import Dim, TensorSpec
 
 if TYPE_CHECKING:
     from types import TracebackType

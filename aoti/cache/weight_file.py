@@ -13,7 +13,7 @@ from typing import IO
 
 from aoti.errors import PackageError
 from aoti.package.archive import Span
-from aoti.package.constants import Constant, ConstantTable, itemsize, read_constants
+from aoti.package.constants import Constant, ConstantTable, read_constants
 from aoti.package.package import Package
 from aoti.package.torch_pickle import open_storage
 
@@ -113,7 +113,7 @@ def _write_pickled(package: Package, config: bytes, table: ConstantTable, path: 
             with package.open_weight(file) as entry, open_storage(entry, name) as (dtype, storage):
                 if dtype != constant.dtype:
                     raise PackageError(f"{name} is {dtype} in it; its code takes {constant}")
-                _copy(storage, offset * itemsize(dtype), constant, out, name)
+                _copy(storage, offset * constant.itemsize, constant, out, name)
 
 
 def _copy(storage: IO[bytes], skip: int, constant: Constant, out: IO[bytes], name: str) -> None:

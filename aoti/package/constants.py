@@ -15,15 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from aoti.errors import PackageError
-from aoti.signature.spec import DTYPES
-
-_ITEMSIZE = {
-    **dict.fromkeys(("bool", "uint8", "int8"), 1),
-    **dict.fromkeys(("uint16", "int16", "float16", "bfloat16"), 2),
-    **dict.fromkeys(("uint32", "int32", "float32", "complex32"), 4),
-    **dict.fromkeys(("uint64", "int64", "float64", "complex64"), 8),
-    "complex128": 16,
-}  # and float8, of whatever kind: 1
+from aoti.signature.dtypes import DTYPES
 
 # Format: `codegen_model_constructor` in torch/_inductor/codegen/cpp_wrapper_cpu.py.
 _NUM_CONSTANTS = re.compile(r"AOTInductorModelBase\(\s*\d+,\s*\d+,\s*(\d{1,9}),")
@@ -74,9 +66,14 @@ class Constant:
     device: str = "cpu"
 
     @property
+    def itemsize(self) -> int:
+        """The size of one element, in bytes."""
+        return DTYPES[self.dtype].itemsize
+
+    @property
     def nbytes(self) -> int:
         """The size of its elements, in bytes."""
-        return math.prod(self.shape) * itemsize(self.dtype)
+        return math.prod(self.shape) * self.itemsize
 
     @property
     def extent(self) -> int:
@@ -84,7 +81,7 @@ class Constant:
         if 0 in self.shape:
             return 0
         last = sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
-        return (last + 1) * itemsize(self.dtype)
+        return (last + 1) * self.itemsize
 
     def __str__(self) -> str:
         return f"{self.dtype} {self.shape}"
@@ -134,11 +131,6 @@ class ConstantTable:
             for item in record.pop("constants")
         )
         return cls(constants=constants, **record)
-
-
-def itemsize(dtype: str) -> int:
-    """Bytes of one element."""
-    return _ITEMSIZE.get(dtype, 1)
 
 
 def is_frozen(fqns: Sequence[str]) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from aoti.errors import ConfigError
+from aoti.signature.dtypes import numpy_dtype
 from aoti.signature.signature import Signature
-from aoti.signature.spec import Dim, TensorSpec, numpy_dtype
+from aoti.signature.spec import Dim, TensorSpec
 
 
 def least_sizes(signature: Signature) -> dict[str, int]:

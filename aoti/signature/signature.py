@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from aoti.errors import IncompatiblePackageError, PackageError
+from aoti.signature.dtypes import DTYPES
 from aoti.signature.pytree import CallPlan
 from aoti.signature.size_expr import affine, fingerprint, symbols_of
-from aoti.signature.spec import DTYPES, ConstantSpec, Dim, Layout, TensorSpec
+from aoti.signature.spec import ConstantSpec, Dim, Layout, TensorSpec
 
 METADATA_KEY = "aoti.signature"
 VERSION = 1

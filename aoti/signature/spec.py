@@ -5,22 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
+from aoti.signature.dtypes import DTYPES
 from aoti.signature.size_expr import affine, fingerprint
-
-if TYPE_CHECKING:
-    import numpy as np
-
-# The dtypes that tensors and arrays share. numpy has the first lot, ml_dtypes the second but for
-# complex32, which torch alone has.
-DTYPES = frozenset(
-    "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 "
-    "float16 float32 float64 complex64 complex128 "
-    "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu "
-    "complex32".split()
-)
 
 # What the core is told of an input: see aoti._core.Loader.
 Size = int | tuple[int, int, int]
@@ -32,31 +21,6 @@ Layout = tuple[
     bool,
     tuple[Size, Size] | None,
 ]
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """Numpy's dtype of a name in `DTYPES`, which for some is that of another package.
-
-    Raises
-    ------
-    ValueError
-        ml_dtypes is not installed, or does not have it.
-    """
-    import numpy as np
-
-    try:
-        return np.dtype(name)
-    except TypeError:
-        try:
-            import ml_dtypes
-        except ImportError:
-            raise ValueError(
-                f"{name} needs the package ml_dtypes (pip install ml_dtypes)"
-            ) from None
-        if not hasattr(ml_dtypes, name):  # complex32 is torch's alone in older ones
-            raise ValueError(f"{name} is no dtype of the installed ml_dtypes") from None
-        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-        return dtype
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from aoti.engine._core._weights import Memory, view_of
 from aoti.compat.finding import listing
 from aoti.errors import ConstantError, InputError, ModelClosedError, PackageError
 from aoti.package.archive import Span, identity
-from aoti.package.constants import Constant, ConstantTable, check_table, is_frozen, itemsize
+from aoti.package.constants import Constant, ConstantTable, check_table, is_frozen
 from aoti.signature.spec import TensorSpec
 from aoti.weights.safetensors import Stored, read_header
 
@@ -249,7 +249,7 @@ class Weights:
             if memory is None:
                 memory, offset = Memory.read(file, at.offset, constant.nbytes), 0
             tensor = memory.tensor(offset, constant.dtype, at.shape, at.strides)
-            if offset % itemsize(constant.dtype) or not _same_steps(tensor, constant):
+            if offset % constant.itemsize or not _same_steps(tensor, constant):
                 tensor = tensor.copied(constant.strides)
             found[constant.name] = tensor
         return found
@@ -290,7 +290,7 @@ class Weights:
                 f"{who}, and the model takes strides {constant.strides}, not {view.strides}; pass "
                 "it in that layout, or let it be copied"
             )
-        if view.data_ptr % min(itemsize(constant.dtype), 8):
+        if view.data_ptr % min(constant.itemsize, 8):
             raise ConstantError(f"{who}, and it is not aligned to its elements; let it be copied")
         if view.readonly and self._written:
             raise ConstantError(

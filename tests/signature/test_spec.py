@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from aoti import AotiError, Dim, IncompatiblePackageError, InputError, Package, TensorSpec
 from aoti.errors import InputTypeError
 from aoti.package.wrapper_cpp import read_call_spec, read_wrapper
+from aoti.signature.dtypes import DTYPES
 from aoti.signature.signature import Signature
-from aoti.signature.spec import DTYPES, ConstantSpec
+from aoti.signature.spec import ConstantSpec
 
 
 def spec(shape, strides, dtype="float32", name="x") -> TensorSpec:
