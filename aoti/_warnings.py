@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
+from types import FrameType
 
 _OURS = f"{Path(__file__).parent}/"
 
@@ -14,7 +15,8 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
     As ``skip_file_prefixes`` of `warnings.warn`, which Python has since 3.12.
     """
-    level, frame = 1, sys._getframe()
+    level = 1
+    frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_filename.startswith(_OURS):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import graphlib
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import aoti
+from aoti.options import LoadOptions
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "aoti").rglob("*.py"))
@@ -19,34 +21,35 @@ WITH_TORCH = ("exporting/", "bench/engines/")
 # By folder, or module of the top level, what its files may import besides one another; `aoti` is
 # the public names. An arrow only points down this list.
 BELOW = {
-    "cli": """aoti _logging _version errors machine signature package arrays compat cache model
-        config registry golden diagnostics bench exporting""",
+    "cli": """aoti _logging _version errors options machine signature package arrays compat cache
+        model config registry golden diagnostics bench exporting""",
     "bench": """aoti _processes errors machine signature package arrays engine registry golden
         exporting""",
     "exporting": "aoti _processes _version errors machine signature package golden",
     "diagnostics": "errors machine package cache compat engine model loading",
-    "loading": """_logging errors machine signature package cache compat engine weights model config
-        registry golden""",
+    "loading": """_logging _warnings errors machine signature package cache compat engine weights
+        model options config registry golden""",
     "testing": "errors signature package arrays protocol",
     "profiling": "signature protocol model",
-    "golden": "errors signature package model",
-    "model": """errors machine signature package cache engine arrays weights protocol run_queue
-        background""",
-    "background": "arrays run_queue",
+    "golden": "errors signature package protocol",
+    "model": """aoti errors machine signature package cache engine arrays weights options protocol
+        run_queue""",
     "protocol": "signature",
     "run_queue": "errors",
-    "weights": "errors signature package cache compat engine arrays",
+    "registry": "errors options config",
+    "config": "errors options",
+    "weights": "errors signature package cache compat engine arrays options",
     "arrays": "errors signature engine",
     "compat": "errors machine signature package cache engine",
     "engine": "_version errors machine",
     "cache": "errors signature package",
+    "options": "errors machine package",
     "package": "errors signature",
     "signature": "errors",
     "machine": "errors",
-    "registry": "errors config",
-    "config": "errors",
     "errors": "",
     "_logging": "",
+    "_warnings": "",
     "_processes": "",
     "_version": "",
 }
@@ -55,7 +58,6 @@ EXCEPTIONS = {
     ("machine.device", "engine.backend"),  # to be split
     ("machine.device", "engine.libtorch"),  # to be split
     ("machine.gpu", "engine.backend"),  # to be split
-    ("model", "loading"),  # to be split
     ("package.cubin", "compat.finding"),  # to be split
     ("package.package", "compat.weights"),  # to be split
     ("signature.spec", "arrays.libraries"),  # to be split
@@ -163,6 +165,35 @@ def test_a_folder_is_described_and_imports_nothing(path):
 def test_files_and_the_top_level_stay_small():
     assert {dotted(p): n for p in SOURCES if (n := p.read_text().count("\n")) > LINES} == {}
     assert len(list((ROOT / "aoti").glob("*.py"))) <= TOP_LEVEL_MODULES
+
+
+def words(node: ast.AST) -> set[str]:
+    """The names that a node lists: parameters, keywords, keys, items or fields."""
+    match node:
+        case ast.arguments():
+            return {arg.arg for arg in (*node.posonlyargs, *node.args, *node.kwonlyargs)}
+        case ast.Call():
+            return {keyword.arg for keyword in node.keywords if keyword.arg}
+        case ast.ClassDef():
+            return {n.target.id for n in node.body if isinstance(n, ast.AnnAssign)}
+        case ast.Dict():
+            items = node.keys
+        case ast.Tuple() | ast.List() | ast.Set():
+            items = node.elts
+        case _:
+            items = []
+    return {item.value for item in items if isinstance(item, ast.Constant)}
+
+
+def test_the_options_of_load_are_listed_once():
+    names = {option.name for option in dataclasses.fields(LoadOptions)}
+    lists = {
+        dotted(path): sorted(listed)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if len(listed := words(node) & names) > 5
+    }
+    assert lists == {"options": sorted(names)}
 
 
 def test_importing_aoti_imports_neither_numpy_nor_native_code(run_python):
