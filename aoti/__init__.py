@@ -37,10 +37,10 @@ from aoti.errors import (
 
 if _TYPE_CHECKING:
     from aoti.arrays.input_plan import InputPlan
+    from aoti.arrays.tensor import Tensor
     from aoti.cache.unpack import unpack
     from aoti.config import Config
     from aoti.engine.libtorch import build_info
-    from aoti.arrays.tensor import Tensor
     from aoti.exporting.exporter import export as export
     from aoti.loading import load
     from aoti.machine.device import Device, DeviceInfo, devices

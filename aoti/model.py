@@ -237,7 +237,7 @@ class AOTIModel(Caller, QueuedCalls):
     ) -> list[Any]:
         """A run with options, or of a sequence that is not a list or tuple."""
         if not isinstance(inputs, (list, tuple)):
-            raise _not_flat(inputs)
+            raise InputTypeError(_NOT_FLAT.format(type(inputs).__name__))
         return self._program.run_to(inputs, outputs, out, self._handle(stream))
 
     def boxed_run(self, inputs: list[Any], *, stream: Any = None) -> list[Any]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
-from aoti.signature.dtypes import DTYPES
 from aoti.signature.size_expr import affine, fingerprint
 
 # What the core is told of an input: see aoti._core.Loader.

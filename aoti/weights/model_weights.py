@@ -1,7 +1,7 @@
 """`model.weights`: the constants of a loaded model, and how they are replaced while it runs.
 
-Each version of the weights gets its own containers of the engine, which the core calls a `WeightSet`
-and numbers. New weights are checked, put into a new set, and only then replace the serving ones,
+Each version of the weights gets its own containers of the engine. The core calls them a `WeightSet`
+and numbers it. New weights are checked, put into a new set, and only then replace the serving ones,
 between two runs. An error before that leaves everything as it was.
 """
 
@@ -23,10 +23,10 @@ from aoti.package.constants import Constant, ConstantTable, check_table
 from aoti.weights.staging import MappedFile, Staging
 
 if TYPE_CHECKING:
+    from aoti.cache.extraction import Extraction
     from aoti.engine._core._program import Program
     from aoti.engine._core._tensor import Tensor
     from aoti.engine._core._weights import WeightSet
-    from aoti.cache.extraction import Extraction
 
 # Bytes of weights that every runner may have a copy of, to run without locks. Models with more
 # mostly run for so long that locks do not matter.
