@@ -5,6 +5,7 @@
 #include <aoti/core/device.h>
 #include <aoti/core/dtype.h>
 
+#include <algorithm>
 #include <cstdint>
 
 namespace aoti {
@@ -26,6 +27,25 @@ struct ArrayView {
   Device device = kCpu;
   bool anywhere = false;  // host memory of a library without devices: taken to any device
 };
+
+// A product that wraps around: the sizes of an empty tensor may have one that does not fit.
+constexpr int64_t wrapping_product(int64_t one, int64_t other) noexcept {
+  return static_cast<int64_t>(static_cast<uint64_t>(one) * static_cast<uint64_t>(other));
+}
+
+// The stride outside of a dimension with this stride and size. An empty dimension counts as one.
+constexpr int64_t outer_stride(int64_t stride, int64_t size) noexcept {
+  return wrapping_product(stride, std::max<int64_t>(size, 1));
+}
+
+// Fills `strides`, in elements, for C order.
+inline void fill_c_order(int rank, const int64_t* sizes, int64_t* strides) noexcept {
+  int64_t stride = 1;
+  for (int i = rank; i-- > 0;) {
+    strides[i] = stride;
+    stride = outer_stride(stride, sizes[i]);
+  }
+}
 
 // Fills `strides` (room for kMaxRank) with the array's own, in elements.
 inline void own_strides(const ArrayView& array, int64_t* strides) noexcept {

@@ -87,7 +87,7 @@ inline void wanted_strides(
   for (int i = 0; i < array.rank; ++i) {
     const int64_t dim = spec.order.empty() ? array.rank - 1 - i : spec.order[i];
     strides[dim] = stride;
-    stride *= std::max<int64_t>(array.sizes[dim], 1);
+    stride = outer_stride(stride, array.sizes[dim]);
   }
 }
 

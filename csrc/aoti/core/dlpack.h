@@ -63,7 +63,7 @@ Status from_dlpack(Managed* managed, Tensor& tensor) noexcept {
       }
       // Before DLPack 1.2 no strides mean C order.
       strides[i] = view.strides != nullptr ? view.strides[i] : step;
-      step *= std::max<int64_t>(view.shape[i], 1);
+      step = outer_stride(step, view.shape[i]);
       if (strides[i] < 0 && view.shape[i] > 1) {
         return refuse("a stride is negative, which torch does not support");
       }

@@ -15,11 +15,11 @@ constexpr std::align_val_t kAlignment{64};
 
 // The bytes from the first to the last element of a tensor whose strides are not negative.
 std::size_t extent_of(const DLTensor& view) {
+  if (std::find(view.shape, view.shape + view.ndim, 0) != view.shape + view.ndim) {
+    return 0;
+  }
   std::size_t extent = 1;
   for (int i = 0; i < view.ndim; ++i) {
-    if (view.shape[i] == 0) {
-      return 0;
-    }
     std::size_t step = 0;
     if (__builtin_mul_overflow(view.shape[i] - 1, view.strides[i], &step) ||
         __builtin_add_overflow(extent, step, &extent)) {
@@ -32,14 +32,6 @@ std::size_t extent_of(const DLTensor& view) {
     throw std::bad_alloc();
   }
   return bytes;
-}
-
-void fill_c_order(int rank, const int64_t* sizes, int64_t* strides) noexcept {
-  int64_t step = 1;
-  for (int i = rank; i-- > 0;) {
-    strides[i] = step;
-    step *= std::max<int64_t>(sizes[i], 1);
-  }
 }
 
 struct AxisPair {
@@ -172,7 +164,7 @@ bool is_contiguous(const DLTensor& view) noexcept {
     if (view.shape[i] != 1 && view.strides[i] != step) {
       return count_elements(view) == 0;
     }
-    step *= view.shape[i];
+    step = wrapping_product(step, view.shape[i]);
   }
   return true;
 }
@@ -194,7 +186,7 @@ bool is_dense(const DLTensor& view) noexcept {
     if (view.strides[dims[i]] != step) {
       return false;
     }
-    step *= view.shape[dims[i]];
+    step = wrapping_product(step, view.shape[dims[i]]);
   }
   return true;
 }

@@ -101,7 +101,7 @@ inline void describe(const Tensor& tensor, bool writable, ArrayView& array) noex
 inline int64_t count_elements(const DLTensor& view) noexcept {
   int64_t count = 1;
   for (int i = 0; i < view.ndim; ++i) {
-    count *= view.shape[i];
+    count = wrapping_product(count, view.shape[i]);
   }
   return count;
 }

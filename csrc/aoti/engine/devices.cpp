@@ -43,14 +43,6 @@ Status copied(const Tensor& tensor, const int64_t* strides, Tensor& copy) noexce
   });
 }
 
-void c_order(const DLTensor& view, int64_t* strides) noexcept {
-  int64_t step = 1;
-  for (int i = view.ndim; i-- > 0;) {
-    strides[i] = step;
-    step *= std::max<int64_t>(view.shape[i], 1);
-  }
-}
-
 }  // namespace
 
 bool usable(Device device) noexcept {
@@ -148,7 +140,7 @@ Status clone_on_device(const Tensor& tensor, Tensor& copy) noexcept {
     return clone(tensor.view(), copy);
   }
   int64_t strides[kMaxRank];
-  c_order(tensor.view(), strides);
+  fill_c_order(tensor.rank(), tensor.sizes(), strides);
   return copied(tensor, strides, copy);
 }
 
@@ -174,7 +166,7 @@ Status allocate_like_on_device(const DLTensor& prototype, Tensor& tensor) noexce
   if (prototype.ndim < 0 || prototype.ndim > kMaxRank) {
     return failed(StatusCode::kExecution, "its number of dimensions makes no sense");
   }
-  c_order(prototype, strides);
+  fill_c_order(prototype.ndim, prototype.shape, strides);
   DLTensor like = prototype;
   like.strides = strides;
   return made_by_devices(tensor, [&](const AotiDevices& devices, AotiTensor* made) {
