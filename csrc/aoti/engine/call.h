@@ -58,11 +58,23 @@ class InputList {
     inputs_.back().release = release;
   }
 
-  // Puts a tensor in the place of an input, and keeps it until the list is gone.
+  // Puts a tensor of the same dtype and sizes in the place of an input. If the input has an owner,
+  // which is given back, the tensor becomes the new one: an engine that takes the owner relies on
+  // it for the memory. Otherwise the list keeps the tensor.
   Status replace(std::size_t index, const Tensor& tensor) noexcept {
     return catch_all([&]() -> Status {
-      kept_.push_back(tensor);
-      inputs_[index].view = kept_.back().view();
+      AotiInput& input = inputs_[index];
+      if (input.owner == nullptr) {
+        kept_.push_back(tensor);
+      } else {
+        auto owner = std::make_unique<Tensor>(tensor);
+        input.release(std::exchange(input.owner, owner.release()));
+        input.release = [](void* held) { delete static_cast<Tensor*>(held); };
+      }
+      // The sizes and strides stay the list's own, whoever has the memory.
+      std::copy_n(tensor.strides(), tensor.rank(), input.view.strides);
+      input.view.data = tensor.data();
+      input.view.device = tensor.device();
       return {};
     });
   }
@@ -162,9 +174,7 @@ class OutputList {
   const AotiTensor& operator[](std::size_t index) const noexcept { return made_[index]; }
 
   // Gives up the handle of an output.
-  void* release(std::size_t index) noexcept {
-    return std::exchange(made_[index].handle, nullptr);
-  }
+  void* release(std::size_t index) noexcept { return std::exchange(made_[index].handle, nullptr); }
 
   // Hands the handle of an output over to a tensor.
   Status take(std::size_t index, Tensor& tensor) noexcept {
