@@ -2,6 +2,9 @@
 #include <aoti/engine/registry.h>
 #include <aoti/engine/weight_set.h>
 
+#include <cstddef>
+#include <iterator>
+
 namespace aoti {
 
 namespace {
@@ -69,12 +72,17 @@ Status WeightSet::describe(
 Status WeightSet::set(
     const std::vector<std::string>& names, std::vector<Tensor>&& tensors, bool fold) noexcept {
   return catch_all([&]() -> Status {
-    given_ = std::move(tensors);
+    // In addition to those of an earlier call, which the container may still use.
+    const std::size_t first = given_.size();
+    given_.insert(
+        given_.end(),
+        std::make_move_iterator(tensors.begin()),
+        std::make_move_iterator(tensors.end()));
     std::vector<const char*> texts;
     std::vector<DLTensor> views;
     for (std::size_t i = 0; i < names.size(); ++i) {
       texts.push_back(names[i].c_str());
-      views.push_back(given_[i].view());
+      views.push_back(given_[first + i].view());
     }
     return engine_status(
         engine,
