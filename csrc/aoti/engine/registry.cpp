@@ -54,8 +54,9 @@ const AotiEngine* device_engine() noexcept {
   const AotiEngine* found = nullptr;
   for_each_engine(
       [](const AotiEngine& engine, void* visitor) {
-        if (engine.devices != nullptr) {
-          *static_cast<const AotiEngine**>(visitor) = &engine;
+        auto*& first = *static_cast<const AotiEngine**>(visitor);
+        if (first == nullptr && engine.devices != nullptr) {
+          first = &engine;
         }
       },
       &found);

@@ -12,9 +12,11 @@ namespace aoti {
 Status add_engine(const AotiEngine* engine) noexcept;
 
 // Calls `visit` for each engine. Without a lock: engines are only ever added.
-void for_each_engine(void (*visit)(const AotiEngine& engine, void* visitor), void* visitor) noexcept;
+void for_each_engine(
+    void (*visit)(const AotiEngine& engine, void* visitor), void* visitor) noexcept;
 
-// The engine that knows devices other than the CPU; null if none is loaded.
+// The first engine that knows devices other than the CPU; null if none is loaded. It never changes:
+// what it made, such as a stream's scope, is given back to it.
 const AotiEngine* device_engine() noexcept;
 
 // The last failure of an engine on this thread, as a Status.
