@@ -6,6 +6,7 @@
 #include <aoti/engine/program.h>
 #include <aoti/engine/registry.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <mutex>
@@ -17,6 +18,39 @@ namespace {
 bool fits(const Tensor& target, const DLTensor& output) noexcept {
   return target.dtype() == dtype_of(output.dtype) && target.rank() == output.ndim &&
          std::equal(output.shape, output.shape + output.ndim, target.sizes());
+}
+
+bool overlap(const Tensor& one, const Tensor& other) noexcept {
+  ArrayView first, second;
+  describe(one, false, first);
+  describe(other, false, second);
+  return contains(first, other.data()) || contains(second, one.data());
+}
+
+// Copies the outputs that lie in an input which is also a target: they are needed after another
+// output, or a part of their own, was written there.
+Status set_apart(const Run& run, std::vector<Tensor>& copies) noexcept {
+  return catch_all([&]() -> Status {
+    const std::vector<Tensor>& targets = *run.targets;
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+      if (!targets[i].defined() || run.outputs[i].borrowed == 0) {
+        continue;
+      }
+      const Tensor output = Tensor::over(run.outputs[i].view, nullptr, nullptr);
+      const auto endangers = [&](const Tensor& target) {
+        const bool memmoved =
+            &target == &targets[i] && is_contiguous(target.view()) && is_contiguous(output.view());
+        return target.defined() && !memmoved && overlap(target, output);
+      };
+      if (std::any_of(targets.begin(), targets.end(), endangers)) {
+        copies.resize(targets.size());
+        if (Status status = clone_on_device(output, copies[i]); !status.ok()) {
+          return status;
+        }
+      }
+    }
+    return {};
+  });
 }
 
 // Writes outputs into the tensors that the caller gave for them.
@@ -33,11 +67,17 @@ Status copy_outputs(Run& run) noexcept {
       return {};
     }
   }
+  std::vector<Tensor> copies;
+  if (Status status = set_apart(run, copies); !status.ok()) {
+    return status;
+  }
   for (std::size_t i = 0; i < targets.size(); ++i) {
     if (!targets[i].defined()) {
       continue;
     }
-    const DLTensor &from = run.outputs[i].view, &to = targets[i].view();
+    const bool copied = !copies.empty() && copies[i].defined();
+    const DLTensor& from = copied ? copies[i].view() : run.outputs[i].view;
+    const DLTensor& to = targets[i].view();
     if (is_cpu(from.device) && is_cpu(to.device) && is_contiguous(from) && is_contiguous(to)) {
       // An output may be the input that it goes into.
       const int64_t bytes = count_elements(from) * itemsize_of(from.dtype);
