@@ -118,11 +118,9 @@ inline Status allocate_like(const DLTensor& prototype, Tensor& tensor) noexcept 
   return catch_all([&]() -> Status {
     if (!is_plain(prototype.dtype) || !is_host(prototype.device.device_type) ||
         prototype.ndim < 0 || prototype.ndim > kMaxRank) {
-      return failed(
-          StatusCode::kExecution, "aoti has no tensors of this dtype, or on this device");
+      return failed(StatusCode::kExecution, "aoti has no tensors of this dtype, or on this device");
     }
-    tensor =
-        Tensor::allocate(dtype_of(prototype.dtype), prototype.ndim, prototype.shape, nullptr);
+    tensor = Tensor::allocate(dtype_of(prototype.dtype), prototype.ndim, prototype.shape, nullptr);
     return {};
   });
 }

@@ -121,7 +121,8 @@ bool is_dense(const DLTensor& view) noexcept;
 void copy_elements(const DLTensor& to, const DLTensor& from) noexcept;
 
 // A copy with these strides, in elements. No two elements may share memory.
-Status copy_strided(const DLTensor& from, const std::vector<int64_t>& strides, Tensor& copy) noexcept;
+Status copy_strided(
+    const DLTensor& from, const std::vector<int64_t>& strides, Tensor& copy) noexcept;
 
 // A copy in C order.
 Status clone(const DLTensor& from, Tensor& copy) noexcept;

@@ -68,15 +68,13 @@ Status check_device(const std::string& name, int64_t count, double& sum) noexcep
 }
 
 Status current_stream(Device device, int64_t& number, uintptr_t& handle) noexcept {
-  return with_devices([&](const AotiDevices& devices) {
-    return devices.current_stream(device, &number, &handle);
-  });
+  return with_devices(
+      [&](const AotiDevices& devices) { return devices.current_stream(device, &number, &handle); });
 }
 
 Status find_stream(Device device, uintptr_t handle, int64_t& number) noexcept {
-  return with_devices([&](const AotiDevices& devices) {
-    return devices.find_stream(device, handle, &number);
-  });
+  return with_devices(
+      [&](const AotiDevices& devices) { return devices.find_stream(device, handle, &number); });
 }
 
 Status wait_stream(Device device, int64_t stream, int64_t ahead) noexcept {
@@ -107,9 +105,8 @@ Status reset_peak(Device device) noexcept {
 
 Status StreamScope::enter(Device device, int64_t number) noexcept {
   leave();
-  return with_devices([&](const AotiDevices& devices) {
-    return devices.enter_stream(device, number, &scope_);
-  });
+  return with_devices(
+      [&](const AotiDevices& devices) { return devices.enter_stream(device, number, &scope_); });
 }
 
 void StreamScope::leave() noexcept {

@@ -152,8 +152,12 @@ Status Program::run(Run& run) noexcept {
                ? engine.run_bound(
                      weights.container(), runner, run.binding, OutputList::reserve, &run.outputs)
                : engine.run(
-                     weights.container(), runner, run.inputs.data(), run.inputs.size(),
-                     OutputList::reserve, &run.outputs);
+                     weights.container(),
+                     runner,
+                     run.inputs.data(),
+                     run.inputs.size(),
+                     OutputList::reserve,
+                     &run.outputs);
   });
   return status.ok() && run.targets != nullptr ? copy_outputs(run) : status;
 }
@@ -186,9 +190,7 @@ Status Program::bind(InputList& inputs, AotiBinding*& binding) noexcept {
 }
 
 int64_t find_out_of_range(
-    const std::vector<InputSpec>& specs,
-    const InputList& inputs,
-    const int64_t* symbols) noexcept {
+    const std::vector<InputSpec>& specs, const InputList& inputs, const int64_t* symbols) noexcept {
   for (std::size_t i = 0; i < specs.size(); ++i) {
     if (specs[i].bounded && is_cpu(inputs.view(i).device) &&
         !all_within(
