@@ -189,7 +189,7 @@ def check_libtorch(
     library : ctypes.CDLL or callable
         The loaded libtorch, or a function that tells whether it defines a symbol.
     has_operator : callable
-        Whether an operator is registered, by name and overload: `aoti._core.has_operator`.
+        Whether an operator is registered, by name and overload: `engine.libtorch.has_operator`.
 
     Returns
     -------

@@ -10,7 +10,7 @@ from typing import Any
 from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
 from aoti.signature.size_expr import affine, fingerprint
 
-# What the core is told of an input: see aoti._core.Loader.
+# What the core is told of an input: see aoti/engine/_core/_inputs.pyx.
 Size = int | tuple[int, int, int]
 Layout = tuple[
     str | None,

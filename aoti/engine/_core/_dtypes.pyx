@@ -4,7 +4,14 @@
 cimport numpy as cnp
 
 from aoti.engine.cxx.dlpack cimport DLDataType
-from aoti.engine.cxx.dtype cimport DType, dl_type_of, dtype_of, kNoDType
+from aoti.engine.cxx.dtype cimport (
+    DType,
+    dl_type_of,
+    dtype_of,
+    kDTypeSlots,
+    kNoDType,
+    slot_of,
+)
 
 import numpy as np
 from aoti.errors import ExecutionError
@@ -12,17 +19,21 @@ from aoti.signature.dtypes import DTYPES, numpy_dtype
 
 cnp.import_array()
 
-# numpy's builtin type numbers end below 32; kNoDType and -1 where one has no counterpart.
+# By numpy's builtin type numbers, which end below 32; kNoDType if torch lacks the type.
 cdef DType[32] _by_numpy
 cdef dict _by_name = {}
 cdef dict _names = {}
-cdef dict _numpy_numbers = {}
+# The other way, by slot: the dtype that is meant, and its number.
+cdef DType[kDTypeSlots] _in_slot
+cdef int[kDTypeSlots] _numpy_number
 
 
 cdef int _fill() except -1:
     cdef DLDataType type
     for i in range(32):
         _by_numpy[i] = kNoDType
+    for i in range(kDTypeSlots):
+        _in_slot[i] = kNoDType
     for name, row in DTYPES.items():
         type.code, type.bits, type.lanes = row.dlpack_code, row.bits, 1
         number = dtype_of(type)
@@ -30,7 +41,7 @@ cdef int _fill() except -1:
         if hasattr(np, name):
             dtype = np.dtype(name)
             _by_numpy[dtype.num] = number
-            _numpy_numbers[number] = dtype.num
+            _in_slot[slot_of(number)], _numpy_number[slot_of(number)] = number, dtype.num
     # C's long and long long are both int64 here, but numpy counts them as two types.
     _by_numpy[<int>cnp.NPY_LONGLONG] = _by_name["int64"]
     _by_numpy[<int>cnp.NPY_ULONGLONG] = _by_name["uint64"]
@@ -67,9 +78,9 @@ cdef str dtype_name(DType dtype):
 
 cdef cnp.dtype numpy_type(DType dtype):
     """The numpy dtype for a dtype; ml_dtypes has those that numpy lacks."""
-    number = _numpy_numbers.get(dtype)
-    if number is not None:
-        return cnp.PyArray_DescrFromType(number)
+    cdef int slot = slot_of(dtype)
+    if _in_slot[slot] == dtype and dtype != kNoDType:
+        return cnp.PyArray_DescrFromType(_numpy_number[slot])
     try:
         return numpy_dtype(dtype_name(dtype))
     except ValueError as error:

@@ -11,3 +11,6 @@ cdef extern from "aoti/core/dtype.h" namespace "aoti" nogil:
     DType dtype_of(DLDataType type) noexcept
     DLDataType dl_type_of(DType dtype) noexcept
     int64_t itemsize_of(DType dtype) noexcept
+    enum:
+        kDTypeSlots
+    int slot_of(DType dtype) noexcept

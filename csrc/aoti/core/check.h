@@ -107,10 +107,10 @@ inline Mismatch check_size(
       return {MismatchKind::kSize, dim, 0, actual};
     }
     const Range& range = ranges[wanted.symbol];
-    bound = meaning;
     if (meaning < range.least || meaning > range.most) {
       return {MismatchKind::kRange, dim, meaning < range.least ? range.least : range.most, actual};
     }
+    bound = meaning;
   }
   const int64_t expected = wanted.scale * bound + wanted.offset;
   if (actual != expected) {

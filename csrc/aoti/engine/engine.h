@@ -40,7 +40,8 @@ typedef struct AotiTensor {
   int32_t borrowed;  // the memory belongs to an input of the run, not to the handle
 } AotiTensor;
 
-// Returns room for the outputs of a run; null if there is no memory.
+// Returns zeroed room for the outputs of a run; null if there is no memory. After a failure of the
+// run no slot has a handle.
 typedef AotiTensor* (*AotiReserve)(void* sink, size_t count);
 typedef void (*AotiVisitText)(void* visitor, const char* text);
 typedef void (*AotiVisitConstant)(
@@ -67,6 +68,7 @@ typedef struct AotiDevices {
   int32_t (*enter_stream)(DLDevice device, int64_t number, void** scope);
   void (*leave_stream)(void* scope);
   int32_t (*wait_stream)(DLDevice device, int64_t stream, int64_t ahead);  // returns at once
+  int32_t (*synchronize)(DLDevice device);                 // waits for all of its streams
   int32_t (*record_stream)(void* handle, int64_t stream);  // the memory is in use there, too
   int32_t (*empty)(const DLTensor* like, AotiTensor* made);  // with these strides
   int32_t (*copy)(const DLTensor* to, const DLTensor* from);  // on the current stream
@@ -105,7 +107,8 @@ typedef struct AotiEngine {
   int32_t (*visit_constants)(AotiContainer* container, AotiVisitConstant visit, void* visitor);
   int32_t (*visit_weights)(AotiContainer* container, AotiVisitWeight visit, void* visitor);
   // Replaces constants by their names in the code. They are not copied: the caller keeps them until
-  // `close`. With `fold`, what is computed from weights once is computed now. Nothing may run.
+  // `close`. With `fold`, what is computed from weights once is computed now. Nothing may run; after
+  // a failure the container can only be closed.
   int32_t (*set_constants)(
       AotiContainer* container, const char* const* names, const DLTensor* tensors, size_t count,
       int32_t fold);

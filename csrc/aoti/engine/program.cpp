@@ -174,8 +174,14 @@ Status Program::time_runs(
     const auto start = std::chrono::steady_clock::now();
     for (std::size_t i = 0; i < repeats; ++i) {
       outputs.start(&engine);
-      const int32_t code = engine.run_bound(
-          weights.container(), runner, binding, OutputList::reserve, &outputs);
+      const int32_t code =
+          engine.run_bound(weights.container(), runner, binding, OutputList::reserve, &outputs);
+      if (code != AOTI_OK) {
+        return code;
+      }
+    }
+    if (!is_cpu(device)) {
+      const int32_t code = engine.devices->synchronize(device);
       if (code != AOTI_OK) {
         return code;
       }

@@ -107,6 +107,10 @@ int32_t wait_stream(DLDevice device, int64_t stream, int64_t ahead) noexcept {
   });
 }
 
+int32_t synchronize_device(DLDevice device) noexcept {
+  return guarded([&] { synchronize(device_of(device)); });
+}
+
 // Keeps a tensor's memory from being used again before the work that a stream has so far is done.
 int32_t record_stream(void* handle, int64_t stream) noexcept {
   return guarded([&] {
@@ -193,6 +197,7 @@ const AotiDevices kDevices = {
     .enter_stream = enter_stream,
     .leave_stream = leave_stream,
     .wait_stream = wait_stream,
+    .synchronize = synchronize_device,
     .record_stream = record_stream,
     .empty = empty,
     .copy = copy,
