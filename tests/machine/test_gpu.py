@@ -7,7 +7,7 @@ import ctypes
 import pytest
 
 import aoti
-from aoti.engine.libtorch import Libtorch
+from aoti.engine.libtorch_files import Libtorch
 from aoti.machine.device import DeviceInfo, check_device, devices
 from aoti.machine.gpu import gpus, too_old, usable_gpus
 
