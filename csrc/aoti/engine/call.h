@@ -58,19 +58,16 @@ class InputList {
     inputs_.back().release = release;
   }
 
-  // Puts a tensor of the same dtype and sizes in the place of an input. If the input has an owner,
-  // which is given back, the tensor becomes the new one: an engine that takes the owner relies on
-  // it for the memory. Otherwise the list keeps the tensor.
+  // Puts a tensor of the same dtype and sizes in the place of an input and makes it the owner, so
+  // that the run gives it back as soon as it is done with it. A former owner is given back.
   Status replace(std::size_t index, const Tensor& tensor) noexcept {
     return catch_all([&]() -> Status {
       AotiInput& input = inputs_[index];
-      if (input.owner == nullptr) {
-        kept_.push_back(tensor);
-      } else {
-        auto owner = std::make_unique<Tensor>(tensor);
-        input.release(std::exchange(input.owner, owner.release()));
-        input.release = [](void* held) { delete static_cast<Tensor*>(held); };
+      auto owner = std::make_unique<Tensor>(tensor);
+      if (void* const before = std::exchange(input.owner, owner.release())) {
+        input.release(before);
       }
+      input.release = [](void* held) { delete static_cast<Tensor*>(held); };
       // The sizes and strides stay the list's own, whoever has the memory.
       std::copy_n(tensor.strides(), tensor.rank(), input.view.strides);
       input.view.data = tensor.data();
@@ -102,7 +99,6 @@ class InputList {
   std::size_t left_ = kInline;
   std::vector<std::unique_ptr<int64_t[]>> further_;
   std::vector<AotiInput> inputs_;
-  std::vector<Tensor> kept_;
 };
 
 // A tensor that an engine made, with its handle.
