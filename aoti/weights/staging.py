@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aoti._text import listing
 from aoti.arrays.libraries import as_array, type_name
-from aoti.compat.finding import listing
 from aoti.errors import ConstantError, InputError
 from aoti.options import WeightSource
 from aoti.package.constants import Constant, is_frozen, itemsize
