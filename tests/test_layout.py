@@ -22,16 +22,17 @@ WITH_TORCH = ("exporting/", "bench/engines/")
 # By folder, or module of the top level, what its files may import besides one another; `aoti` is
 # the public names. An arrow only points down this list.
 BELOW = {
-    "cli": """aoti _logging _version errors options machine signature package arrays compat cache
-        model config registry golden diagnostics bench exporting""",
-    "bench": """aoti _processes errors machine signature package arrays engine registry golden
+    "cli": """aoti _files _logging _text _version errors options machine signature package arrays
+        compat cache model config registry golden diagnostics bench exporting""",
+    "bench": """aoti _processes _text errors machine signature package arrays engine registry golden
         exporting""",
-    "exporting": "aoti _processes _version errors machine signature package golden",
+    "exporting": """aoti _files _logging _processes _text _version errors machine signature package
+        golden""",
     "diagnostics": "errors machine package cache compat engine model loading",
     "loading": """_logging _warnings errors machine signature package cache compat engine weights
         model options config registry golden""",
     "testing": "errors signature package arrays protocol",
-    "profiling": "signature protocol model",
+    "profiling": "_files signature protocol model",
     "golden": "errors signature package protocol",
     "model": """aoti errors machine signature package cache engine arrays weights options protocol
         run_queue""",
@@ -39,19 +40,21 @@ BELOW = {
     "run_queue": "errors",
     "registry": "errors options config",
     "config": "errors options",
-    "weights": "errors signature package cache compat engine arrays options",
+    "weights": "_text errors signature package cache compat engine arrays options",
     "arrays": "_warnings errors signature engine",
-    "compat": "errors machine signature package cache engine",
+    "compat": "_text errors machine signature package cache engine",
     "engine": "_version _warnings errors machine signature",
     "cache": "errors signature package",
     "options": "errors machine package",
-    "package": "errors signature",
+    "package": "_text errors signature",
     "signature": "errors",
     "machine": "errors",
+    "_processes": "errors",
     "errors": "",
+    "_files": "",
     "_logging": "",
+    "_text": "",
     "_warnings": "",
-    "_processes": "",
     "_version": "",
 }
 # What breaks a row today: the module that imports, and what.
@@ -230,6 +233,12 @@ def test_the_options_of_load_are_listed_once():
         if len(listed := words(node) & names) > 5
     }
     assert lists == {"options": sorted(names)}
+
+
+def test_one_module_reads_whether_to_debug():
+    read = r"environ.*AOTI_DEBUG|getenv.*AOTI_DEBUG"
+    readers = {dotted(path) for path in MODULES if re.search(read, path.read_text())}
+    assert readers <= {"_logging", "cli.group"}
 
 
 def test_importing_aoti_imports_neither_numpy_nor_native_code(run_python):

@@ -683,8 +683,8 @@ def test_packages_say_which_number_of_threads_is_compiled_in(packages):
     [
         ({"intra_op_threads": 0}, "intra_op_threads must be at least 1, not 0"),
         ({"queue_size": 0}, "queue_size must be at least 1, not 0"),
-        ({"timeout": 0}, "above 0, and not 0"),
-        ({"timeout": float("nan")}, "above 0, and not nan"),
+        ({"timeout": 0}, "above 0, not 0"),
+        ({"timeout": float("nan")}, "above 0, not nan"),
     ],
 )
 def test_wrong_options_are_clear_errors(packages, options, message):

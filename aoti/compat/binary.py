@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aoti.compat.finding import Finding, listing, show
+from aoti._text import listing, quoted
+from aoti.compat.finding import Finding
 from aoti.compat.platform import export_here
 from aoti.compat.weights import check_weights
 from aoti.engine.dlopen import open_library
@@ -342,5 +343,5 @@ def _targets(path: Path) -> Iterator[tuple[str, bool]]:
         if target == "call_torchbind":
             continue
         if not re.fullmatch(r"[\w-]+::[\w-]+(\.[\w-]+)?", target):
-            raise ValueError(f"{show(target)} is no operator")
+            raise ValueError(f"{quoted(target)} is no operator")
         yield target, (node.get("metadata") or {}).get("torch_library_custom_op") == "1"

@@ -11,7 +11,8 @@ import re
 import sys
 from collections.abc import Mapping
 
-from aoti.compat.finding import Finding, show
+from aoti._text import quoted
+from aoti.compat.finding import Finding
 from aoti.machine.device import TYPES, Device, cpu_flags
 from aoti.machine.gpu import gpus
 
@@ -53,7 +54,8 @@ def check_machine(metadata: Mapping[str, str], device: Device | None = None) -> 
     findings = [_platform(metadata), _isa(metadata)]
     compiled_for = metadata.get("AOTI_DEVICE_KEY", "")
     if compiled_for not in TYPES:
-        what = f"for {show(compiled_for)}, which is no device" if compiled_for else "for no device"
+        named = f"{quoted(compiled_for)}, which is no device"
+        what = f"for {named if compiled_for else 'no device'}"
         fix = f"export it for one of {', '.join(TYPES)}"
         return [*findings, Finding("device", False, f"the package was compiled {what}", fix)]
     device = device or Device(compiled_for)
@@ -72,7 +74,7 @@ def _platform(metadata: Mapping[str, str]) -> Finding:
     wanted = metadata.get("AOTI_PLATFORM", "") or here
     asked = metadata.get("AOTI_MACHINE", "") or machine
     ok = wanted == here and _MACHINE_ALIASES.get(asked.lower(), asked) == machine
-    place = f"{_PLATFORMS.get(wanted) or show(wanted)} on {show(asked)}"
+    place = f"{_PLATFORMS.get(wanted) or quoted(wanted)} on {quoted(asked)}"
     message = f"the package was compiled for {place}, this is {_PLATFORMS.get(here, here)} on "
     return Finding("platform", ok, message + machine, "" if ok else export_here(machine))
 
@@ -87,7 +89,7 @@ def _isa(metadata: Mapping[str, str]) -> Finding:
     unknown = [name for name in names if name not in _ISA_FLAGS]
     has = cpu_flags()
     if unknown:
-        message = f"the package uses {show(' '.join(unknown))}, instructions that aoti knows not"
+        message = f"the package uses {quoted(' '.join(unknown))}, instructions that aoti knows not"
         return Finding("isa", True, message)
     if not names or not has:
         which = "the package does not say" if not names else "this system does not tell"
@@ -116,7 +118,7 @@ def _gpu(capability: str, device: Device) -> Finding:
         fix = f"choose one of {there}"
         return Finding("gpu", False, f"there is no {device}: this machine has {there}", fix)
     gpu = found[index]
-    message = f"the package's kernels are for {show(capability)}, {gpu.device} is a {gpu.name} "
+    message = f"the package's kernels are for {quoted(capability)}, {gpu.device} is a {gpu.name} "
     message += f"({gpu.architecture})"
     if not capability:
         return Finding("gpu", True, f"the package does not say for which GPU it is; {message}")

@@ -10,7 +10,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from aoti.compat.finding import Finding, listing
+from aoti._text import listing
+from aoti.compat.finding import Finding
 from aoti.errors import PackageError
 
 _ELF, _EM_CUDA = b"\x7fELF", 190

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aoti.compat.finding import listing
+from aoti._text import listing
 from aoti.engine._core._weights import Memory
 from aoti.errors import ConstantError, ModelClosedError, PackageError
 from aoti.options import LoadOptions, WeightSource

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aoti._text import listing
 from aoti.arrays.convert import as_array, type_name
-from aoti.compat.finding import listing
 from aoti.engine._core._weights import Memory, view_of
 from aoti.errors import ConstantError, InputError
 from aoti.options import WeightSource
