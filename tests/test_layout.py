@@ -57,7 +57,6 @@ EXCEPTIONS = {
     ("machine.gpu", "engine.backend"),  # to be split
     ("model", "loading"),  # to be split
     ("package.cubin", "compat.finding"),  # to be split
-    ("package.package", "compat.weights"),  # to be split
     ("signature.spec", "arrays.libraries"),  # to be split
 }
 LINES, TOP_LEVEL_MODULES = 450, 20

@@ -33,6 +33,7 @@ from aoti.machine.gpu import gpus
 from aoti.package.archive import Span
 from aoti.package.cubin import check_kernels
 from aoti.package.elf import SharedObject, Undefined, read_elf
+from aoti.package.layout import find_code, operator_list
 
 # Called by our runners, torch/csrc/inductor/aoti_runner/model_container_runner.cpp: without one of
 # the Runs, libtorch loads the model all the same and jumps to address 0 at the first call.
@@ -120,11 +121,9 @@ def check_files(
 
 
 def _shared_object(directory: Path) -> SharedObject:
-    found = sorted(directory.glob("*.wrapper.so")) or sorted(directory.glob("*.so"))
-    if len(found) != 1:
-        raise PackageError(f"the model has {len(found)} shared objects, where one is expected")
-    facts = found[0].stat()
-    return _read(found[0], facts.st_mtime_ns, facts.st_size)
+    path = find_code(directory)
+    facts = path.stat()
+    return _read(path, facts.st_mtime_ns, facts.st_size)
 
 
 @functools.lru_cache(maxsize=2)
@@ -278,11 +277,6 @@ def _called(so: SharedObject) -> list[Undefined]:
     return [symbol for symbol in so.undefined if symbol.version is None and not symbol.weak]
 
 
-def _operator_list(so: SharedObject) -> Path:
-    """Where a model that calls operators by name lists them."""
-    return so.path.with_suffix(".json")
-
-
 def _torch_version() -> str:
     """For a message: `` (torch 2.13.0)``."""
     from aoti.engine.libtorch import build_info
@@ -294,7 +288,7 @@ def _torch_version() -> str:
 def _operators(so: SharedObject, has_operator: Callable[[str, str], bool]) -> Finding:
     missing: dict[str, bool] = {}
     try:
-        for target, in_python in _targets(_operator_list(so)):
+        for target, in_python in _targets(operator_list(so.path)):
             name, _, overload = target.partition(".")
             if not has_operator(name, overload):
                 missing[target] = in_python
@@ -321,7 +315,7 @@ def stands_on_libtorch(directory: Path, library: ctypes.CDLL) -> bool:
     of others, neither by name nor as functions. Parameters as of `check_libtorch`.
     """
     so = _shared_object(directory)
-    return not _operator_list(so).exists() and all(
+    return not operator_list(so.path).exists() and all(
         _dl.dlsym(library._handle, symbol.name.encode()) for symbol in _called(so)
     )
 

@@ -13,6 +13,8 @@ from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
 from aoti.signature.dtypes import DTYPES
 from aoti.signature.size_expr import affine, fingerprint
 
+MAX_RANK = 64  # dimensions: numpy's limit, and that of the core's fixed buffers
+
 # What the core is told of an input: see aoti._core.Loader.
 Size = int | tuple[int, int, int]
 Layout = tuple[

@@ -211,7 +211,7 @@ def test_sound_files(model, name):
     [
         (lambda d: code(d).unlink(), "file", "0 shared objects"),
         (lambda d: shutil.copy(code(d), d / "b.wrapper.so"), "file", "2 shared objects"),
-        (lambda d: code(d).write_bytes(b"text"), "file", "no ELF shared object"),
+        (lambda d: code(d).write_bytes(b"text"), "file", "not an ELF shared object"),
         (lambda d: os.truncate(code(d), 200_000), "file", "ends at 200000 bytes"),
         (
             lambda d: replace(d, b"ContainerRun\0", b"ContainerXun\0"),
