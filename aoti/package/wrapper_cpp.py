@@ -18,7 +18,7 @@ import re
 from aoti.errors import PackageError
 from aoti.package.constants import Constant, ConstantTable
 from aoti.signature.dtypes import DTYPES
-from aoti.signature.size_expr import fingerprint
+from aoti.signature.size_expr import polynomial
 from aoti.signature.spec import MAX_RANK, Dim, TensorSpec
 
 _DEVICE_TYPES = {0: "cpu", 1: "cuda", 12: "xpu", 13: "mps"}  # c10/core/DeviceType.h
@@ -223,7 +223,7 @@ def _read_input(
         if symbol.isdecimal():
             shape.append(int(symbol))
             continue
-        if not fingerprint(symbol):
+        if not polynomial(symbol):
             symbol = f"{name}.{dim}"  # agrees with nothing else
         shape.append(Dim(symbol, bounds.get((dim, "<")), bounds.get((dim, ">"))))
     strides = tuple(

@@ -15,7 +15,7 @@ from typing import Any
 from aoti.errors import IncompatiblePackageError, PackageError
 from aoti.signature.dtypes import DTYPES
 from aoti.signature.pytree import CallPlan
-from aoti.signature.size_expr import affine, fingerprint, symbols_of
+from aoti.signature.size_expr import affine, polynomial, symbols_of
 from aoti.signature.spec import MAX_RANK, ConstantSpec, Dim, Layout, TensorSpec
 
 METADATA_KEY = "aoti.signature"
@@ -292,8 +292,8 @@ def _read_tensor(item: Any, ranges: Mapping[str, Range], read_size: _ReadSize) -
     dtype, shape, strides = _text(item["dtype"]), _list(item["shape"]), _list(item["strides"])
     if dtype not in DTYPES or len(shape) > MAX_RANK or len(strides) not in (0, len(shape)):
         raise ValueError(f"a tensor of {dtype:.40} in {len(shape)} dimensions")
-    if not all(stride in ("?", "0") or fingerprint(_text(stride)) for stride in strides):
-        raise ValueError("a stride that is no expression")
+    if not all(stride in ("?", "0") or polynomial(_text(stride)) for stride in strides):
+        raise ValueError("a stride that is not an expression")
     values = item["values"]
     if values is not None:
         low, high = _list(values)
