@@ -17,9 +17,10 @@ from aoti.compat import binary
 from aoti.compat.finding import Finding
 from aoti.compat.platform import check_machine
 from aoti.engine import libtorch
+from aoti.engine.devices import check_device, devices
 from aoti.errors import AotiError, LibtorchError, reason
 from aoti.loading import load
-from aoti.machine.device import Device, check_device, devices
+from aoti.machine.device import Device
 from aoti.machine.gpu import gpus
 from aoti.model import AOTIModel
 from aoti.package.package import Package, Source

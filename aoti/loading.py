@@ -21,9 +21,10 @@ from aoti.compat.finding import require
 from aoti.compat.platform import check_machine
 from aoti.config import Config
 from aoti.engine import libtorch
+from aoti.engine.devices import start_device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.golden import Golden
-from aoti.machine.device import Device, start_device
+from aoti.machine.device import Device
 from aoti.model import AOTIModel, class_over
 from aoti.package.archive import Limits
 from aoti.package.package import Package, Source

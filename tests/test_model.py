@@ -527,7 +527,7 @@ def test_classmethod_and_options(packages, rows):
             aoti.IncompatiblePackageError,
             "compiled for cpu, and cuda is asked for",
         ),
-        ({"device": "gpu"}, aoti.DeviceError, "is no device"),
+        ({"device": "gpu"}, aoti.DeviceError, "is not a device"),
         ({"device_index": 1}, aoti.DeviceError, "no cpu device number 1"),
     ],
 )

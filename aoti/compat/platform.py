@@ -11,24 +11,13 @@ import re
 import sys
 from collections.abc import Mapping
 
-from aoti.compat.finding import Finding, show
-from aoti.machine.device import TYPES, Device, cpu_flags
+from aoti.compat.finding import Finding, listing, show
+from aoti.machine.cpu import INSTRUCTION_SETS, cpu_flags
+from aoti.machine.device import TYPES, Device
 from aoti.machine.gpu import gpus
 
 _PORTABLE = "export it with cpp.march='x86-64-v3' and cpp.simdlen=256, as aoti.export does"
 
-# What the compiler may use for each name in AOTI_CPU_ISA, as /proc/cpuinfo calls it: `_arch_flags`
-# in torch/_inductor/cpu_vec_isa.py. VSX and ZVECTOR come with their machines.
-_ISA_FLAGS = {
-    "AVX2": ("avx2", "fma", "f16c"),
-    "AVX512": ("avx512f", "avx512dq", "avx512vl", "avx512bw", "fma"),
-    "AVX512_VNNI": ("avx512_vnni",),
-    "AMX_TILE": ("amx_tile", "amx_bf16", "amx_int8"),
-    "ASIMD": ("asimd",),
-    "VSX": (),
-    "ZVECTOR": (),
-    "INVALID_VEC_ISA": (),  # compiled without vector instructions
-}
 _MACHINE_ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
 _PLATFORMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
 
@@ -53,7 +42,7 @@ def check_machine(metadata: Mapping[str, str], device: Device | None = None) -> 
     findings = [_platform(metadata), _isa(metadata)]
     compiled_for = metadata.get("AOTI_DEVICE_KEY", "")
     if compiled_for not in TYPES:
-        what = f"for {show(compiled_for)}, which is no device" if compiled_for else "for no device"
+        what = f"for {show(compiled_for)}, which is not a device" if compiled_for else "for no device"
         fix = f"export it for one of {', '.join(TYPES)}"
         return [*findings, Finding("device", False, f"the package was compiled {what}", fix)]
     device = device or Device(compiled_for)
@@ -84,25 +73,22 @@ def export_here(machine: str) -> str:
 
 def _isa(metadata: Mapping[str, str]) -> Finding:
     names = metadata.get("AOTI_CPU_ISA", "").upper().split()
-    unknown = [name for name in names if name not in _ISA_FLAGS]
+    unknown = [name for name in names if name not in INSTRUCTION_SETS]
     has = cpu_flags()
-    if unknown:
-        message = f"the package uses {show(' '.join(unknown))}, instructions that aoti knows not"
-        return Finding("isa", True, message)
     if not names or not has:
-        which = "the package does not say" if not names else "this system does not tell"
+        which = "the package does not say" if not names else "this system does not say"
         return Finding("isa", True, f"{which} which vector instructions it has")
-    missing = [flag for name in names for flag in _ISA_FLAGS[name] if flag not in has]
-    if not missing:
-        return Finding("isa", True, f"this CPU has what {' '.join(names)} stands for")
-    best = max((n for n in ("AVX2", "AVX512") if has.issuperset(_ISA_FLAGS[n])), default=None)
-    return Finding(
-        "isa",
-        False,
-        f"the package was compiled for CPUs with {' '.join(names)}, and this one has no "
-        f"{', '.join(dict.fromkeys(missing))}",
-        _PORTABLE if best else "export it with cpp.march='x86-64' and cpp.simdlen=1",
-    )
+    flags = [flag for name in names for flag in INSTRUCTION_SETS.get(name, ())]
+    if missing := [flag for flag in dict.fromkeys(flags) if flag not in has]:
+        message = f"the package was compiled for CPUs with {show(' '.join(names))}, and this one "
+        message += f"does not have {', '.join(missing)}"
+        vectors = any(has.issuperset(INSTRUCTION_SETS[name]) for name in ("AVX2", "AVX512"))
+        fix = _PORTABLE if vectors else "export it with cpp.march='x86-64' and cpp.simdlen=1"
+        return Finding("isa", False, message, fix)
+    if unknown:
+        message = "the package uses instruction sets unknown to this version of aoti: "
+        return Finding("isa", True, message + listing(unknown))
+    return Finding("isa", True, f"this CPU has what {' '.join(names)} stands for")
 
 
 def _gpu(capability: str, device: Device) -> Finding:
@@ -123,7 +109,7 @@ def _gpu(capability: str, device: Device) -> Finding:
     if capability.startswith("gfx") or gpu.architecture.startswith("gfx"):
         ok = capability.partition(":")[0] == gpu.architecture
     elif not re.fullmatch(r"\d{2,4}", capability):
-        return Finding("gpu", True, f"{message}: an architecture that aoti knows not")
+        return Finding("gpu", True, f"{message}: an architecture unknown to this version of aoti")
     else:
         wanted, has = int(capability), int(gpu.architecture.removeprefix("sm_"))
         # Binary kernels run on the same major number from their minor on. A newer major needs

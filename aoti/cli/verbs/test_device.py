@@ -24,8 +24,7 @@ def test_device(device: str | None, as_json: bool) -> None:
       aoti test-device cuda:0
     """
     import aoti
-    from aoti.machine.device import check_device
-    from aoti.machine.gpu import usable_gpus
+    from aoti.engine.devices import check_device, usable_gpus
 
     found = [{**asdict(info), "device": str(info.device)} for info in aoti.devices()]
     if device is not None:
