@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from aoti import _logging
 from aoti.cache.cache import configure as configure_cache
 from aoti.cache.cache import extract
-from aoti.compat import binary
+from aoti.compat.check import check_package
 from aoti.compat.finding import require
+from aoti.compat.libtorch import stands_on_libtorch
 from aoti.compat.platform import check_machine
 from aoti.config import Config
 from aoti.engine import libtorch
@@ -300,7 +301,7 @@ def load(
             map_source=map_source,
             stream=stream,
             may_keep_gil=not as_zip
-            and binary.stands_on_libtorch(extraction.code(name), libtorch.library()),
+            and stands_on_libtorch(extraction.code(name), libtorch.library()),
         )
     except BaseException:
         extraction.release()
@@ -357,14 +358,13 @@ def _check_code(
     files = extraction
     if extraction.path.is_file():
         files = extracted(as_zip=False, verified=extraction.digest)
-    directory = files.code(name)
+    library = libtorch.library()
     try:
         require(
-            binary.check_files(
-                directory, partial(package.num_constants, name), files.weights, device
+            check_package(
+                package, name, files, device, library=library, has_operator=core.has_operator
             )
         )
-        require(binary.check_libtorch(directory, libtorch.library(), core.has_operator))
     finally:
         if files is not extraction:
             files.release()

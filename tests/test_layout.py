@@ -53,7 +53,6 @@ BELOW = {
 # What breaks a row today: the module that imports, and what.
 EXCEPTIONS = {
     ("model", "loading"),  # to be split
-    ("package.cubin", "compat.finding"),  # to be split
     ("signature.spec", "arrays.libraries"),  # to be split
 }
 LINES, TOP_LEVEL_MODULES = 450, 20

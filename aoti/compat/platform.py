@@ -1,7 +1,7 @@
 """Does a package fit this machine: its system, its CPU's instructions, its GPU?
 
-Told by the package's metadata alone, before anything is extracted. `aoti.compat.binary` looks at
-the files next.
+This compares the package's metadata alone, before anything is extracted. `aoti.compat.binary`
+checks the files next.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 
 from aoti.compat.finding import Finding, listing, show
+from aoti.compat.gpu_kernels import export_for
 from aoti.machine.cpu import INSTRUCTION_SETS, cpu_flags
 from aoti.machine.device import TYPES, Device
 from aoti.machine.gpu import gpus
@@ -31,23 +32,25 @@ def check_machine(metadata: Mapping[str, str], device: Device | None = None) -> 
         The package's metadata. Keys and values: `get_device_information` in
         ``torch/_inductor/codecache.py``.
     device : Device, optional
-        The device that is asked for. Default: the one that the package was compiled for.
+        The requested device. Default: the one that the package was compiled for.
 
     Returns
     -------
     list of Finding
         A package for a GPU is also compared with the GPUs, which initialises their driver. That
-        creates no context, but a process that forks later cannot use CUDA in the child.
+        does not create a context, but a child that is forked later cannot use CUDA.
     """
     findings = [_platform(metadata), _isa(metadata)]
     compiled_for = metadata.get("AOTI_DEVICE_KEY", "")
     if compiled_for not in TYPES:
-        what = f"for {show(compiled_for)}, which is not a device" if compiled_for else "for no device"
+        what = (
+            f"for {show(compiled_for)}, which is not a device" if compiled_for else "for no device"
+        )
         fix = f"export it for one of {', '.join(TYPES)}"
         return [*findings, Finding("device", False, f"the package was compiled {what}", fix)]
     device = device or Device(compiled_for)
     if device.type != compiled_for:
-        message = f"the package was compiled for {compiled_for}, and {device} is asked for"
+        message = f"the package was compiled for {compiled_for}, but {device} was requested"
         fix = f"load it with device={compiled_for!r}, or export the model on {device.type}"
         return [*findings, Finding("device", False, message, fix)]
     findings.append(Finding("device", True, f"the package was compiled for {compiled_for}"))
@@ -113,10 +116,8 @@ def _gpu(capability: str, device: Device) -> Finding:
     else:
         wanted, has = int(capability), int(gpu.architecture.removeprefix("sm_"))
         # Binary kernels run on the same major number from their minor on. A newer major needs
-        # portable ones (PTX), which metadata does not tell, so it is not refused here.
+        # portable ones (PTX). Metadata does not say whether there are, so this is not refused here.
         if wanted // 10 < has // 10:
             message += "; newer ones need an export with aot_inductor.emit_multi_arch_kernel=True"
         ok = wanted <= has
-    fix = f"export it on a {gpu.architecture}, or the oldest it shall run on with "
-    fix += "aot_inductor.emit_multi_arch_kernel=True"
-    return Finding("gpu", ok, message, "" if ok else fix)
+    return Finding("gpu", ok, message, "" if ok else export_for(gpu.architecture))

@@ -273,7 +273,7 @@ def test_test_device_lists_and_tests(capsys):
     assert cpu["device"] == "cpu"
     assert cpu["cores"] >= 1
     assert run(["test-device", "cpu"]) == 0
-    assert "computed right" in capsys.readouterr().out
+    assert "computed correctly" in capsys.readouterr().out
 
 
 def test_no_libtorch_is_one_line_that_says_what_to_do(packages, run_python):

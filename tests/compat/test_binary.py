@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 import aoti
-from aoti.compat.binary import check_files, check_libtorch, stands_on_libtorch
+from aoti.compat.binary import check_files
 from aoti.compat.finding import Finding, require
+from aoti.compat.libtorch import check_libtorch, stands_on_libtorch
 from aoti.compat.platform import check_machine
 from aoti.engine import libtorch as engine
 
@@ -132,8 +133,8 @@ def test_an_unknown_instruction_set_is_said_to_be_unknown():
         ("cpu", "cpu", None),
         ("", None, "for no device"),
         ("tpu", None, "tpu, which is not a device"),
-        ("cpu", "cuda", "compiled for cpu, and cuda is asked for; load it with device='cpu'"),
-        ("cuda", "cpu", "compiled for cuda, and cpu is asked for"),
+        ("cpu", "cuda", "compiled for cpu, but cuda was requested; load it with device='cpu'"),
+        ("cuda", "cpu", "compiled for cuda, but cpu was requested"),
     ],
 )
 def test_devices(key, device, expected):
