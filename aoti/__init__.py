@@ -40,10 +40,11 @@ if _TYPE_CHECKING:
     from aoti.arrays.tensor import Tensor
     from aoti.cache.unpack import unpack
     from aoti.config import Config
+    from aoti.engine.devices import devices
     from aoti.engine.libtorch import build_info
     from aoti.exporting.exporter import export as export
     from aoti.loading import load
-    from aoti.machine.device import Device, DeviceInfo, devices
+    from aoti.machine.device import Device, DeviceInfo
     from aoti.model import AOTIModel
     from aoti.package.archive import Limits
     from aoti.package.constants import Constant
@@ -122,7 +123,7 @@ _HOMES = {
     "TensorSpec": "signature.spec",
     "Trace": "profiling",
     "build_info": "engine.libtorch",
-    "devices": "machine.device",
+    "devices": "engine.devices",
     "export": "exporting.exporter",
     "load": "loading",
     "load_metadata_from_package": "package.package",

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 from aoti import _logging, _warnings, registry
 from aoti.cache.cache import configure as configure_cache
 from aoti.cache.cache import extract
-from aoti.compat import binary
+from aoti.compat.check import check_package
 from aoti.compat.finding import require
+from aoti.compat.libtorch import stands_on_libtorch
 from aoti.compat.platform import check_machine
 from aoti.config import Config
 from aoti.engine import libtorch
+from aoti.engine.devices import start_device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.golden import Golden
-from aoti.machine.device import Device, start_device
+from aoti.machine.device import Device
 from aoti.model import AOTIModel
 from aoti.options import LoadOptions, merged, takes
 from aoti.package.archive import Limits
@@ -254,7 +256,7 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
             options=options,
             reload=_reload(package, name, options),
             may_keep_gil=not as_zip
-            and binary.stands_on_libtorch(extraction.code(name), libtorch.library()),
+            and stands_on_libtorch(extraction.code(name), libtorch.library()),
         )
     except BaseException:
         extraction.release()
@@ -304,14 +306,13 @@ def _check_code(
     files = extraction
     if extraction.path.is_file():
         files = extracted(as_zip=False, verified=extraction.digest)
-    directory = files.code(name)
+    library = libtorch.library()
     try:
         require(
-            binary.check_files(
-                directory, functools.partial(package.num_constants, name), files.weights, device
+            check_package(
+                package, name, files, device, library=library, has_operator=libtorch.has_operator
             )
         )
-        require(binary.check_libtorch(directory, libtorch.library(), libtorch.has_operator))
     finally:
         if files is not extraction:
             files.release()

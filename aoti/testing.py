@@ -13,7 +13,7 @@ from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageErr
 from aoti.package.package import Package, Source
 from aoti.protocol import InferenceResult
 from aoti.signature.dtypes import numpy_dtype
-from aoti.signature.spec import Dim, TensorSpec
+from aoti.signature.spec import Dim, TensorSpec, evaluate
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -190,12 +190,10 @@ class FakeModel:
 
 
 def _size(size: int | Dim, sizes: Mapping[str, int]) -> int:
-    if isinstance(size, int):
-        return size
-    symbol, scale, offset = size.form
-    if symbol not in sizes:
-        raise ValueError(f"the package does not tell how large {size} is: pass a function")
-    return scale * sizes[symbol] + offset
+    try:
+        return evaluate(size, sizes)
+    except KeyError:
+        raise ValueError(f"the package does not say how large {size} is: pass a function") from None
 
 
 def _leaves(result: Any) -> list[Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
-from aoti.signature.size_expr import affine, fingerprint
+from aoti.signature.size_expr import Polynomial, affine, constant, polynomial, product, symbol
+
+MAX_RANK = 64  # dimensions: numpy's limit, and that of the core's fixed buffers
 
 # What the core is told of an input: see aoti/engine/_core/_inputs.pyx.
 Size = int | tuple[int, int, int]
@@ -44,11 +46,27 @@ class Dim:
 
     @property
     def form(self) -> tuple[str, int, int]:
-        """The number as ``scale * symbol + offset``: symbol, scale, offset.
+        """The size as ``scale * symbol + offset``: symbol, scale, offset.
 
-        One that has no such form stands for itself.
+        A size without such a form is a symbol itself.
         """
         return affine(self.name) or (self.name, 1, 0)
+
+    def evaluate(self, sizes: Mapping[str, int]) -> int:
+        """The size as a number, for these values of the symbols.
+
+        Raises
+        ------
+        KeyError
+            `sizes` lacks its symbol.
+        """
+        symbol, scale, offset = self.form
+        return scale * sizes[symbol] + offset
+
+
+def evaluate(size: int | Dim, sizes: Mapping[str, int]) -> int:
+    """A size as a number: see `Dim.evaluate`."""
+    return size if isinstance(size, int) else size.evaluate(sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,26 +185,29 @@ class TensorSpec:
         c_order = tuple(reversed(range(rank)))
         if not self.strides:
             return c_order
-        steps = [None if stride == "?" else fingerprint(stride) for stride in self.strides]
+        # A text that cannot be read is 0, which is not the step of any dense dimension.
+        steps = [None if stride == "?" else polynomial(stride) or {} for stride in self.strides]
         # Dense layouts of high rank that are not C order are too rare to search for.
         others = itertools.permutations(c_order) if rank <= 5 else ()
         orders = itertools.chain([c_order], others)
         return next((order for order in orders if self._dense_in(order, steps)), None)
 
-    def _dense_in(self, order: tuple[int, ...], steps: Sequence[int | None]) -> bool:
+    def _dense_in(self, order: tuple[int, ...], steps: Sequence[Polynomial | None]) -> bool:
         assert self.shape is not None
-        expected, symbolic = 1, False
+        expected: Polynomial | None = constant(1)  # None: unlike any step
+        symbolic = False
         for dim in order:
             size, step = self.shape[dim], steps[dim]
-            # The step of a dimension of one element means nothing. One that is not told can only
-            # be symbolic: a static stride is always told.
-            if size != 1 and step != expected and not (symbolic and step is None):
+            # The step of a dimension of one element means nothing. An unknown step can only be
+            # symbolic: packages always contain the static ones.
+            if size != 1 and (step is None or step != expected) and not (symbolic and step is None):
                 return False
             if isinstance(size, Dim):
                 symbolic = True
-                expected *= fingerprint(size.name) or fingerprint("unknown")
+                extent = polynomial(size.name) or symbol(size.name)
             else:
-                expected *= max(size, 1)
+                extent = constant(max(size, 1))
+            expected = expected and product(expected, extent)
         return True
 
     def steps(self, shape: Sequence[int]) -> tuple[int, ...]:

@@ -86,8 +86,7 @@ bool equal(const char* file, int line, const char* text, const Got& got, const W
   } else if (got == wanted) {
     return true;
   }
-  return fail(
-      file, line, std::string(text) + " is " + show(got) + ", expected " + show(wanted));
+  return fail(file, line, std::string(text) + " is " + show(got) + ", expected " + show(wanted));
 }
 
 inline bool ok(const char* file, int line, const char* text, const aoti::Status& status) {
@@ -113,9 +112,9 @@ bool in_child(Body&& body) {
 
 }  // namespace expect
 
-#define TEST(name)                                                                     \
-  static void test_##name();                                                           \
-  static const expect::Registration registered_##name(__FILE__, #name, test_##name);   \
+#define TEST(name)                                                                   \
+  static void test_##name();                                                         \
+  static const expect::Registration registered_##name(__FILE__, #name, test_##name); \
   static void test_##name()
 
 #define EXPECT(condition) ((condition) || expect::fail(__FILE__, __LINE__, "not so: " #condition))

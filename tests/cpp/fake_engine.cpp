@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 namespace fake {
@@ -66,6 +67,8 @@ struct Container {
   const float* weight = &own_weight;
 };
 
+std::mutex writing_opened;
+
 struct Binding {
   std::vector<Tensor> inputs;
 };
@@ -91,8 +94,16 @@ int32_t open(const AotiOpenOptions* options, AotiContainer** container) {
   if (const int32_t code = failing("open"); code != AOTI_OK) {
     return code;
   }
-  opened = {options->path, options->model_name, options->num_runners,
-            options->container_per_runner != 0, false, 0};
+  {
+    const std::lock_guard<std::mutex> lock(writing_opened);
+    opened = {
+        options->path,
+        options->model_name,
+        options->num_runners,
+        options->container_per_runner != 0,
+        false,
+        0};
+  }
   auto made = std::make_unique<Container>();
   made->num_runners = options->num_runners;
   made->in_use = std::make_unique<std::atomic<bool>[]>(options->num_runners);
@@ -102,7 +113,11 @@ int32_t open(const AotiOpenOptions* options, AotiContainer** container) {
 }
 
 void close(AotiContainer* container) {
-  opened.last_closed_weight = *of(container).weight;  // it must still be there
+  const float weight = *of(container).weight;  // it must still be there
+  {
+    const std::lock_guard<std::mutex> lock(writing_opened);
+    opened.last_closed_weight = weight;
+  }
   --counts.containers;
   delete &of(container);
 }
@@ -130,7 +145,10 @@ Tensor computed(const Tensor& input, float weight) {
 }
 
 int32_t run_on(
-    Container& container, std::size_t runner, std::vector<Tensor> inputs, AotiReserve reserve,
+    Container& container,
+    std::size_t runner,
+    std::vector<Tensor> inputs,
+    AotiReserve reserve,
     void* sink) {
   ++counts.runs;
   if (runner >= container.num_runners || container.in_use[runner].exchange(true)) {
@@ -153,9 +171,10 @@ int32_t run_on(
   }
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const bool borrowed = settings.lend_inputs && !settings.take_owners;
-    room[i] = give(
-        settings.lend_inputs ? inputs[i] : computed(inputs[i], *container.weight), borrowed);
+    room[i] =
+        give(settings.lend_inputs ? inputs[i] : computed(inputs[i], *container.weight), borrowed);
     if (const int32_t code = failing("outputs"); code != AOTI_OK) {
+      release_tensor(std::exchange(room[i].handle, nullptr));
       return code;
     }
   }
@@ -163,8 +182,12 @@ int32_t run_on(
 }
 
 int32_t run(
-    AotiContainer* container, std::size_t runner, AotiInput* inputs, std::size_t count,
-    AotiReserve reserve, void* sink) {
+    AotiContainer* container,
+    std::size_t runner,
+    AotiInput* inputs,
+    std::size_t count,
+    AotiReserve reserve,
+    void* sink) {
   return run_on(of(container), runner, take(inputs, count), reserve, sink);
 }
 
@@ -178,7 +201,10 @@ int32_t bind(AotiInput* inputs, std::size_t count, AotiBinding** binding) {
 }
 
 int32_t run_bound(
-    AotiContainer* container, std::size_t runner, const AotiBinding* binding, AotiReserve reserve,
+    AotiContainer* container,
+    std::size_t runner,
+    const AotiBinding* binding,
+    AotiReserve reserve,
     void* sink) {
   return run_on(
       of(container), runner, reinterpret_cast<const Binding*>(binding)->inputs, reserve, sink);
@@ -218,7 +244,10 @@ int32_t visit_weights(AotiContainer* container, AotiVisitWeight visit, void* vis
 }
 
 int32_t set_constants(
-    AotiContainer* container, const char* const* names, const DLTensor* tensors, std::size_t count,
+    AotiContainer* container,
+    const char* const* names,
+    const DLTensor* tensors,
+    std::size_t count,
     int32_t fold) {
   for (std::size_t i = 0; i < count; ++i) {
     if (std::strcmp(names[i], "w") == 0) {
@@ -321,6 +350,11 @@ int32_t wait_stream(DLDevice, int64_t stream, int64_t ahead) {
   return AOTI_OK;
 }
 
+int32_t synchronize(DLDevice device) {
+  note("synchronize " + std::to_string(device.device_id));
+  return failing("synchronize");
+}
+
 int32_t record_stream(void* handle, int64_t stream) {
   note("record " + text(static_cast<Tensor*>(handle)->numel(), stream));
   return AOTI_OK;
@@ -385,6 +419,7 @@ const AotiDevices devices = {
     .enter_stream = enter_stream,
     .leave_stream = leave_stream,
     .wait_stream = wait_stream,
+    .synchronize = synchronize,
     .record_stream = record_stream,
     .empty = empty,
     .copy = copy,

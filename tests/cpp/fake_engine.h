@@ -56,7 +56,7 @@ struct Opened {
 };
 extern Opened opened;
 
-// Lets the next call of a function fail. "outputs" is a run that fails when it has made one output.
+// Lets the next call of a function fail. "outputs" is a run that fails with its first output.
 void fail_next(const char* function, int32_t code, const char* message, const char* detail);
 
 // An engine as it is at first, for one test, which must leave nothing behind.

@@ -1,6 +1,4 @@
 #include <aoti/core/array_view.h>
-#include <aoti/core/device.h>
-#include <aoti/core/dtype.h>
 
 #include "arrays.h"
 #include "expect.h"
@@ -67,34 +65,6 @@ TEST(sizes_that_overflow_have_some_strides) {
   const Shape shape({INT64_MAX, INT64_MAX, INT64_MAX, 0});
   EXPECT_EQ(shape.strides[2], 1);
   EXPECT_EQ(shape.strides[1], INT64_MAX);
-}
-
-TEST(a_dtype_is_a_number_and_back) {
-  const DLDataType type{kDLBfloat, 16, 1};
-  const DLDataType back = dl_type_of(dtype_of(type));
-  EXPECT_EQ(back.code, type.code);
-  EXPECT_EQ(back.bits, type.bits);
-  EXPECT_EQ(back.lanes, type.lanes);
-  EXPECT(dtype_of(type) != kNoDType);
-  EXPECT_EQ(itemsize_of(type), 2);
-  EXPECT_EQ(itemsize_of(DLDataType{kDLComplex, 128, 1}), 16);
-  EXPECT_EQ(itemsize_of(DLDataType{kDLFloat, 32, 4}), 16);
-}
-
-TEST(devices_differ_by_type_and_number) {
-  EXPECT(is_cpu(kCpu));
-  EXPECT(!is_cpu({kDLCUDA, 0}));
-  EXPECT(same({kDLCUDA, 1}, {kDLCUDA, 1}));
-  EXPECT(!same({kDLCUDA, 0}, {kDLCUDA, 1}));
-  EXPECT(!same({kDLCUDA, 0}, {kDLROCM, 0}));
-}
-
-TEST(pinned_memory_is_memory_of_the_host) {
-  EXPECT(is_host(kDLCPU));
-  EXPECT(is_host(kDLCUDAHost));
-  EXPECT(is_host(kDLROCMHost));
-  EXPECT(!is_host(kDLCUDA));
-  EXPECT(!is_host(kDLCUDAManaged));
 }
 
 }  // namespace aoti

@@ -152,8 +152,11 @@ TEST(what_makes_no_sense_is_refused) {
 }
 
 TEST(dtypes_with_lanes_or_parts_of_bytes_are_refused) {
-  for (DLDataType type : {DLDataType{kDLFloat, 32, 4}, DLDataType{kDLInt, 4, 1},
-                          DLDataType{kDLFloat, 0, 1}, DLDataType{kDLFloat, 32, 0}}) {
+  for (DLDataType type :
+       {DLDataType{kDLFloat, 32, 4},
+        DLDataType{kDLInt, 4, 1},
+        DLDataType{kDLFloat, 0, 1},
+        DLDataType{kDLFloat, 32, 0}}) {
     Foreign<Legacy> foreign(Shape({2}));
     foreign.managed.dl_tensor.dtype = type;
     expect_refused(foreign);
@@ -253,8 +256,7 @@ TEST(a_tensor_goes_out_and_comes_back) {
   float value = 0;
   Tensor back;
   {
-    const Tensor tensor =
-        Tensor::over(Shape({}).over(&value, kFloat32), &owner, Owner::release);
+    const Tensor tensor = Tensor::over(Shape({}).over(&value, kFloat32), &owner, Owner::release);
     Versioned* managed = nullptr;
     REQUIRE_OK(to_dlpack(tensor, 0, managed));
     REQUIRE_OK(from_dlpack(managed, back));

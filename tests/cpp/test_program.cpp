@@ -148,19 +148,17 @@ TEST(a_failure_of_the_engine_is_a_status_with_its_texts) {
   EXPECT_EQ(owner.released, 1);
 }
 
-TEST(outputs_of_a_run_that_fails_are_released) {
+TEST(a_run_that_fails_after_it_asked_for_room_leaves_no_outputs) {
   const fake::Fresh fresh;
   Model model;
   model.serve();
   const float value = 1;
-  {
-    Run run;
-    add(run.inputs, Shape({}), &value);
-    add(run.inputs, Shape({}), &value);
-    fake::fail_next("outputs", AOTI_FAILED, "message", "detail");
-    expect_failure(model.program.run(run), StatusCode::kExecution);
-  }
-  EXPECT_EQ(fake::counts.tensors, 0);
+  Run run;
+  add(run.inputs, Shape({}), &value);
+  REQUIRE_OK(model.program.run(run));
+  fake::fail_next("outputs", AOTI_FAILED, "message", "detail");
+  expect_failure(model.program.run(run), StatusCode::kExecution);
+  EXPECT_EQ(fake::counts.tensors, 0);  // those of the run before included
 }
 
 TEST(no_room_for_the_outputs_is_out_of_memory) {
@@ -450,6 +448,23 @@ TEST(a_binding_is_timed_on_one_runner) {
   expect_failure(model.program.time_runs(binding, 3, seconds), StatusCode::kExecution);
   EXPECT_EQ(fake::counts.runs, 4);
   model.program.unbind(binding);
+}
+
+TEST(a_device_is_waited_for_before_its_time_is_taken) {
+  const fake::Fresh fresh;
+  Program program(fake::engine_with_devices(), "", "", 1, fake::kDevice, 0);
+  std::shared_ptr<WeightSet> weights;
+  REQUIRE_OK(program.open(1, false, weights));
+  REQUIRE(program.serve(std::move(weights)));
+  InputList inputs;
+  AotiBinding* binding = nullptr;
+  REQUIRE_OK(program.bind(inputs, binding));
+  double seconds = -1;
+  REQUIRE_OK(program.time_runs(binding, 3, seconds));
+  EXPECT(fake::log == std::vector<std::string>({"synchronize 0"}));
+  fake::fail_next("synchronize", AOTI_FAILED, "message", "detail");
+  expect_failure(program.time_runs(binding, 3, seconds), StatusCode::kExecution);
+  program.unbind(binding);
 }
 
 // -- values ---------------------------------------------------------------------------------------

@@ -239,8 +239,8 @@ TEST(extents_that_overflow_are_refused) {
   const int64_t big = int64_t{1} << 40;
   EXPECT(cannot_be_allocated({big, big}));
   EXPECT(cannot_be_allocated({INT64_MAX, INT64_MAX, INT64_MAX}));
-  EXPECT(cannot_be_allocated({INT64_MAX}));               // elements would fit, bytes do not
-  EXPECT(cannot_be_allocated({(INT64_MAX >> 2) + 1}));    // 2**63 bytes
+  EXPECT(cannot_be_allocated({INT64_MAX}));             // elements would fit, bytes do not
+  EXPECT(cannot_be_allocated({(INT64_MAX >> 2) + 1}));  // 2**63 bytes
   const int64_t strides[] = {INT64_MAX, INT64_MAX};
   EXPECT(cannot_be_allocated({3, 3}, strides));
   EXPECT(cannot_be_allocated({-2, 3}));
@@ -282,9 +282,9 @@ TEST(dense_means_that_every_address_is_an_element) {
   EXPECT(is_dense(Shape({2, 3}, {1, 2}).over(nullptr, kFloat32)));
   EXPECT(is_dense(Shape({2, 3, 4, 5}, {60, 1, 15, 3}).over(nullptr, kFloat32)));  // channels last
   EXPECT(is_dense(Shape({2, 1, 3}, {1, 99, 2}).over(nullptr, kFloat32)));
-  EXPECT(!is_dense(Shape({2, 3}, {4, 1}).over(nullptr, kFloat32)));   // a gap
-  EXPECT(!is_dense(Shape({2, 3}, {1, 1}).over(nullptr, kFloat32)));   // elements overlap
-  EXPECT(!is_dense(Shape({2, 3}, {0, 1}).over(nullptr, kFloat32)));   // and here, too
+  EXPECT(!is_dense(Shape({2, 3}, {4, 1}).over(nullptr, kFloat32)));  // a gap
+  EXPECT(!is_dense(Shape({2, 3}, {1, 1}).over(nullptr, kFloat32)));  // elements overlap
+  EXPECT(!is_dense(Shape({2, 3}, {0, 1}).over(nullptr, kFloat32)));  // and here, too
   EXPECT(!is_dense(Shape({3}, {-1}).over(nullptr, kFloat32)));
   EXPECT(!is_dense(Shape({3}, {2}).over(nullptr, kFloat32)));
 }

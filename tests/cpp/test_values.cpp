@@ -14,7 +14,10 @@ namespace {
 
 template <class Element>
 bool within(
-    const std::vector<Element>& memory, const Shape& shape, DType dtype, int64_t low,
+    const std::vector<Element>& memory,
+    const Shape& shape,
+    DType dtype,
+    int64_t low,
     int64_t high) {
   return all_within(shape.over(memory.data(), dtype), low, high);
 }

@@ -163,7 +163,7 @@ def test_without_a_gpu_everything_says_so(run, packages, tmp_path):
     said = run("import aoti, sys; aoti.load(sys.argv[1])", tmp_path / "gpu.pt2", check=False)
     assert "IncompatiblePackageError: the package needs a GPU, and there is none: no GPU" in said
     assert "cpu" in run("import aoti; print(*(d.device for d in aoti.devices()))").split()
-    said = run("from aoti.machine.device import *; check_device('cuda:0')", check=False)
+    said = run("from aoti.engine.devices import *; check_device('cuda:0')", check=False)
     assert "cannot use cuda:0; it can use cpu: no GPU driver is installed" in said
     said = run(
         "from aoti.engine import backend, libtorch; libtorch.engine(); backend.load()\n"

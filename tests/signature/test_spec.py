@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aoti import AotiError, Dim, IncompatiblePackageError, InputError, Package, TensorSpec
 from aoti.errors import InputTypeError
-from aoti.package.wrapper_cpp import read_call_spec, read_wrapper
+from aoti.package.wrapper_cpp import read_call_spec, read_inputs
 from aoti.signature.dtypes import DTYPES
 from aoti.signature.signature import Signature
 from aoti.signature.spec import ConstantSpec
@@ -41,7 +41,7 @@ def signature_of(inputs) -> Signature:
 def inputs_of(packages):
     def read(name):
         with Package(packages / f"{name}.pt2") as package:
-            return read_wrapper(package.source())
+            return read_inputs(package.source())
 
     return read
 
@@ -115,8 +115,8 @@ def test_a_text_without_checks_tells_nothing():
         wrapper(),
         "void AOTInductorModel::run_impl(\n" + wrapper(""),
     ):
-        assert read_wrapper(source) is None
-    assert read_wrapper(wrapper("").replace("[0]", "[1]")) is None
+        assert read_inputs(source) is None
+    assert read_inputs(wrapper("").replace("[0]", "[1]")) is None
     assert signature_of(None).layouts() is None
 
 
@@ -155,7 +155,7 @@ def test_a_text_without_checks_tells_nothing():
     ],
 )
 def test_the_forms_that_checks_can_have(checks, run, shape, strides, order):
-    (read,) = read_wrapper(wrapper(checks, run=run))
+    (read,) = read_inputs(wrapper(checks, run=run))
     assert read.shape == spec(shape, "").shape
     assert ", ".join(read.strides) == strides
     assert read.order() == order
@@ -171,7 +171,7 @@ def test_the_forms_that_checks_can_have(checks, run, shape, strides, order):
     ],
 )
 def test_bounds_are_those_that_are_told(checks, bounds):
-    (read,) = read_wrapper(wrapper(checks, run="assert_size_stride(arg0, {s0}, {1L}"))
+    (read,) = read_inputs(wrapper(checks, run="assert_size_stride(arg0, {s0}, {1L}"))
     assert (read.shape[0].min, read.shape[0].max) == bounds
 
 
@@ -190,7 +190,7 @@ def test_any_text_gives_a_result_or_an_aoti_error(pieces, expression):
     for source in ("".join(pieces), wrapper(" ".join(pieces), run=asserted + " ".join(pieces))):
         read_call_spec(source)
         with contextlib.suppress(AotiError):
-            layouts, _ = signature_of(read_wrapper(source)).layouts() or ([], [])
+            layouts, _ = signature_of(read_inputs(source)).layouts() or ([], [])
             for size in itertools.chain(*(layout[1] for layout in layouts)):
                 numbers = size if isinstance(size, tuple) else [size]
                 assert all(-(2**63) < number < 2**63 for number in numbers)
@@ -218,7 +218,7 @@ def test_a_hostile_text_takes_no_time(source):
     start = time.perf_counter()
     read_call_spec(source)
     with contextlib.suppress(AotiError):
-        signature_of(read_wrapper(source)).layouts()
+        signature_of(read_inputs(source)).layouts()
     assert time.perf_counter() - start < 2
 
 

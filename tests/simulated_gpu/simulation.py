@@ -12,8 +12,7 @@ import numpy as np
 
 import aoti
 from aoti.compat import binary, platform
-from aoti.engine import backend, libtorch
-from aoti.machine import gpu
+from aoti.engine import backend, devices, libtorch
 from aoti.machine.device import DeviceInfo
 
 GPUS = tuple(
@@ -51,7 +50,7 @@ def start(library: str) -> ctypes.CDLL:
     gpus.gpu_allocated.restype = ctypes.c_longlong
     backend.load = lambda: None
     platform.gpus = binary.gpus = lambda: (GPUS, "")
-    gpu.usable_gpus = lambda: (GPUS, "")
+    devices.usable_gpus = lambda: (GPUS, "")
     return gpus
 
 
