@@ -58,8 +58,7 @@ BELOW = {
     "_version": "",
 }
 # What breaks a row today: the module that imports, and what.
-EXCEPTIONS = {
-}
+EXCEPTIONS = {}
 LINES, TOP_LEVEL_MODULES = 450, 20
 
 
