@@ -4,6 +4,7 @@
 #include "expect.h"
 #include "fake_engine.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -175,6 +176,25 @@ TEST(who_waits_is_turned_away_when_the_pool_is_closed) {
   waiting.join();  // while the run is still under way
   pool.release(std::move(taken.weights), taken.runner);
   closing.join();
+}
+
+TEST(who_waits_is_turned_away_at_once) {
+  const fake::Fresh fresh;
+  auto least = Clock::duration::max();
+  for (int round = 0; round < 5; ++round) {  // one of them is not held up by other processes
+    RunnerPool pool(1);
+    REQUIRE(pool.serve(make_weights()));
+    Taken taken(pool);
+    std::thread waiting([&] { EXPECT(Taken(pool).grant != Grant::kGranted); });
+    std::this_thread::sleep_for(milliseconds(2));
+    std::thread closing([&] { pool.close(); });
+    const auto begun = Clock::now();
+    waiting.join();
+    least = std::min(least, Clock::now() - begun);
+    pool.release(std::move(taken.weights), taken.runner);
+    closing.join();
+  }
+  EXPECT(least < milliseconds(30));
 }
 
 TEST(a_closed_pool_stays_closed) {

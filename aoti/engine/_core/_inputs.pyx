@@ -131,8 +131,8 @@ cdef class Inputs:
     ranges : sequence of tuple
         Per symbol its least and its largest size, each None if there is none.
     ranges_hold : bool
-        Whether a size out of its range is refused. If not, `convert` is told of the first, and the
-        ranges are forgotten.
+        Whether a size out of its range is refused. If not, `convert` is called for the first such
+        size, and the ranges are forgotten.
     validate : bool
         Whether inputs are checked at all. If not, they are taken for what the model wants.
     convert : callable
@@ -218,7 +218,7 @@ cdef class Inputs:
         """Check `inputs`, fill `list_` and bind `symbols`. Returns what the inputs lie on.
 
         With `release`, writeable inputs are kept alive by the list itself, and the run gives them
-        back as soon as it is done with them; None stands in their place.
+        back as soon as it is done with them; None takes their place.
         """
         cdef Py_ssize_t count = len(inputs)
         cdef int64_t[kMaxRank] strides

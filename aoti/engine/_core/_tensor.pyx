@@ -308,7 +308,7 @@ cdef class Tensor:
         return array.copy() if copy else array
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
-        # numpy's description of the same memory; numpy is also told of the release.
+        # numpy's description of the same memory; the buffer is released to numpy.
         array = _array_over(self)
         PyObject_GetBuffer(array, buffer, flags)
 

@@ -1,6 +1,6 @@
 #pragma once
 
-// Memory for weights: a part of a file, mapped, or pages of our own. The last user gives it back to
+// Memory for weights: a part of a file, mapped, or private pages. The last user gives it back to
 // the system, from any thread, without the GIL.
 
 #include <aoti/core/status.h>
