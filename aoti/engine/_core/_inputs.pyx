@@ -29,15 +29,15 @@ from aoti.engine.cxx.check cimport (
     Mismatch,
     MismatchKind,
     Range,
-    check,
     evaluate,
     kUnbound,
     placed,
 )
 from aoti.engine.cxx.check cimport Size as CxxSize
+from aoti.engine.cxx.check cimport check as cxx_check
 from aoti.engine.cxx.core_dlpack cimport describe_foreign
 from aoti.engine.cxx.device cimport is_cpu, kCpu
-from aoti.engine.cxx.devices cimport upload
+from aoti.engine.cxx.devices cimport upload as cxx_upload
 from aoti.engine.cxx.dlpack cimport DLDevice, DLTensor
 from aoti.engine.cxx.dtype cimport DType, kNoDType
 from aoti.engine.cxx.program cimport find_out_of_range
@@ -281,7 +281,7 @@ cdef class Inputs:
         if not self.validate:
             own_strides(view, strides)
             return 0
-        mismatch = check(spec[0], view, self.ranges.data(), symbols, strides)
+        mismatch = cxx_check(spec[0], view, self.ranges.data(), symbols, strides)
         if type(leaf) is cnp.ndarray and not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>leaf) and (
                 mismatch.kind == MismatchKind.kNone
                 or mismatch.kind >= MismatchKind.kAlignment):
@@ -311,7 +311,7 @@ cdef class Inputs:
                 leaf = imported
                 if self.check(i, leaf, view, symbols, strides, mismatch) == 0:
                     return leaf
-        # One conversion makes it readable, one lays it out; a range that does not hold comes between.
+        # One conversion makes it readable, one lays it out; between them a range may not hold.
         for _ in range(4):
             if mismatch.kind == MismatchKind.kRange and not self.ranges_hold:
                 self.convert(i, values, leaf, _described(mismatch, view))
@@ -342,7 +342,7 @@ cdef class Inputs:
             for i in range(list_.size()):
                 if is_cpu(list_.view(i).device) and not is_cpu(
                         self.specs[i].device if i < self.specs.size() else self.device):
-                    status = upload(list_, i, self.device)
+                    status = cxx_upload(list_, i, self.device)
                     if not status.ok():
                         break
         if not status.ok():

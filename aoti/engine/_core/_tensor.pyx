@@ -62,7 +62,6 @@ cdef extern from "Python.h":
 LARGE = 1 << 20
 
 
-
 cdef void release_object(void* owner) noexcept nogil:
     """Give back the reference that a tensor holds on the object whose memory it lies in.
 

@@ -4,7 +4,6 @@
 cimport numpy as cnp
 from cython.operator cimport dereference as deref
 from libc.stdint cimport int64_t
-from libcpp.memory cimport shared_ptr
 from libcpp.string cimport string
 from libcpp.utility cimport move
 from libcpp.vector cimport vector
