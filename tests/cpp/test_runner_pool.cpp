@@ -67,13 +67,16 @@ TEST(a_pool_that_is_busy_says_so_before_a_signal_waits_too_long) {
   RunnerPool pool(1);
   REQUIRE(pool.serve(make_weights()));
   const RunnerLease lease(pool);
-  const auto begun = Clock::now();
-  const Taken refused(pool);
-  const auto waited = Clock::now() - begun;
-  EXPECT_EQ(refused.grant, Grant::kBusy);
-  EXPECT(refused.weights == nullptr);
-  EXPECT(waited > milliseconds(20));
-  EXPECT(waited < milliseconds(200));
+  auto least = Clock::duration::max();
+  for (int round = 0; round < 5; ++round) {  // one of them is not held up by other processes
+    const auto begun = Clock::now();
+    const Taken refused(pool);
+    least = std::min(least, Clock::now() - begun);
+    EXPECT_EQ(refused.grant, Grant::kBusy);
+    EXPECT(refused.weights == nullptr);
+  }
+  EXPECT(least > milliseconds(20));
+  EXPECT(least < milliseconds(200));
 }
 
 TEST(who_waits_gets_the_runner_that_comes_back) {
