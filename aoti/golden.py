@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aoti.errors import PackageError, SelfTestError
+from aoti.package import layout
 from aoti.protocol import ModelRunner
-from aoti.signature.spec import DTYPES, numpy_dtype
+from aoti.signature.dtypes import DTYPES, numpy_dtype
 
 if TYPE_CHECKING:
     from aoti.package.package import Package
@@ -158,7 +159,7 @@ class Golden:
         SelfTestError
             They are of a dtype that nothing installed here knows.
         """
-        text = package.extra(f"aoti/golden/{model_name}.json")
+        text = package.extra(layout.golden_values(model_name))
         if text is None:
             raise PackageError(
                 f"{package.name} holds no golden values of model {model_name!r} to test it by; "

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 from aoti import _logging, _warnings, registry
 from aoti.cache.cache import configure as configure_cache
 from aoti.cache.cache import extract
-from aoti.compat import binary
+from aoti.compat.check import check_package
 from aoti.compat.finding import require
+from aoti.compat.libtorch import stands_on_libtorch
 from aoti.compat.platform import check_machine
 from aoti.config import Config
 from aoti.engine import libtorch
+from aoti.engine.devices import start_device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.golden import Golden
-from aoti.machine.device import Device, start_device
+from aoti.machine.device import Device
 from aoti.model import AOTIModel
 from aoti.options import LoadOptions, merged, takes
 from aoti.package.archive import Limits
@@ -222,10 +224,10 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
         target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, options.device_index)
         signature = package.signature(name)
         golden = Golden.of(package, name) if options.self_test else None
-        core = libtorch.core()
+        engine = libtorch.engine()
         target = start_device(target)
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
-        as_zip = libtorch.core_minor() < (2, 13)
+        as_zip = libtorch.minor() < (2, 13)
         extracted = functools.partial(
             extract,
             package,
@@ -236,15 +238,15 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
         )
         extraction = extracted(as_zip=as_zip)
         try:
-            _check_code(package, name, core, extraction, target, extracted)
+            _check_code(package, name, extraction, target, extracted)
             if signature.inputs is None:
                 _warn_unchecked(package)
         except BaseException:
             extraction.release()
             raise
     try:
-        model = _class_over(core)(
-            core,
+        model = AOTIModel(
+            engine,
             extraction,
             path=package.name,
             model_name=name,
@@ -254,7 +256,7 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
             options=options,
             reload=_reload(package, name, options),
             may_keep_gil=not as_zip
-            and binary.stands_on_libtorch(extraction.code(name), libtorch.library()),
+            and stands_on_libtorch(extraction.code(name), libtorch.library()),
         )
     except BaseException:
         extraction.release()
@@ -269,13 +271,6 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
         model.close()
         raise
     return model
-
-
-@functools.cache
-def _class_over(core: Any) -> type[AOTIModel]:
-    """AOTIModel, with calls that go straight into the core."""
-    namespace = {"__module__": AOTIModel.__module__, "__doc__": AOTIModel.__doc__}
-    return type("AOTIModel", (core.Caller, AOTIModel), namespace)
 
 
 def _reload(package: Package, name: str, options: LoadOptions) -> Callable[..., AOTIModel] | None:
@@ -303,7 +298,6 @@ def _warn_unchecked(package: Package) -> None:
 def _check_code(
     package: Package,
     name: str,
-    core: Any,
     extraction: Extraction,
     device: Device,
     extracted: Callable[..., Extraction],
@@ -312,14 +306,13 @@ def _check_code(
     files = extraction
     if extraction.path.is_file():
         files = extracted(as_zip=False, verified=extraction.digest)
-    directory = files.code(name)
+    library = libtorch.library()
     try:
         require(
-            binary.check_files(
-                directory, functools.partial(package.num_constants, name), files.weights, device
+            check_package(
+                package, name, files, device, library=library, has_operator=libtorch.has_operator
             )
         )
-        require(binary.check_libtorch(directory, libtorch.library(), core.has_operator))
     finally:
         if files is not extraction:
             files.release()

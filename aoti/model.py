@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 from aoti.arrays.input_plan import InputPlan
 from aoti.arrays.validation import Checker
 from aoti.cache.weight_file import read_table
+from aoti.engine._core._bound import bind
+from aoti.engine._core._caller import Caller
+from aoti.engine._core._program import Program
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.machine.device import Device
 from aoti.machine.streams import handle_of
@@ -23,7 +26,6 @@ from aoti.signature.spec import TensorSpec
 from aoti.weights.model_weights import ModelWeights, one_container_per_runner
 
 if TYPE_CHECKING:
-    from aoti import _core
     from aoti.cache.extraction import Extraction
 
 
@@ -32,7 +34,7 @@ _NOT_FLAT = (
 )
 
 
-class AOTIModel(QueuedCalls):
+class AOTIModel(Caller, QueuedCalls):
     """A loaded model. Made by `aoti.load`, called as the exported module was called.
 
     Attributes
@@ -76,7 +78,7 @@ class AOTIModel(QueuedCalls):
 
     def __init__(
         self,
-        core: Any,
+        engine: object,
         extraction: Extraction,
         *,
         path: str,
@@ -98,22 +100,18 @@ class AOTIModel(QueuedCalls):
         self._reload = reload
         self._closed = False
         self._extraction = extraction
-        layouts = signature.layouts()
         # Not this object's own methods as what the core calls: that would make a cycle, and a
         # dropped model would keep its memory until the garbage collector comes by.
         checker = Checker(signature, package=self.path, device=str(device))
-        self._loader: _core.Loader = core.Loader(
+        self._inputs = checker.inputs(validate=options.validate)
+        self._program = Program(
+            engine,
             str(extraction.path),
             model_name,
             num_runners=options.num_runners,
             device=str(device),
             threads=options.intra_op_threads or 0,
-            inputs=layouts and layouts[0],
-            ranges=layouts[1] if layouts else (),
-            ranges_hold=signature.enforced,
-            validate=options.validate,
-            repair=checker.repair,
-            refuse_values=checker.refuse_values,
+            inputs=self._inputs,
             outputs=options.outputs,
             hosts=[n for n, spec in enumerate(signature.inputs or ()) if spec.device == "cpu"],
             stream=self._handle(options.stream),
@@ -123,11 +121,11 @@ class AOTIModel(QueuedCalls):
         self._apart = one_container_per_runner(
             table, extraction, device=str(device), single_threaded=options.single_threaded
         )
-        first = self._loader.open(1, apart=self._apart)
+        first = self._program.open(1, container_per_runner=self._apart)
         call_spec, constant_fqns, _ = first.describe()
         self.call_spec, self.constant_fqns = tuple(call_spec), tuple(constant_fqns)
         self.weights = ModelWeights(
-            core, self._loader, first, extraction, table, options, path, str(device), self._apart
+            self._program, first, extraction, table, options, path, str(device), self._apart
         )
         self._explain = checker.explain
         self._rebuild: Callable[[Sequence[object]], object] = list
@@ -144,16 +142,16 @@ class AOTIModel(QueuedCalls):
             self._flatten = checker.plan_calls(plan)
             self._rebuild, self._flatten_result = checker.plan_results(plan)
             self._options -= plan.keywords
-            self._loader.plan_calls(
+            self._program.plan_calls(
                 plan.structure,
                 arrays_only=self._flatten is plan.flatten,
                 rebuild=None if self._rebuild is plan.rebuild else self._rebuild,
             )
         self.signature = checker.signature
         # A worker's own stream is not the one that the caller's arrays are computed on.
-        self._queued = self._loader.on_stream if on_gpu else None
+        self._queued = self._program.on_stream if on_gpu else None
         self._queue = RunQueue(
-            self._loader.call_on if on_gpu else self._loader.call_flat,
+            self._program.call_on if on_gpu else self._program.call_flat,
             workers=options.num_runners,
             size=options.queue_size,
             name=f"model {model_name!r} of {path}",
@@ -167,49 +165,16 @@ class AOTIModel(QueuedCalls):
 
         return aoti.load(path, **options)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the model as the exported module was called.
-
-        Parameters
-        ----------
-        *args, **kwargs
-            The arguments of the export, in the same structure, with arrays for tensors: of numpy,
-            torch, jax, cupy, or anything with ``__dlpack__``, ``__array_interface__`` or the
-            buffer protocol.
-        out : optional
-            Arrays to copy the outputs to, in the structure of the result, with None for outputs
-            that are to be new: numpy arrays, torch tensors or `aoti.Tensor`. Nothing is written
-            unless all fit.
-        outputs, stream : optional
-            As for `load`, for this call only.
-
-            If the module has an argument of one of these names, the name means that argument.
-
-        Returns
-        -------
-        object
-            What the module returned, in the same structure, with arrays for tensors, of the library
-            of the inputs.
-
-        Raises
-        ------
-        InputError, InputTypeError
-            An argument does not fit the model. Nothing has run.
-        ExecutionError
-            The model failed.
-        ModelClosedError
-            The model was closed.
-        PackageError
-            The structure contains a type that only the exporting program has. `run` works.
-        """
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call whose arguments are not exactly as exported, or that has options."""
         if kwargs and not self._options.isdisjoint(kwargs):
             options = {name: kwargs.pop(name) for name in self._options & kwargs.keys()}
             if (out := options.get("out")) is not None:
                 options["out"] = self._flatten_result(out)
             if "stream" in options:
                 options["stream"] = self._handle(options["stream"])
-            return self._rebuild(self._loader.run_to(self._flatten(args, kwargs), **options))
-        return self._loader.call_flat(self._flatten(args, kwargs))
+            return self._rebuild(self._program.run_to(self._flatten(args, kwargs), **options))
+        return self._program.call_flat(self._flatten(args, kwargs))
 
     def plan(self, *args: Any, **kwargs: Any) -> list[InputPlan]:
         """What a call with these arguments would do with each input; runs nothing.
@@ -226,7 +191,7 @@ class AOTIModel(QueuedCalls):
             If the structure or the number of arguments is wrong, the errors are those of a call.
         """
         leaves = self._flatten(args, kwargs)
-        return self._explain(leaves, self._loader.examine(leaves))
+        return self._explain(leaves, self._inputs.examine(leaves))
 
     def bind(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         """Fix the inputs, and with `out` the outputs: a callable for the tightest loops.
@@ -252,13 +217,14 @@ class AOTIModel(QueuedCalls):
         chosen = {name: kwargs.pop(name) for name in self._options & kwargs.keys()}
         out = chosen.get("out")
         leaves = self._flatten(args, kwargs)
-        for plan in self._explain(leaves, self._loader.examine(leaves)):
+        for plan in self._explain(leaves, self._inputs.examine(leaves)):
             if plan.action == "copied":
                 raise InputError(
                     f"{plan.path}: a bound input is read at each call, and this one would be "
                     f"copied once: {plan.reason}; pass an array that can be shared"
                 )
-        return self._loader.bind(
+        return bind(
+            self._program,
             leaves,
             None if out is None else self._flatten_result(out),
             chosen.get("outputs"),
@@ -266,35 +232,13 @@ class AOTIModel(QueuedCalls):
             self._handle(chosen.get("stream")),
         )
 
-    def run(
-        self,
-        inputs: Sequence[Any],
-        *,
-        outputs: str | None = None,
-        out: Sequence[Any] | None = None,
-        stream: Any = None,
+    def _run(
+        self, inputs: Sequence[Any], outputs: str | None, out: Sequence[Any] | None, stream: Any
     ) -> list[Any]:
-        """Run on a flat sequence of arrays.
-
-        Parameters
-        ----------
-        inputs : sequence of arrays
-            One per tensor, in the order of the input treespec.
-        out : sequence of arrays or None, optional
-            Arrays to copy the outputs to, one per output, None for a new array.
-        outputs, stream : optional
-            As for `load`, for this run only.
-
-        Returns
-        -------
-        list of arrays
-            One per tensor, in the order of the output treespec. Errors are those of a call.
-        """
+        """A run with options, or of a sequence that is not a list or tuple."""
         if not isinstance(inputs, (list, tuple)):
             raise InputTypeError(_NOT_FLAT.format(type(inputs).__name__))
-        if outputs is None and out is None and stream is None:
-            return self._loader.run(inputs)
-        return self._loader.run_to(inputs, outputs, out, self._handle(stream))
+        return self._program.run_to(inputs, outputs, out, self._handle(stream))
 
     def boxed_run(self, inputs: list[Any], *, stream: Any = None) -> list[Any]:
         """`run`, and empty the list, so that the caller holds none of the inputs.
@@ -304,14 +248,14 @@ class AOTIModel(QueuedCalls):
         """
         if not isinstance(inputs, list):
             raise InputTypeError(f"boxed_run empties a list, got {type(inputs).__name__}")
-        return self._loader.run_boxed(inputs, self._handle(stream))
+        return self._program.run_boxed(inputs, self._handle(stream))
 
     def infer(self, inputs: Sequence[Any], *, stream: Any = None) -> InferenceResult:
         """`run`, with the time and the memory that it took."""
         if not isinstance(inputs, (list, tuple)):
             raise InputTypeError(_NOT_FLAT.format(type(inputs).__name__))
         start = time.perf_counter_ns()
-        outputs, version, bytes_ = self._loader.run_measured(inputs, self._handle(stream))
+        outputs, version, bytes_ = self._program.run_measured(inputs, self._handle(stream))
         latency_ms = (time.perf_counter_ns() - start) / 1e6
         return InferenceResult(outputs, latency_ms, bytes_, version)
 
@@ -401,7 +345,7 @@ class AOTIModel(QueuedCalls):
         """
         self._closed = True
         self._queue.close()
-        self._loader.close()
+        self._program.close()
         self.weights.release()
         self._extraction.release()
 

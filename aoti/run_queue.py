@@ -47,9 +47,7 @@ class RunQueue:
     sees to that.
     """
 
-    def __init__(
-        self, call: Callable[[Leaves], Any], *, workers: int, size: int, name: str
-    ) -> None:
+    def __init__(self, call: Callable[[Any], Any], *, workers: int, size: int, name: str) -> None:
         self._call = call
         self._workers = workers
         self._size = size

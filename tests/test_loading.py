@@ -25,7 +25,7 @@ def test_a_package_comes_from_a_path_bytes_or_a_file(packages, mlp, rows):
 
 
 def test_an_older_libtorch_gets_an_archive(packages, mlp, rows, monkeypatch):
-    monkeypatch.setattr("aoti.engine.libtorch.core_minor", lambda: (2, 12))
+    monkeypatch.setattr("aoti.engine.libtorch.minor", lambda: (2, 12))
     for cache in (True, False):
         with aoti.load(packages / "mlp.pt2", cache=cache) as model:
             assert model.info().code.suffix == ".pt2"

@@ -1,8 +1,8 @@
 """`model.weights`: the constants of a loaded model, and how they are replaced while it runs.
 
-Each version of the weights gets its own libtorch containers, which the core calls a `Generation`
-and numbers. New weights are checked, put into a new generation, and only then replace the serving
-ones, between two runs. An error before that leaves everything as it was.
+Each version of the weights gets its own containers of the engine. The core calls them a `WeightSet`
+and numbers it. New weights are checked, put into a new set, and only then replace the serving ones,
+between two runs. An error before that leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aoti._text import listing
+from aoti.engine._core._weights import Memory
 from aoti.errors import ConstantError, ModelClosedError, PackageError
 from aoti.options import LoadOptions, WeightSource
 from aoti.package.archive import Span, identity
@@ -22,8 +23,10 @@ from aoti.package.constants import Constant, ConstantTable, check_table
 from aoti.weights.staging import MappedFile, Staging
 
 if TYPE_CHECKING:
-    from aoti import _core
     from aoti.cache.extraction import Extraction
+    from aoti.engine._core._program import Program
+    from aoti.engine._core._tensor import Tensor
+    from aoti.engine._core._weights import WeightSet
 
 # Bytes of weights that every runner may have a copy of, to run without locks. Models with more
 # mostly run for so long that locks do not matter.
@@ -43,9 +46,8 @@ class ModelWeights:
 
     def __init__(
         self,
-        core: Any,
-        loader: _core.Loader,
-        first: _core.Generation,
+        program: Program,
+        first: WeightSet,
         extraction: Extraction,
         table: ConstantTable | None,
         options: LoadOptions,
@@ -53,26 +55,24 @@ class ModelWeights:
         device: str,
         apart: bool,
     ) -> None:
-        self._loader, self._package, self._device = loader, package, device
+        self._program, self._package, self._device = program, package, device
         self._lock, self._pid = threading.Lock(), os.getpid()
         self._closed = False
         self._apart = apart
         self._last = 1
         self._file: MappedFile | None = None
         # Names of the code to what is not in the code.
-        self._set: dict[str, _core.Tensor] = {}
-        self._serving: _core.Generation | None = None
-        self._previous: (
-            tuple[_core.Generation, dict[str, _core.Tensor], MappedFile | None] | None
-        ) = None
-        self._spare: _core.Generation | None = first
+        self._set: dict[str, Tensor] = {}
+        self._serving: WeightSet | None = None
+        self._previous: tuple[WeightSet, dict[str, Tensor], MappedFile | None] | None = None
+        self._spare: WeightSet | None = first
         _, fqns, facts = first.describe()
         if table is not None:
             check_table(table, facts, package)
         present = first.weights(copy=False)
         table = table or _observed(facts, present, package)
         self._constants, self._folds = table.constants, table.folds
-        self._staging = Staging(core, package, device, table.constants, tuple(fqns), table.written)
+        self._staging = Staging(package, device, table.constants, tuple(fqns), table.written)
         self._in_code = all(constant.fqn in present for constant in self._constants) and (
             bool(self._constants) or not facts or bool(present)
         )
@@ -85,7 +85,7 @@ class ModelWeights:
         elif self._set:
             self._fill(self._set, self._file, keep=False)
         else:
-            loader.unset = self._unset()
+            program.unset = self._unset()
 
     @property
     def constants(self) -> tuple[Constant, ...]:
@@ -195,8 +195,8 @@ class ModelWeights:
                     f"{self._package}: there are no weights to go back to; update keeps the "
                     "weights that it replaces, for one rollback"
                 )
-            generation, tensors, file = self._previous
-            self._serve(generation)
+            weights, tensors, file = self._previous
+            self._serve(weights)
             self._set, self._file, self._previous = tensors, file, None
         return self.version
 
@@ -244,8 +244,7 @@ class ModelWeights:
                     f"{self._package}: its weights have {size} bytes instead of {table.nbytes}; "
                     "get the package again"
                 )
-            map_file = self._staging.core.Memory.map
-            memory = map_file(file.fileno(), span.offset, table.nbytes, table.written)
+            memory = Memory.map(file.fileno(), span.offset, table.nbytes, table.written)
         self._file = MappedFile(span.path, table.nbytes, memory)
         offsets = table.offsets()
         self._set = {
@@ -273,11 +272,11 @@ class ModelWeights:
                 if full:
                     raise ConstantError(self._unset(tensors))
                 self._set, self._file = tensors, file  # no weights serve yet
-                self._loader.unset = self._unset()
+                self._program.unset = self._unset()
                 return
             self._fill(tensors, file, keep=keep)
 
-    def _others(self, given: Mapping[str, _core.Tensor]) -> dict[str, _core.Tensor]:
+    def _others(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The present weights, without those that are given."""
         if self._set or not self._in_code:
             return {name: tensor for name, tensor in self._set.items() if name not in given}
@@ -289,29 +288,29 @@ class ModelWeights:
             c.name: views[c.fqn].copied(c.strides) for c in self._constants if c.name not in given
         }
 
-    def _fill(
-        self, tensors: dict[str, _core.Tensor], file: MappedFile | None, *, keep: bool
-    ) -> None:
-        generation = self._spare or self._loader.open(self._last + 1, apart=self._apart)
+    def _fill(self, tensors: dict[str, Tensor], file: MappedFile | None, *, keep: bool) -> None:
+        weights = self._spare or self._program.open(
+            self._last + 1, container_per_runner=self._apart
+        )
         self._spare = None
         if self._device != "cpu":
             tensors = {c.name: self._placed(c, tensors[c.name]) for c in self._constants}
             file = None  # the device has its own copy
-        generation.fill(tensors, self._folds)
+        weights.set(tensors, self._folds)
         before = None if self._serving is None else (self._serving, self._set, self._file)
-        self._serve(generation)
-        self._last = generation.number
+        self._serve(weights)
+        self._last = weights.number
         self._set, self._file, self._previous = tensors, file, before if keep else None
         if self._closed:
             self.release()
 
-    def _placed(self, constant: Constant, tensor: _core.Tensor) -> _core.Tensor:
+    def _placed(self, constant: Constant, tensor: Tensor) -> Tensor:
         where = self._staging.where(constant)
         return tensor if tensor.device == where else tensor.moved(where)
 
-    def _serve(self, generation: _core.Generation) -> None:
-        self._loader.serve(generation)
-        self._serving, self._spare = generation, None
+    def _serve(self, weights: WeightSet) -> None:
+        self._program.serve(weights)
+        self._serving, self._spare = weights, None
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -351,7 +350,7 @@ def one_container_per_runner(
 
 
 def _observed(
-    facts: list[tuple[str, str, str]], present: Mapping[str, _core.Tensor | None], package: str
+    facts: list[tuple[str, str, str]], present: Mapping[str, Tensor | None], package: str
 ) -> ConstantTable:
     """The constants of a container that has its weights already, as they are there."""
     found = []
@@ -367,13 +366,13 @@ def _observed(
     return ConstantTable(tuple(found), folds=0 < len(present) < len(facts), written=True)
 
 
-def _plain(generation: _core.Generation, *, copy: bool) -> dict[str, _core.Tensor]:
-    """The weights of a generation that are plain tensors, by their fully qualified names."""
-    found = generation.weights(copy=copy)
+def _plain(weights: WeightSet, *, copy: bool) -> dict[str, Tensor]:
+    """The weights of a set that are plain tensors, by their fully qualified names."""
+    found = weights.weights(copy=copy)
     return {fqn: tensor for fqn, tensor in found.items() if tensor is not None}
 
 
-def _as_numpy(tensor: _core.Tensor) -> Any:
+def _as_numpy(tensor: Tensor) -> Any:
     try:
         return tensor.numpy()
     except RuntimeError:  # numpy does not have the dtype

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aoti._text import listing
-from aoti.arrays.libraries import as_array, type_name
+from aoti.arrays.convert import as_array, type_name
+from aoti.engine._core._weights import Memory, view_of
 from aoti.errors import ConstantError, InputError
 from aoti.options import WeightSource
-from aoti.package.constants import Constant, is_frozen, itemsize
+from aoti.package.constants import Constant, is_frozen
 from aoti.signature.spec import TensorSpec
 from aoti.weights.safetensors import Stored, read_header
 
 if TYPE_CHECKING:
-    from aoti import _core
+    from aoti.engine._core._tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class MappedFile:
 
     path: Path
     nbytes: int
-    memory: _core.Memory
+    memory: Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,6 @@ class Staging:
 
     Attributes
     ----------
-    core : module
-        `aoti._core`.
     package : str
         The name of the package in messages.
     device : str
@@ -48,7 +47,6 @@ class Staging:
         Whether the model may write to its constants.
     """
 
-    core: Any
     package: str
     device: str
     constants: tuple[Constant, ...]
@@ -57,7 +55,7 @@ class Staging:
 
     def read(
         self, source: WeightSource, *, share: bool, map_source: bool
-    ) -> tuple[dict[str, _core.Tensor], MappedFile | None]:
+    ) -> tuple[dict[str, Tensor], MappedFile | None]:
         """Check new weights and put them into memory.
 
         Returns
@@ -91,7 +89,7 @@ class Staging:
             mapped = None
             if map_source:
                 end = max((at.offset + c.nbytes for c, at in places.items()), default=0)
-                memory = self.core.Memory.map(file.fileno(), 0, end, self.written)
+                memory = Memory.map(file.fileno(), 0, end, self.written)
                 mapped = MappedFile(path, end, memory)
             return self._load(file.fileno(), places, mapped), mapped
 
@@ -101,15 +99,15 @@ class Staging:
 
     def _load(
         self, file: int, stored: Mapping[Constant, Stored], mapped: MappedFile | None
-    ) -> dict[str, _core.Tensor]:
+    ) -> dict[str, Tensor]:
         found = {}
         for constant, at in stored.items():
             if mapped is not None:
                 memory, offset = mapped.memory, at.offset
             else:
-                memory, offset = self.core.Memory.read(file, at.offset, constant.nbytes), 0
+                memory, offset = Memory.read(file, at.offset, constant.nbytes), 0
             tensor = memory.tensor(offset, constant.dtype, at.shape, at.strides)
-            if offset % itemsize(constant.dtype) or not _same_steps(tensor, constant):
+            if offset % constant.itemsize or not _same_steps(tensor, constant):
                 tensor = tensor.copied(constant.strides)
             found[constant.name] = tensor
         return found
@@ -136,7 +134,7 @@ class Staging:
             )
         return {fqn: by_fqn[fqn] for fqn in given}
 
-    def _take(self, constant: Constant, value: object, share: bool) -> _core.Tensor:
+    def _take(self, constant: Constant, value: object, share: bool) -> Tensor:
         """An array as a tensor that lives as long as the weights: a copy, unless it is shared."""
         view = self._view(constant, value, share)
         self._compare(constant, view.dtype, view.shape)
@@ -150,7 +148,7 @@ class Staging:
                 f"{who}, and the model takes strides {constant.strides}, not {view.strides}; pass "
                 "it in that layout, or let it be copied"
             )
-        if view.data_ptr % min(itemsize(constant.dtype), 8):
+        if view.data_ptr % min(constant.itemsize, 8):
             raise ConstantError(f"{who}, and it is not aligned to its elements; let it be copied")
         if view.readonly and self.written:
             raise ConstantError(
@@ -159,18 +157,18 @@ class Staging:
             )
         return view
 
-    def _view(self, constant: Constant, value: object, share: bool) -> _core.Tensor:
+    def _view(self, constant: Constant, value: object, share: bool) -> Tensor:
         spec = TensorSpec(constant.fqn, constant.dtype, constant.shape, device="cpu")
-        view: _core.Tensor
+        view: Tensor
         try:
-            view = self.core.view_of(value)
+            view = view_of(value)
         except Exception as first:  # of whatever library the array is
             reason = str(first).partition("\n")[0]
             try:
                 array = as_array(value, spec, constant.fqn)
                 if not share:
                     # In native order and aligned, which is what the core may not have found.
-                    view = self.core.view_of(array.astype(array.dtype.newbyteorder("="), "C"))
+                    view = view_of(array.astype(array.dtype.newbyteorder("="), "C"))
                     return view
             except InputError as error:
                 raise ConstantError(str(error).partition("\n")[0]) from error
@@ -193,7 +191,7 @@ class Staging:
             )
 
 
-def _same_steps(tensor: _core.Tensor, constant: Constant) -> bool:
+def _same_steps(tensor: Tensor, constant: Constant) -> bool:
     """Whether a tensor is laid out as wanted. A dimension of one element has no step."""
     steps = zip(tensor.strides, constant.strides, constant.shape, strict=True)
     return 0 in constant.shape or all(has == wants for has, wants, size in steps if size != 1)

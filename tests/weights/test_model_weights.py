@@ -317,7 +317,7 @@ def test_source_of_another_model_is_noticed(weight_packages, tmp_path):
     def change(name, data):
         return data.replace(b'name = "l1_bias"', b'name = "l1_boas"')
 
-    with pytest.raises(aoti.PackageError, match="is not that of its compiled code"):
+    with pytest.raises(aoti.PackageError, match="does not belong to its compiled code"):
         aoti.load(rewritten(weight_packages / "blob.pt2", tmp_path, change))
 
 

@@ -22,7 +22,8 @@ from aoti.exporting.build.children import run_child
 from aoti.exporting.build.packing import check_space
 from aoti.exporting.error_messages import MachineError, explain_text
 from aoti.exporting.passes.operators import NAMESPACE
-from aoti.package.wrapper_cpp import read_wrapper
+from aoti.package.layout import SOURCE
+from aoti.package.wrapper_cpp import read_inputs
 from aoti.signature.signature import Signature
 from aoti.signature.spec import Dim
 
@@ -151,8 +152,8 @@ def _one_thread(wanted: bool) -> Iterator[None]:
 
 def fixed_sizes(signature: Signature, files: Sequence[str]) -> str:
     """The dynamic sizes that the generated code has fixed, for people; empty if there are none."""
-    (wrapper,) = (file for file in files if file.endswith(".wrapper.cpp"))
-    generated = read_wrapper(Path(wrapper).read_text()) or ()
+    (wrapper,) = (file for file in files if file.endswith(SOURCE))
+    generated = read_inputs(Path(wrapper).read_text()) or ()
     names = {
         f"{size} at {there}": None
         for ours, theirs in zip(signature.inputs or (), generated, strict=False)
@@ -204,7 +205,7 @@ def _loaded(path: Path) -> torch.export.ExportedProgram:
 
 
 def _stage(directory: Path) -> str:
-    if any((directory / "model").glob("*.wrapper.cpp")):
+    if any((directory / "model").glob(f"*{SOURCE}")):
         return "C++ compiler"
     return "generating code" if (directory / _STARTED).exists() else "starting"
 

@@ -15,6 +15,7 @@ from torch.export.pt2_archive._package import package_pt2
 from aoti import _files
 from aoti.errors import ConfigError
 from aoti.exporting.error_messages import cause, explain
+from aoti.package.layout import WEIGHTS
 
 _SPARE = 1 << 20  # bytes, for names and gaps in the archive
 
@@ -94,9 +95,7 @@ def write_package(
     """
     # An empty file cannot be mapped; without it, there is nothing to map.
     files: dict[str, list[Any]] = {
-        name: [
-            f for f in compiled if not (f.endswith("_weights.blob") and not Path(f).stat().st_size)
-        ]
+        name: [f for f in compiled if not (f.endswith(WEIGHTS) and not Path(f).stat().st_size)]
         for name, compiled in models.items()
     }
     sizes = (Path(file).stat().st_size for listed in files.values() for file in listed)
