@@ -63,7 +63,7 @@ def test_functions_that_fail_are_told_with_their_line(module_file):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("{}:nothing", "has no 'nothing'"),
+        ("{}:nothing", "has no attribute 'nothing'"),
         ("nowhere.py:make", "the file nowhere.py does not exist"),
         ("no_such_module:make", "no module named 'no_such_module'"),
         ("no_such_program.pt2", "neither MODULE:CALLABLE"),

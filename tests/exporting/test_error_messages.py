@@ -148,7 +148,7 @@ def test_torchs_own_error_is_shown_only_for_debugging(tmp_path, monkeypatch, val
     [
         ({"preset": "fast"}, "no preset 'fast': there are portable, native, updatable"),
         ({"options": {"cpp.marhc": "native"}}, "did you mean 'cpp.march'"),
-        ({"options": {"aot_inductor.package": False}}, "exporter's own"),
+        ({"options": {"aot_inductor.package": False}}, "reserved for the exporter"),
         (
             {"options": {"aot_inductor.package_constants_on_disk_format": "pickle_weights"}},
             "not into pickles",
