@@ -21,29 +21,27 @@ however often the model is loaded. So the name of an entry depends on what is in
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aoti.cache import filelock, private
+from aoti.cache import digests, filelock, private
 from aoti.cache.extraction import (
     MANIFEST,
     OLD,
     PARTIAL,
     Extraction,
     Key,
-    Place,
     discard,
     in_place,
     is_whole,
     needed_bytes,
     write,
 )
+from aoti.cache.place import Place
 from aoti.cache.weight_file import find_in_place
 from aoti.errors import ConfigError, IncompatiblePackageError
 from aoti.package.package import Package
@@ -51,8 +49,7 @@ from aoti.package.package import Package
 _VERSION = "v1"  # of the layout above: other versions stand beside it
 _LOCK = ".lock"
 _DEFAULT_SIZE = 10 << 30  # bytes
-_INDEX_FILES = 1000
-_SETTLED = 2 * 10**9  # ns; the coarsest clock of a file system (FAT) ticks that often
+_INDEX = "index"
 
 _log = logging.getLogger("aoti.cache")
 
@@ -164,25 +161,12 @@ def extract(
 
 def digest(package: Package) -> str:
     """SHA-256 of a package, in hex; not computed again while its file stays the same."""
-    before, now = package.identity, time.time_ns()
-    if before is None:
-        return package.digest
-    record: Path | None = None
-    with contextlib.suppress(OSError, ConfigError):  # an index is worth no error
+    index: Path | None = None
+    with contextlib.suppress(OSError, ConfigError):  # a location without an index
         place = _place()
         place.check()
-        record = place.path / "index" / f"{before[0]:x}-{before[1]:x}.json"
-        if known := _recorded(record, before):
-            return known
-    found = package.digest
-    # A file may change again within a tick of its clock, and its times would not tell.
-    settled = now - max(before[3:]) > _SETTLED
-    if record is not None and settled and package.identity == before:
-        with contextlib.suppress(OSError):
-            record.parent.mkdir(exist_ok=True)
-            # One write of less than a page: readers see all of it or no valid JSON.
-            record.write_text(json.dumps([*before, found]))
-    return found
+        index = place.path / _INDEX
+    return package.digest if index is None else digests.find(package, index)
 
 
 def location() -> Path:
@@ -349,7 +333,7 @@ def _size(directory: Path) -> int:
 def _shrink(root: Path, max_bytes: int) -> int:
     """Remove what is stray, and then the least recently used until the rest fits."""
     _sweep(root)
-    _forget_oldest(root / "index")
+    digests.forget_oldest(root / _INDEX)
     found = _entries(root)
     kept, removed = sum(entry.bytes for entry in found), 0
     for entry in found:
@@ -395,20 +379,3 @@ def _sweep(root: Path) -> None:
             if may:
                 discard(_beside(directory, PARTIAL))
                 discard(_beside(directory, OLD))
-
-
-def _recorded(record: Path, identity: tuple[int, ...]) -> str | None:
-    """The digest in an index file, if it is that of the same file."""
-    try:
-        *of, known = json.loads(record.read_bytes())
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
-    same = of == [*identity] and isinstance(known, str) and re.fullmatch("[0-9a-f]{64}", known)
-    return known if same else None
-
-
-def _forget_oldest(index: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # no index yet, or another process was faster
-        records = sorted(index.iterdir(), key=lambda path: path.stat().st_mtime)
-        for record in records[: max(0, len(records) - _INDEX_FILES)]:
-            record.unlink()

@@ -9,7 +9,6 @@ name it is whole unless something else meddled with it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -17,13 +16,13 @@ import shutil
 import stat
 import weakref
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from aoti.cache.weight_file import TABLE, WEIGHTS, separate
-from aoti.errors import AotiError, ConfigError, PackageError
+from aoti.errors import PackageError
 from aoti.package import layout
 from aoti.package.archive import Span
 from aoti.package.package import Package
@@ -31,8 +30,6 @@ from aoti.package.package import Package
 FORMAT = 3
 MANIFEST = "manifest.json"
 PARTIAL, OLD = ".partial", ".old"  # no key ends like this
-
-_NOT_THE_PLACE = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class Extraction:
@@ -114,75 +111,6 @@ class Key:
         return f"{self.digest}-{form}-{model}"
 
     PATTERN = re.compile(r"[0-9a-f]{64}-(?:dir|zip)\+?-[a-z0-9_~-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A directory for extractions, and the environment variable that moves it elsewhere."""
-
-    path: Path
-    variable: str
-
-    def refusal(self, why: str, wanted: str) -> ConfigError:
-        """An error that names the place, what is wrong with it, and what helps."""
-        return ConfigError(
-            f"cannot keep extracted models in {self.path}: {why}; "
-            f"set {self.variable} to a directory {wanted}"
-        )
-
-    def make(self, *, parents: bool) -> None:
-        """Make the directory if it is not there; refuse one that models cannot be loaded from."""
-        with contextlib.suppress(FileExistsError):
-            self.path.mkdir(mode=0o700, parents=parents)
-        self.check()
-        if os.statvfs(self.path).f_flag & os.ST_NOEXEC:
-            raise self.refusal(
-                "its file system is mounted noexec, and models are code",
-                "on a file system that code may be run from",
-            )
-
-    def check(self) -> None:
-        """Refuse a directory that is not there, or that somebody else could write to."""
-        status = self.path.lstat()
-        ours = "that belongs to you"
-        if not stat.S_ISDIR(status.st_mode):
-            raise self.refusal("it is not a directory", ours)
-        if status.st_uid not in (os.geteuid(), 0):
-            raise self.refusal(f"it belongs to another user ({status.st_uid})", ours)
-        if status.st_mode & 0o022:
-            raise self.refusal("others may write to it (chmod go-w)", ours)
-
-    def missing(self, needed: int) -> int:
-        """How many of `needed` bytes there is no room for."""
-        status = os.statvfs(self.path)
-        return max(0, needed - status.f_bavail * status.f_frsize)
-
-    def too_small(self, missing: int) -> ConfigError:
-        """An error for a place with `missing` bytes too little."""
-        return self.refusal(f"{missing} bytes more are needed than are free", "with enough room")
-
-    @contextlib.contextmanager
-    def named_in_errors(self, package: Package | None = None) -> Iterator[None]:
-        """Word what the file system has to say as a ConfigError with the place's name."""
-        try:
-            yield
-        except OSError as error:
-            if isinstance(error, AotiError):
-                raise
-            if package is not None:
-                if _is_below(error.filename, package.path):
-                    raise
-                error.add_note(f"while extracting {package.name} to {self.path}")
-            if error.errno in _NOT_THE_PLACE:
-                raise
-            why = error.strerror or str(error)
-            raise self.refusal(why, "with enough room that you can write to") from error
-
-
-def _is_below(name: object, path: Path | None) -> bool:
-    """Whether what the file system complains about belongs to the package."""
-    known = path is not None and isinstance(name, (str, os.PathLike))
-    return known and Path(name).is_relative_to(path)  # type: ignore[arg-type]
 
 
 def needed_bytes(package: Package, key: Key) -> int:

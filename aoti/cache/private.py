@@ -23,7 +23,8 @@ from functools import partial
 from pathlib import Path
 
 from aoti.cache import filelock
-from aoti.cache.extraction import Extraction, Key, Place, is_whole, needed_bytes, write
+from aoti.cache.extraction import Extraction, Key, is_whole, needed_bytes, write
+from aoti.cache.place import Place
 from aoti.errors import ConfigError
 from aoti.package.archive import Span
 from aoti.package.package import Package

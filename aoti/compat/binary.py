@@ -45,8 +45,8 @@ _RUN_SYMBOLS = tuple(
     )
 )
 
-# CDLL, and not PyDLL, because it releases the GIL. These functions wait for the loader's lock, whose
-# holder may be running a constructor that waits for the GIL.
+# CDLL releases the GIL; PyDLL would not. These functions wait for the lock of the dynamic loader,
+# whose holder may be running a constructor that waits for the GIL.
 _dl = ctypes.CDLL(None)
 _dl.dlsym.restype = _dl.dlvsym.restype = ctypes.c_void_p
 _dl.dlsym.argtypes = (ctypes.c_void_p, ctypes.c_char_p)

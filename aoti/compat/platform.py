@@ -43,11 +43,11 @@ def check_machine(metadata: Mapping[str, str], device: Device | None = None) -> 
     findings = [_platform(metadata), _isa(metadata)]
     compiled_for = metadata.get("AOTI_DEVICE_KEY", "")
     if compiled_for not in TYPES:
-        what = (
-            f"for {show(compiled_for)}, which is not a device" if compiled_for else "for no device"
-        )
+        message = "the package was compiled for no device"
+        if compiled_for:
+            message = f"the package was compiled for {show(compiled_for)}, which is not a device"
         fix = f"export it for one of {', '.join(TYPES)}"
-        return [*findings, Finding("device", False, f"the package was compiled {what}", fix)]
+        return [*findings, Finding("device", False, message, fix)]
     device = device or Device(compiled_for)
     if device.type != compiled_for:
         message = f"the package was compiled for {compiled_for}, but {device} was requested"
