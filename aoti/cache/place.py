@@ -18,20 +18,20 @@ _NOT_THE_PLACE = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A directory for extractions, and the environment variable that moves it elsewhere."""
+    """A directory for extractions, and the environment variable that sets it."""
 
     path: Path
     variable: str
 
     def refusal(self, why: str, wanted: str) -> ConfigError:
-        """An error that names the place, what is wrong with it, and what helps."""
+        """An error that names the directory, what is wrong with it, and what to do."""
         return ConfigError(
             f"cannot keep extracted models in {self.path}: {why}; "
             f"set {self.variable} to a directory {wanted}"
         )
 
     def make(self, *, parents: bool) -> None:
-        """Make the directory if it is not there; refuse one that models cannot be loaded from."""
+        """Create the directory if it does not exist; refuse one that code cannot be loaded from."""
         with contextlib.suppress(FileExistsError):
             self.path.mkdir(mode=0o700, parents=parents)
         self.check()
@@ -42,7 +42,7 @@ class Place:
             )
 
     def check(self) -> None:
-        """Refuse a directory that is not there, or that somebody else could write to."""
+        """Refuse a directory that does not exist, or that another user can write to."""
         status = self.path.lstat()
         ours = "that belongs to you"
         if not stat.S_ISDIR(status.st_mode):
@@ -53,17 +53,17 @@ class Place:
             raise self.refusal("others may write to it (chmod go-w)", ours)
 
     def missing(self, needed: int) -> int:
-        """How many of `needed` bytes there is no room for."""
+        """How many of `needed` bytes do not fit."""
         status = os.statvfs(self.path)
         return max(0, needed - status.f_bavail * status.f_frsize)
 
     def too_small(self, missing: int) -> ConfigError:
-        """An error for a place with `missing` bytes too little."""
-        return self.refusal(f"{missing} bytes more are needed than are free", "with enough room")
+        """An error for a directory with `missing` bytes too little."""
+        return self.refusal(f"{missing} more bytes are needed than are free", "with enough room")
 
     @contextlib.contextmanager
     def named_in_errors(self, package: Package | None = None) -> Iterator[None]:
-        """Word what the file system has to say as a ConfigError with the place's name."""
+        """Turn errors of the file system into a ConfigError that names the directory."""
         try:
             yield
         except OSError as error:
@@ -80,6 +80,6 @@ class Place:
 
 
 def _is_below(name: object, path: Path | None) -> bool:
-    """Whether what the file system complains about belongs to the package."""
+    """Whether an error of the file system is about the package."""
     known = path is not None and isinstance(name, (str, os.PathLike))
     return known and Path(name).is_relative_to(path)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a check found: one thing that was looked at, in order or not, and what to do about it."""
+"""The result of one compatibility check: passed or failed, why, and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _MANY = 5  # names in a message
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes
     ----------
     check : str
-        What it is about: ``platform``, ``isa``, ``device``, ``gpu``, ``file``, ``symbols``,
-        ``versions``, ``weights``, ``libraries`` or ``operators``.
+        The subject: ``platform``, ``isa``, ``device``, ``gpu``, ``file``, ``symbols``,
+        ``versions``, ``weights``, ``kernels``, ``libraries`` or ``operators``.
     ok : bool
-        Whether the model can run as far as this goes.
+        Whether the check passed.
     message : str
-        What the package wants and what this machine has.
+        What the package needs and what this machine has.
     fix : str
-        What to do, where it is not in order: the export option that would fit, for example.
+        What to do if it failed: for example, the export option that would fit.
     """
 
     check: str
@@ -37,13 +37,13 @@ class Finding:
 
 
 def require(findings: Iterable[Finding]) -> None:
-    """Raise for findings that are not in order.
+    """Raise an error if a check failed.
 
     Raises
     ------
     IncompatiblePackageError, PackageError
-        With the first one's message and fix; all others that are not in order are its notes. It is
-        a PackageError if the file is damaged.
+        The message and fix of the first failed check. Those of the others are notes of the error.
+        It is a PackageError if a file is damaged.
     """
     wrong = [finding for finding in findings if not finding.ok]
     if not wrong:
@@ -56,12 +56,12 @@ def require(findings: Iterable[Finding]) -> None:
 
 
 def show(text: str) -> str:
-    """Text of a package, for a message: printable and short."""
+    """A text from a package for a message, printable and short."""
     text = text if len(text) <= 60 else text[:60] + "..."
     return text if text.isprintable() and text else repr(text)
 
 
 def listing(names: list[str]) -> str:
-    """The first few of many names, for a message."""
+    """A list of names for a message, cut short if there are many."""
     more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
     return ", ".join(map(show, names[:_MANY])) + more

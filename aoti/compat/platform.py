@@ -91,7 +91,7 @@ def _isa(metadata: Mapping[str, str]) -> Finding:
     if unknown:
         message = "the package uses instruction sets unknown to this version of aoti: "
         return Finding("isa", True, message + listing(unknown))
-    return Finding("isa", True, f"this CPU has what {' '.join(names)} stands for")
+    return Finding("isa", True, f"this CPU has the instructions of {' '.join(names)}")
 
 
 def _gpu(capability: str, device: Device) -> Finding:
@@ -108,7 +108,7 @@ def _gpu(capability: str, device: Device) -> Finding:
     message = f"the package's kernels are for {show(capability)}, {gpu.device} is a {gpu.name} "
     message += f"({gpu.architecture})"
     if not capability:
-        return Finding("gpu", True, f"the package does not say for which GPU it is; {message}")
+        return Finding("gpu", True, f"the package does not say which GPU it is for; {message}")
     if capability.startswith("gfx") or gpu.architecture.startswith("gfx"):
         ok = capability.partition(":")[0] == gpu.architecture
     elif not re.fullmatch(r"\d{2,4}", capability):

@@ -180,7 +180,7 @@ def test_check_of_a_call_that_is_wrong(packages, tmp_path, capsys):
     capsys.readouterr()
     (tmp_path / "m.pt2").write_bytes(b"no zip")
     assert run(["check", str(tmp_path / "m.pt2")]) == 1
-    assert "no zip archive" in capsys.readouterr().err
+    assert "not a zip archive" in capsys.readouterr().err
 
 
 def test_check_works_where_no_libtorch_is(packages, said, monkeypatch, run_python):
