@@ -37,11 +37,11 @@ from aoti.errors import (
 
 if _TYPE_CHECKING:
     from aoti.arrays.input_plan import InputPlan
+    from aoti.arrays.tensor import Tensor
     from aoti.cache.unpack import unpack
     from aoti.config import Config
     from aoti.engine.devices import devices
     from aoti.engine.libtorch import build_info
-    from aoti.engine.tensor import Tensor
     from aoti.exporting.exporter import export as export
     from aoti.loading import load
     from aoti.machine.device import Device, DeviceInfo
@@ -119,7 +119,7 @@ _HOMES = {
     "Package": "package.package",
     "RegisteredModel": "registry",
     "Signature": "signature.signature",
-    "Tensor": "engine.tensor",
+    "Tensor": "arrays.tensor",
     "TensorSpec": "signature.spec",
     "Trace": "profiling",
     "build_info": "engine.libtorch",

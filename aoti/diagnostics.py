@@ -103,14 +103,14 @@ def check(
 
 
 def _check_installation() -> list[Finding]:
-    cores = libtorch.build_info()["cores"]
-    built = ", ".join(f"torch {core['torch']} ({core['backend']})" for core in cores)
+    builds = libtorch.build_info()["builds"]
+    built = ", ".join(f"torch {build['torch']} ({build['backend']})" for build in builds)
     try:
-        libtorch.core()
+        libtorch.engine()
     except LibtorchError as error:
         message, _, fix = str(error).partition(": ")
         return [
-            Finding("build", bool(cores), f"compiled for {built or 'no torch at all'}"),
+            Finding("build", bool(builds), f"compiled for {built or 'no torch at all'}"),
             Finding("libtorch", False, message, fix),
         ]
     used = libtorch.build_info()["libtorch"]
@@ -156,7 +156,9 @@ def _check_package(
         message = reason(error) if isinstance(error, OSError) else str(error)
         return [*findings, Finding("package", False, message)]
     target = device or Device(package.device(name) or "cpu")
-    has_operator = libtorch.core().has_operator if runs else None
+    if runs:
+        libtorch.engine()
+    has_operator = libtorch.has_operator if runs else None
     library = libtorch.library() if runs else None
     try:
         return findings + check_package(

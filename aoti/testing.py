@@ -171,18 +171,13 @@ class FakeModel:
     def _check(self, values: Sequence[Any]) -> list[Any]:
         if self._checker is None:
             return []
-        if self.inputs is not None and len(values) != len(self.inputs):
-            raise InputError(f"the model takes {len(self.inputs)} inputs, got {len(values)}")
-        arrays: list[Any] = []
-        for index in range(len(values)):
-            arrays.append(self._checker.repair(index, [*arrays, *values[index:]]))
-        return arrays
+        return self._checker.fit(values)
 
     def _zeros(self, arrays: Sequence[Any]) -> list[Any]:
         import numpy as np
 
         assert self._checker is not None
-        sizes = self._checker.bind(arrays)
+        sizes = self._checker.sizes(arrays)
         outputs = self.outputs or ()
         zeros = [
             np.zeros([_size(size, sizes) for size in spec.shape], numpy_dtype(spec.dtype))

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from aoti.compat.finding import Finding, listing
+from aoti._text import listing
+from aoti.compat.finding import Finding
 from aoti.compat.gpu_kernels import check_kernels
 from aoti.compat.platform import export_here
 from aoti.compat.weights import check_weights
@@ -45,7 +46,7 @@ _RUN_SYMBOLS = tuple(
     )
 )
 
-# CDLL releases the GIL; PyDLL would not. These functions wait for the lock of the dynamic loader,
+# CDLL, and not PyDLL, because it releases the GIL. These functions wait for the loader's lock,
 # whose holder may be running a constructor that waits for the GIL.
 _dl = ctypes.CDLL(None)
 _dl.dlsym.restype = _dl.dlvsym.restype = ctypes.c_void_p

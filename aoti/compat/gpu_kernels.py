@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aoti.compat.finding import Finding, listing
+from aoti._text import listing
+from aoti.compat.finding import Finding
 from aoti.errors import PackageError
 from aoti.package.cubin import read_targets
 from aoti.package.layout import GPU_KERNELS

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aoti._text import listing, quoted
 from aoti.compat.binary import check_versions, defines, loaded_library, shared_object
-from aoti.compat.finding import Finding, listing, show
+from aoti.compat.finding import Finding
 from aoti.engine.dlopen import open_library
 from aoti.errors import PackageError
 from aoti.package.elf import SharedObject, Undefined
@@ -35,7 +36,7 @@ def check_libtorch(
     library : ctypes.CDLL or callable
         The loaded libtorch, or a function that returns whether libtorch defines a symbol.
     has_operator : callable
-        Whether an operator is registered, by name and overload: `aoti._core.has_operator`.
+        Whether an operator is registered, by name and overload: `engine.libtorch.has_operator`.
 
     Returns
     -------
@@ -184,5 +185,5 @@ def _targets(path: Path) -> Iterator[tuple[str, bool]]:
         if target == "call_torchbind":
             continue
         if not re.fullmatch(r"[\w-]+::[\w-]+(\.[\w-]+)?", target):
-            raise ValueError(f"{show(target)} is not an operator")
+            raise ValueError(f"{quoted(target)} is not an operator")
         yield target, (node.get("metadata") or {}).get("torch_library_custom_op") == "1"

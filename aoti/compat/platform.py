@@ -11,7 +11,8 @@ import re
 import sys
 from collections.abc import Mapping
 
-from aoti.compat.finding import Finding, listing, show
+from aoti._text import listing, quoted
+from aoti.compat.finding import Finding
 from aoti.compat.gpu_kernels import export_for
 from aoti.machine.cpu import INSTRUCTION_SETS, cpu_flags
 from aoti.machine.device import TYPES, Device
@@ -45,7 +46,7 @@ def check_machine(metadata: Mapping[str, str], device: Device | None = None) -> 
     if compiled_for not in TYPES:
         message = "the package was compiled for no device"
         if compiled_for:
-            message = f"the package was compiled for {show(compiled_for)}, which is not a device"
+            message = f"the package was compiled for {quoted(compiled_for)}, which is not a device"
         fix = f"export it for one of {', '.join(TYPES)}"
         return [*findings, Finding("device", False, message, fix)]
     device = device or Device(compiled_for)
@@ -64,7 +65,7 @@ def _platform(metadata: Mapping[str, str]) -> Finding:
     wanted = metadata.get("AOTI_PLATFORM", "") or here
     asked = metadata.get("AOTI_MACHINE", "") or machine
     ok = wanted == here and _MACHINE_ALIASES.get(asked.lower(), asked) == machine
-    place = f"{_PLATFORMS.get(wanted) or show(wanted)} on {show(asked)}"
+    place = f"{_PLATFORMS.get(wanted) or quoted(wanted)} on {quoted(asked)}"
     message = f"the package was compiled for {place}, this is {_PLATFORMS.get(here, here)} on "
     return Finding("platform", ok, message + machine, "" if ok else export_here(machine))
 
@@ -83,7 +84,7 @@ def _isa(metadata: Mapping[str, str]) -> Finding:
         return Finding("isa", True, f"{which} which vector instructions it has")
     flags = [flag for name in names for flag in INSTRUCTION_SETS.get(name, ())]
     if missing := [flag for flag in dict.fromkeys(flags) if flag not in has]:
-        message = f"the package was compiled for CPUs with {show(' '.join(names))}, and this one "
+        message = f"the package was compiled for CPUs with {quoted(' '.join(names))}, and this one "
         message += f"does not have {', '.join(missing)}"
         vectors = any(has.issuperset(INSTRUCTION_SETS[name]) for name in ("AVX2", "AVX512"))
         fix = _PORTABLE if vectors else "export it with cpp.march='x86-64' and cpp.simdlen=1"
@@ -105,7 +106,7 @@ def _gpu(capability: str, device: Device) -> Finding:
         fix = f"choose one of {there}"
         return Finding("gpu", False, f"there is no {device}: this machine has {there}", fix)
     gpu = found[index]
-    message = f"the package's kernels are for {show(capability)}, {gpu.device} is a {gpu.name} "
+    message = f"the package's kernels are for {quoted(capability)}, {gpu.device} is a {gpu.name} "
     message += f"({gpu.architecture})"
     if not capability:
         return Finding("gpu", True, f"the package does not say which GPU it is for; {message}")

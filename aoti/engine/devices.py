@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 from aoti.engine import backend, libtorch
+from aoti.engine._core import _device
 from aoti.errors import DeviceError, ExecutionError
 from aoti.machine.cpu import cpu_info
 from aoti.machine.device import Device, DeviceInfo
@@ -100,11 +101,11 @@ def check_device(name: str | Device) -> float:
             listed = ", ".join(map(str, available))
             why = f": {reason}" if reason and device.type == "cuda" else ""
             raise DeviceError(f"this installation cannot use {device}; it can use {listed}{why}")
-    core = libtorch.core()
+    libtorch.engine()
     device = start_device(device)
     start = time.perf_counter_ns()
     try:
-        total = core.add_ones(str(device), _TEST_SIZE)
+        total = _device.check_device(str(device), _TEST_SIZE)
     except ExecutionError as error:
         raise DeviceError(f"{device} failed: {error}") from error
     if total != _TEST_SIZE:
@@ -122,12 +123,12 @@ def start_device(device: Device) -> Device:
     DeviceError
         libtorch cannot use the device.
     """
-    core = libtorch.core()
+    libtorch.engine()
     if device.type == "cpu":
         return device
     backend.load()
     try:
-        return Device(core.find_device(str(device)))
+        return Device(_device.find_device(str(device)))
     except DeviceError as error:
         _, reason = usable_gpus()
         if not reason:

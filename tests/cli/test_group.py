@@ -262,7 +262,7 @@ def test_info_needs_no_libtorch(packages, run_python):
     program = """
 import sys
 from aoti.cli.group import run
-sys.exit(run(["info", sys.argv[1], "--json"]) or "aoti._core" in sys.modules)
+sys.exit(run(["info", sys.argv[1], "--json"]) or "aoti.engine._libtorch._libtorch" in sys.modules)
 """
     assert json.loads(run_python(program, packages / "mlp.pt2", LIBTORCH="/nowhere"))
 

@@ -42,8 +42,8 @@ def model(packages, tmp_path):
 
 @pytest.fixture(scope="module")
 def libtorch():
-    core = engine.core()
-    return ctypes.CDLL("libtorch_cpu.so", mode=os.RTLD_NOLOAD | os.RTLD_LAZY), core.has_operator
+    engine.engine()
+    return ctypes.CDLL("libtorch_cpu.so", mode=os.RTLD_NOLOAD | os.RTLD_LAZY), engine.has_operator
 
 
 def code(directory: Path) -> Path:

@@ -17,7 +17,8 @@ def findings(packages):
     def check(name: str, *, with_libtorch: bool) -> list[str]:
         library = has_operator = None
         if with_libtorch:
-            has_operator, library = libtorch.core().has_operator, libtorch.library()
+            libtorch.engine()
+            has_operator, library = libtorch.has_operator, libtorch.library()
         with aoti.Package(packages / f"{name}.pt2") as package:
             extraction = extract(package, "model", as_zip=False)
             try:

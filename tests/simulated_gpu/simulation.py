@@ -41,7 +41,7 @@ def for_gpu(source: Path, target: Path) -> Path:
 
 def start(library: str) -> ctypes.CDLL:
     """Bring the GPUs into this process."""
-    libtorch.core()
+    libtorch.engine()
     gpus = ctypes.CDLL(library)
     gpus.gpu_start()
     gpus.gpu_stream.restype = ctypes.c_void_p
