@@ -1,17 +1,16 @@
-"""Compiles the core for one backend, once for each torch that it shall run on.
+"""Compiles the array core once, and the libtorch engine once for each torch that it must run on.
 
-Everything else about the distribution stands in pyproject.toml. The environment decides:
+Everything else is in pyproject.toml. Environment variables configure the build:
 
 LIBTORCH, LIBTORCH_INCLUDE, LIBTORCH_LIB
     The root of a libtorch, its headers, its libraries. Default: the torch that is installed
     beside the building Python (it is not imported).
 AOTI_TORCH_ROOTS
-    Several such roots, separated by ``:``: one core is built for each.
+    Several such roots, separated by ``:``. The libtorch engine is built for each.
 AOTI_BACKEND
-    cpu, cuda or rocm. Default: what the libtorch found is.
+    cpu, cuda or rocm. Default: the backend of the libtorch.
 CUDA_HOME or CUDA_PATH, ROCM_PATH
-    The toolkit, whose headers libtorch's may ask for. Default: /usr/local/cuda, /opt/rocm, where
-    they are; a build needs none.
+    The toolkit, for its headers. Default: /usr/local/cuda, /opt/rocm. A build needs neither.
 LIBTORCH_CXX11_ABI
     0 for a libtorch built with the old C++ ABI. Default 1.
 AOTI_DEBUG
@@ -19,7 +18,7 @@ AOTI_DEBUG
 AOTI_SANITIZE
     address, thread or undefined: an instrumented build.
 AOTI_LOCAL_VERSION
-    What follows the version after a plus sign, such as ``cu130``, for indexes that take it.
+    The part of the version after a plus sign, such as ``cu130``, for indexes that accept it.
 """
 
 from __future__ import annotations
@@ -30,22 +29,25 @@ import os
 import sys
 import sysconfig
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-from aoti.engine.backend import toolkit  # noqa: E402
-from aoti.engine.libtorch import BACKEND_LIBRARIES, Libtorch, minor_of, read_version  # noqa: E402
-from aoti.errors import LibtorchError  # noqa: E402
+from aoti.engine.backend import toolkit
+from aoti.engine.libtorch_files import BACKEND_LIBRARIES, Libtorch, minor_of, read_version
+from aoti.errors import LibtorchError
 
-CORE = Extension("aoti._core", ["aoti/_core.pyx"], language="c++")
+CORE, ENGINE = "aoti.engine._core", "aoti.engine._libtorch"
 LIMITED_API = "0x030b0000"  # CPython 3.11
-# A free-threaded Python has no limited API: a wheel for it is for this very version.
+# A free-threaded Python has no limited API: a wheel for it is for exactly that version.
 LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 BACKEND_MACROS = {
     "cpu": [],
@@ -54,9 +56,16 @@ BACKEND_MACROS = {
 }
 
 
+def modules(package: str) -> list[Extension]:
+    """The Cython modules of a package, under their own names."""
+    folder = package.replace(".", "/")
+    names = sorted(path.stem for path in (ROOT / folder).glob("*.pyx"))
+    return [Extension(f"{package}.{n}", [f"{folder}/{n}.pyx"], language="c++") for n in names]
+
+
 @dataclass(frozen=True)
 class Target:
-    """A libtorch to build a core against, and the backend to build it for."""
+    """A libtorch to build the engine against, and the backend to build it for."""
 
     libtorch: Libtorch
     include: Path
@@ -73,7 +82,7 @@ class Target:
 
     @property
     def directory(self) -> str:
-        return "_torch" + minor_of(self.version).replace(".", "")
+        return "torch" + minor_of(self.version).replace(".", "")
 
 
 def targets(env: Mapping[str, str]) -> list[Target]:
@@ -104,7 +113,7 @@ def _target(
     root: Path, env: Mapping[str, str], include: Path | None = None, lib: Path | None = None
 ) -> Target:
     libtorch = Libtorch.read(root, "named for the build", lib=lib)
-    if include:  # what a core fits is decided by the headers it was compiled with
+    if include:  # the headers that a build includes decide which libtorch it fits
         libtorch = replace(libtorch, version=read_version(include.parent, include))
     include = include or root / "include"
     if not (include / "ATen").is_dir():
@@ -125,24 +134,75 @@ def _installed_torch() -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def extension(target: Target, source: str, env: Mapping[str, str]) -> Extension:
-    """The core for one target, compiled from the C++ that Cython wrote."""
-    import numpy
+def _debug(env: Mapping[str, str]) -> bool:
+    return env.get("AOTI_DEBUG", "0") not in ("", "0")
 
-    debug = env.get("AOTI_DEBUG", "0") not in ("", "0")
-    sanitize = env.get("AOTI_SANITIZE", "")
+
+def _flags(env: Mapping[str, str]) -> list[str]:
     flags = ["-std=c++20", "-fvisibility=hidden", "-fno-plt"]
-    flags += ["-Og", "-g", "-D_GLIBCXX_ASSERTIONS", "-UNDEBUG"] if debug else ["-O2", "-g0"]
-    if sanitize:
+    flags += ["-Og", "-g", "-D_GLIBCXX_ASSERTIONS", "-UNDEBUG"] if _debug(env) else ["-O2", "-g0"]
+    if sanitize := env.get("AOTI_SANITIZE", ""):
         flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
+    return flags
+
+
+def _cpp(folder: str) -> list[str]:
+    return sorted(str(p.relative_to(ROOT)) for p in ROOT.glob(f"csrc/aoti/{folder}/*.cpp"))
+
+
+def _extension(
+    name: str, sources: list[str], compile_args: list[str], env: Mapping[str, str], **more: Any
+) -> Extension:
+    """A shared object that exports what its map in csrc names."""
+    sanitize = env.get("AOTI_SANITIZE", "")
+    exported = f"-Wl,--version-script={ROOT}/csrc/{name.rpartition('._')[2]}.map"
+    return Extension(
+        name,
+        sources,
+        language="c++",
+        include_dirs=[str(ROOT / "csrc"), *more.pop("include_dirs", ())],
+        define_macros=[
+            # Python.h defines the second one too, but some of the C++ does not include Python.h.
+            ("Py_LIMITED_API", LIMITED_API) if LIMITED else ("Py_GIL_DISABLED", "1"),
+            *more.pop("define_macros"),
+        ],
+        # No path of the build machine in the file. The last prefix that fits counts, and headers
+        # may be in a directory below the sources.
+        extra_compile_args=[*_flags(env), f"-ffile-prefix-map={ROOT}=.", *compile_args],
+        extra_link_args=[
+            *([f"-fsanitize={sanitize}"] if sanitize else []),
+            *([] if sanitize or _debug(env) else ["-s", exported]),
+            *more.pop("extra_link_args"),
+            *("-ldl", "-lpthread"),  # part of libc since glibc 2.34
+        ],
+        py_limited_api=LIMITED,
+        **more,
+    )
+
+
+def core(modules: list[str], env: Mapping[str, str]) -> Extension:
+    """The array core: all its Cython modules in one shared object (aoti/engine/_core)."""
+    return _extension(
+        f"{CORE}._core",
+        [*modules, *_cpp("core"), *_cpp("engine")],
+        [f"-ffile-prefix-map={numpy.get_include()}=numpy/include"],
+        env,
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        include_dirs=[numpy.get_include()],
+        extra_link_args=["-Wl,--as-needed"],
+    )
+
+
+def engine(target: Target, modules: list[str], env: Mapping[str, str]) -> Extension:
+    """The libtorch engine for one target."""
     cxx11_abi = int(env.get("LIBTORCH_CXX11_ABI", "1"))
     info = {
         "torch": target.version,
         "backend": target.backend,
-        "flags": " ".join(flags),
+        "flags": " ".join(_flags(env)),
         "cxx11_abi": bool(cxx11_abi),
-        "debug": debug,
-        "sanitize": sanitize,
+        "debug": _debug(env),
+        "sanitize": env.get("AOTI_SANITIZE", ""),
     }
     include = target.include.resolve()  # gcc follows links before it looks for a mapped prefix
     includes = [include, include / "torch/csrc/api/include"]
@@ -151,64 +211,59 @@ def extension(target: Target, source: str, env: Mapping[str, str]) -> Extension:
     except LibtorchError as error:
         sys.exit(str(error))
     includes += [root / "include"] if root else []
-    return Extension(
-        f"aoti.{target.directory}._core",
-        [source],
-        language="c++",
-        include_dirs=[str(ROOT / "csrc"), numpy.get_include()],
+    return _extension(
+        f"{ENGINE}.{target.directory}._libtorch",
+        [*modules, *_cpp("libtorch")],
+        [
+            # Warnings from libtorch's headers are not ours to fix.
+            *(word for path in includes for word in ("-isystem", str(path))),
+            # torch's headers put __FILE__ into messages.
+            f"-ffile-prefix-map={include}=torch/include",
+        ],
+        env,
         define_macros=[
-            *([("Py_LIMITED_API", LIMITED_API)] if LIMITED else []),
-            ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
             ("_GLIBCXX_USE_CXX11_ABI", str(cxx11_abi)),
             ("AOTI_BUILD_INFO", json.dumps(json.dumps(info)[1:-1])),
             *BACKEND_MACROS[target.backend],
         ],
-        extra_compile_args=[
-            *flags,
-            # libtorch's headers are not ours to mend: no warnings from them
-            *(word for path in includes for word in ("-isystem", str(path))),
-            # No path of the build machine in the file: torch's headers put __FILE__ into messages.
-            # The last that fits counts, and headers may stand below the sources.
-            f"-ffile-prefix-map={ROOT}=.",
-            f"-ffile-prefix-map={include}=torch/include",
-            f"-ffile-prefix-map={numpy.get_include()}=numpy/include",
-        ],
         library_dirs=[str(target.libtorch.lib)],
         extra_link_args=[
-            *([f"-fsanitize={sanitize}"] if sanitize else []),
-            *([] if debug or sanitize else ["-s", f"-Wl,--version-script={ROOT}/csrc/core.map"]),
-            # Named even where a stub stands in for the library and defines nothing: some gcc leave
-            # unused libraries out by default.
+            # Named even if a stub replaces the library and defines nothing: some gcc leave unused
+            # libraries out by default.
             *("-Wl,--no-as-needed", "-ltorch_cpu", "-lc10", "-Wl,--as-needed"),
-            *("-ldl", "-lpthread"),  # part of libc since glibc 2.34
-            # Where torch and the provider stand beside an installed aoti. The libraries are
-            # preloaded by absolute path; this is what auditwheel and `ldd` go by.
-            "-Wl,-rpath,$ORIGIN/../../torch/lib",
-            "-Wl,-rpath,$ORIGIN/../../aoti_libtorch/lib",
+            # Where torch and the provider are beside an installed aoti. The libraries are
+            # preloaded by absolute path; auditwheel and `ldd` use these run paths.
+            *(f"-Wl,-rpath,$ORIGIN/../../../../{name}/lib" for name in ("torch", "aoti_libtorch")),
         ],
-        depends=[str(path) for path in ROOT.glob("csrc/**/*.*")],
-        py_limited_api=LIMITED,
     )
 
 
-class BuildCore(build_ext):
-    """build_ext without the run paths that some Pythons add to every link (pyenv's do)."""
+class BuildCompiled(build_ext):
+    """build_ext that compiles on all cores, without the run paths that some Pythons add."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
-        # Time stamps do not tell that the environment asks for another build than last time.
+        # Time stamps do not show that the environment asks for another build than last time.
         self.force = True
 
     def build_extensions(self) -> None:
         for name in ("linker_so", "linker_so_cxx"):
-            command = getattr(self.compiler, name, None)
-            if command:
+            # pyenv's Pythons name their own library directory in every link.
+            if command := getattr(self.compiler, name, None):
                 words = [word for word in command if not word.startswith("-Wl,-rpath")]
                 setattr(self.compiler, name, words)
-        super().build_extensions()
+        compile_one = self.compiler.compile
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+            def compile_all(sources, **options):
+                objects = pool.map(lambda source: compile_one([source], **options), sources)
+                return [name for names in objects for name in names]
+
+            self.compiler.compile = compile_all
+            super().build_extensions()
 
     def copy_extensions_to_source(self) -> None:
-        # For editable installs; the cores' directories are not in the source tree.
+        # For editable installs; the directories of the engine's builds are not in the source tree.
         for ext in self.extensions:
             Path(*ext.name.split(".")[:-1]).mkdir(exist_ok=True)
         super().copy_extensions_to_source()
@@ -217,11 +272,14 @@ class BuildCore(build_ext):
 def extensions(env: Mapping[str, str]) -> list[Extension]:
     from Cython.Build import cythonize
 
-    # Cythonized once, however many cores are compiled from it: two extensions that list the same
+    found = targets(env)
+    # Cythonized once, however many builds are compiled from it: two extensions that list the same
     # .pyx do not build.
-    (generated,) = cythonize([CORE], build_dir="build/cython")
-    source = generated.sources[0]
-    return [extension(target, source, env) for target in targets(env)]
+    of_core, of_engine = (
+        [module.sources[0] for module in cythonize(modules(package), build_dir="build/cython")]
+        for package in (CORE, ENGINE)
+    )
+    return [core(of_core, env), *(engine(target, of_engine, env) for target in found)]
 
 
 def main(commands: list[str], env: Mapping[str, str]) -> None:
@@ -231,8 +289,8 @@ def main(commands: list[str], env: Mapping[str, str]) -> None:
     # The sdist and the metadata are made without a libtorch.
     sources_only = {"sdist", "egg_info", "dist_info"} & set(commands)
     setup(
-        ext_modules=[CORE] if sources_only else extensions(env),
-        cmdclass={"build_ext": BuildCore},
+        ext_modules=modules(CORE) + modules(ENGINE) if sources_only else extensions(env),
+        cmdclass={"build_ext": BuildCompiled},
         options=options,
     )
 

@@ -37,13 +37,14 @@ from aoti.errors import (
 
 if _TYPE_CHECKING:
     from aoti.arrays.input_plan import InputPlan
+    from aoti.arrays.tensor import Tensor
     from aoti.cache.unpack import unpack
     from aoti.config import Config
+    from aoti.engine.devices import devices
     from aoti.engine.libtorch import build_info
-    from aoti.engine.tensor import Tensor
     from aoti.exporting.exporter import export as export
     from aoti.loading import load
-    from aoti.machine.device import Device, DeviceInfo, devices
+    from aoti.machine.device import Device, DeviceInfo
     from aoti.model import AOTIModel
     from aoti.package.archive import Limits
     from aoti.package.constants import Constant
@@ -118,11 +119,11 @@ _HOMES = {
     "Package": "package.package",
     "RegisteredModel": "registry",
     "Signature": "signature.signature",
-    "Tensor": "engine.tensor",
+    "Tensor": "arrays.tensor",
     "TensorSpec": "signature.spec",
     "Trace": "profiling",
     "build_info": "engine.libtorch",
-    "devices": "machine.device",
+    "devices": "engine.devices",
     "export": "exporting.exporter",
     "load": "loading",
     "load_metadata_from_package": "package.package",

@@ -20,37 +20,20 @@ over ``dir`` in ``[cache]``, and so on.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aoti.errors import ConfigError
+from aoti.options import DEFAULTS, SETTINGS
 
 LEVELS = ("debug", "info", "warning", "error")
 
-# Options of `aoti.load` that a file may set, by their names there, and of what type they are.
-LOAD_OPTIONS: dict[str, type] = {
-    "model_name": str,
-    "device": str,
-    "device_index": int,
-    "num_runners": int,
-    "single_threaded": bool,
-    "sha256": str,
-    "validate": bool,
-    "outputs": str,
-    "intra_op_threads": int,
-    "queue_size": int,
-    "timeout": float,
-    "self_test": bool,
-    "weights": str,
-    "map_source": bool,
-    "warmup": bool,
-}
 _KEYS: dict[str, type] = {
     "model": str,
-    **LOAD_OPTIONS,
-    "cache.enabled": bool,
+    **{key: kind for key, kind in SETTINGS.items() if key != "cache"},
+    "cache.enabled": SETTINGS["cache"],
     "cache.dir": str,
     "cache.size": str,
     "logging.level": str,
@@ -60,52 +43,68 @@ _TRUTH = {"1": True, "true": True, "yes": True, "on": True,
           "0": False, "false": False, "no": False, "off": False}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Config:
-    """What to load and how. ``aoti.load(config)`` does it. None: not set, so the default holds.
+    """What to load, and with which options: ``aoti.load(config)`` does it.
+
+    Parameters
+    ----------
+    model, cache_dir, cache_size, logging_level
+        As the attributes.
+    **options
+        Options of `aoti.load`. Those that are not given, or None, keep their defaults.
 
     Attributes
     ----------
     model : str or None
         The package: a path, or the name of a registered model (see `aoti.models`).
-    model_name, device, device_index, num_runners, single_threaded, sha256, validate, outputs, \
-    intra_op_threads, queue_size, timeout, self_test, weights, map_source, warmup
-        The options of `aoti.load`.
-    cache_enabled : bool or None
-        Its option `cache`.
     cache_dir, cache_size : str or None
         Where extracted packages are kept in this process, and how much of them.
     logging_level : str or None
-        ``debug``, ``info``, ``warning`` or ``error``: what the logger ``aoti`` says, on standard
-        error if nobody gave it another place.
+        ``debug``, ``info``, ``warning`` or ``error``: which messages of the logger ``aoti`` are
+        shown. They go to standard error unless the application configured logging.
+    options : dict of str to object
+        The options of `aoti.load` that are set. Each is also an attribute: `config.num_runners` is
+        None if that option is not set.
+
+    Raises
+    ------
+    ConfigError
+        There is no such option, or no such level.
     """
 
-    model: str | None = None
-    model_name: str | None = None
-    device: str | None = None
-    device_index: int | None = None
-    num_runners: int | None = None
-    single_threaded: bool | None = None
-    sha256: str | None = None
-    validate: bool | None = None
-    outputs: str | None = None
-    intra_op_threads: int | None = None
-    queue_size: int | None = None
-    timeout: float | None = None
-    self_test: bool | None = None
-    weights: str | None = None
-    map_source: bool | None = None
-    warmup: bool | None = None
-    cache_enabled: bool | None = None
-    cache_dir: str | None = None
-    cache_size: str | None = None
-    logging_level: str | None = None
+    model: str | None
+    cache_dir: str | None
+    cache_size: str | None
+    logging_level: str | None
+    options: dict[str, Any]
 
-    def __post_init__(self) -> None:
-        if self.logging_level is not None and self.logging_level not in LEVELS:
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        cache_dir: str | None = None,
+        cache_size: str | None = None,
+        logging_level: str | None = None,
+        **options: Any,
+    ) -> None:
+        for name in options:
+            if name not in DEFAULTS:
+                raise ConfigError(f"unknown option {name!r:.80}; {_suggestion(name, DEFAULTS)}")
+        if logging_level is not None and logging_level not in LEVELS:
             raise ConfigError(
-                f"logging.level is one of {', '.join(LEVELS)}, and not {self.logging_level!r:.60}"
+                f"logging.level must be one of {', '.join(LEVELS)}, not {logging_level!r:.60}"
             )
+        given = {name: value for name, value in options.items() if value is not None}
+        for name, value in zip(
+            self.__slots__, (model, cache_dir, cache_size, logging_level, given), strict=True
+        ):
+            object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in DEFAULTS:
+            return self.options.get(name)
+        raise AttributeError(f"Config has no attribute {name!r}")
 
     @classmethod
     def from_file(
@@ -129,7 +128,7 @@ class Config:
         directory = Path(path).parent
         if "model" in settings:
             model = settings["model"]
-            # A name is what could not be meant for a path, unless a package stands there.
+            # What cannot be a path is a name, unless there is a package of that name.
             if looks_like_a_path(model) or (directory / model).exists():
                 settings["model"] = str(directory / model)
         for key in {"cache.dir", "weights"} & settings.keys():
@@ -149,18 +148,27 @@ class Config:
 
     @classmethod
     def _of(cls, settings: Mapping[str, Any]) -> Config:
-        return cls(**{key.replace(".", "_"): value for key, value in settings.items()})
+        named = {key.replace(".", "_"): value for key, value in settings.items()}
+        if "cache_enabled" in named:
+            named["cache"] = named.pop("cache_enabled")
+        return cls(**named)
 
     def override(self, **settings: Any) -> Config:
-        """The same with other settings, but for those that are None: flags over this."""
-        return replace(self, **{k: v for k, v in settings.items() if v is not None})
+        """The same configuration with other settings.
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """What is set of the options of `aoti.load`."""
-        chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.name in LOAD_OPTIONS}
-        chosen["cache"] = self.cache_enabled
-        return {name: value for name, value in chosen.items() if value is not None}
+        Parameters
+        ----------
+        **settings
+            Parameters of `Config`. Those that are None change nothing.
+
+        Raises
+        ------
+        ConfigError
+            As `Config`.
+        """
+        own = {name: getattr(self, name) for name in self.__slots__ if name != "options"}
+        given = {name: value for name, value in settings.items() if value is not None}
+        return Config(**{**own, **self.options, **given})
 
 
 def looks_like_a_path(text: str) -> bool:
@@ -231,7 +239,7 @@ def _flat(
     return found
 
 
-def _suggestion(key: str, known: Mapping[str, type]) -> str:
+def _suggestion(key: str, known: Iterable[str]) -> str:
     import difflib
 
     by_last = {name.rpartition(".")[2]: name for name in known}

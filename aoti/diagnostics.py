@@ -1,7 +1,7 @@
-"""The health of a deployment: is everything there that a model needs, and does it run?
+"""Checks a deployment: is everything there that a model needs, and does it run?
 
-Looks at everything that `aoti.load` and a first call would trip over, and goes on where those would
-stop, so that one report names all that is wrong.
+`check` goes through everything on which `aoti.load` or a first call could fail. It continues where
+those would stop, so that one report names all problems.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from aoti.cache.cache import extract
-from aoti.compat import binary
+from aoti.compat.check import check_package
 from aoti.compat.finding import Finding
 from aoti.compat.platform import check_machine
 from aoti.engine import libtorch
+from aoti.engine.devices import check_device, devices
 from aoti.errors import AotiError, LibtorchError, reason
 from aoti.loading import load
-from aoti.machine.device import Device, check_device, devices
+from aoti.machine.device import Device
 from aoti.machine.gpu import gpus
 from aoti.model import AOTIModel
 from aoti.package.package import Package, Source
@@ -29,16 +29,16 @@ ReadInputs = Callable[[AOTIModel], Sequence[Any]]
 
 @dataclass
 class Report:
-    """What `check` found.
+    """The findings of `check`.
 
     Attributes
     ----------
     installation : list of Finding
-        The compiled cores and the libtorch they run on.
+        The compiled cores, and the libtorch that they run on.
     device_check : list of Finding
-        The device: is it there, does it compute right?
+        Whether the device exists and computes correctly.
     model_check : list of Finding
-        The package against this machine and this libtorch, and a load; empty without a model.
+        The package compared with this machine and this libtorch, and a load; empty without a model.
     inference_smoke : list of Finding
         One run; empty without inputs.
     """
@@ -50,7 +50,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether all is in order."""
+        """Whether all findings are in order."""
         parts = (self.installation, self.device_check, self.model_check, self.inference_smoke)
         return all(finding.ok for part in parts for finding in part)
 
@@ -62,7 +62,7 @@ def check(
     device: str | Device | None = None,
     inputs: ReadInputs | None = None,
 ) -> Report:
-    """Check an installation, a device, a package, and a run, as far as they are given.
+    """Check an installation and a device, and if they are given, a package and a run.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def check(
     device : str or Device, optional
         The device to check. Default: the one that the package was compiled for, else the CPU.
     inputs : callable, optional
-        Gives the arrays of a flat call for the loaded model.
+        Returns the arrays of a flat call, for the loaded model.
 
     Returns
     -------
@@ -82,9 +82,9 @@ def check(
     Raises
     ------
     DeviceError
-        `device` is not spelled right.
+        `device` is not a valid device.
     PackageNotFoundError, ModelNotFoundError
-        There is no such package or model: the call is wrong, not the deployment.
+        There is no such package or model. The call is wrong, not the deployment.
     """
     report = Report(installation=_check_installation())
     runs = report.ok
@@ -103,14 +103,14 @@ def check(
 
 
 def _check_installation() -> list[Finding]:
-    cores = libtorch.build_info()["cores"]
-    built = ", ".join(f"torch {core['torch']} ({core['backend']})" for core in cores)
+    builds = libtorch.build_info()["builds"]
+    built = ", ".join(f"torch {build['torch']} ({build['backend']})" for build in builds)
     try:
-        libtorch.core()
+        libtorch.engine()
     except LibtorchError as error:
         message, _, fix = str(error).partition(": ")
         return [
-            Finding("build", bool(cores), f"compiled for {built or 'no torch at all'}"),
+            Finding("build", bool(builds), f"compiled for {built or 'no torch at all'}"),
             Finding("libtorch", False, message, fix),
         ]
     used = libtorch.build_info()["libtorch"]
@@ -132,7 +132,7 @@ def _check_device(device: Device, *, runs: bool) -> list[Finding]:
     if runs:
         try:
             milliseconds = check_device(device)
-            message = f"{device} computed right in {milliseconds:.1f} ms"
+            message = f"{device} computed correctly in {milliseconds:.1f} ms"
             findings.append(Finding("computation", True, message))
         except AotiError as error:
             findings.append(Finding("computation", False, str(error)))
@@ -147,31 +147,25 @@ def _check_package(
         findings += check_machine(package.metadata(name), device)
         package.signature(name)
         if package.may_abort(name):
-            # No reason not to run it, so it is in order; but somebody should know.
-            message = "an index out of its table's range ends the process: no call can be checked"
+            # The model can run, so this is in order; but people should know.
+            message = "an index out of its table's range ends the process: calls cannot be checked"
             fix = "check indices before the call, or export with aoti.export"
             findings.append(Finding("indices", True, message, fix))
         extraction = extract(package, name, as_zip=False)
     except (AotiError, OSError) as error:
         message = reason(error) if isinstance(error, OSError) else str(error)
         return [*findings, Finding("package", False, message)]
-    directory = extraction.code(name)
+    target = device or Device(package.device(name) or "cpu")
+    if runs:
+        libtorch.engine()
+    has_operator = libtorch.has_operator if runs else None
+    library = libtorch.library() if runs else None
     try:
-        files = binary.check_files(
-            directory,
-            partial(package.num_constants, name),
-            extraction.weights,
-            device or Device(package.device(name) or "cpu"),
+        return findings + check_package(
+            package, name, extraction, target, library=library, has_operator=has_operator
         )
-        if not runs:
-            return findings + files
-        core, library = libtorch.core(), libtorch.library()
-        # With libtorch loaded, more versions can be compared than without.
-        findings += [finding for finding in files if finding.check != "versions"]
-        findings += binary.check_libtorch(directory, library, core.has_operator)
     finally:
         extraction.release()
-    return findings
 
 
 def _check_run(
@@ -191,7 +185,7 @@ def _check_run(
         try:
             result = model.infer(inputs(model))
             shapes = ", ".join(f"{a.dtype} {a.shape}" for a in result.outputs)
-            message = f"ran in {result.latency_ms:.3f} ms, gave {shapes or 'nothing'}"
+            message = f"ran in {result.latency_ms:.3f} ms, returned {shapes or 'nothing'}"
             report.inference_smoke.append(Finding("run", True, message))
         except AotiError as error:
             report.inference_smoke.append(Finding("run", False, str(error)))

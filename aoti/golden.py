@@ -12,13 +12,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aoti.errors import PackageError, SelfTestError
-from aoti.signature.spec import DTYPES, numpy_dtype
+from aoti.package import layout
+from aoti.protocol import ModelRunner
+from aoti.signature.dtypes import DTYPES, numpy_dtype
 
 if TYPE_CHECKING:
-    from aoti.model import AOTIModel
     from aoti.package.package import Package
 
 # Relative to each element, and to the largest of the output. What is not listed must be equal.
@@ -30,6 +31,15 @@ TOLERANCES = {
     "float16": (1e-2, 1e-3),
     "bfloat16": (5e-2, 1e-2),
 }
+
+
+class GoldenRunner(ModelRunner, Protocol):
+    """A model that can run its golden values: one that also takes the kind of its outputs."""
+
+    path: str
+
+    def run(self, inputs: Sequence[Any], *, outputs: str | None = None) -> list[Any]:
+        """Run on a flat sequence of arrays."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +159,7 @@ class Golden:
         SelfTestError
             They are of a dtype that nothing installed here knows.
         """
-        text = package.extra(f"aoti/golden/{model_name}.json")
+        text = package.extra(layout.golden_values(model_name))
         if text is None:
             raise PackageError(
                 f"{package.name} holds no golden values of model {model_name!r} to test it by; "
@@ -168,7 +178,7 @@ class Golden:
             ) from error
 
     def test(
-        self, model: AOTIModel, *, rtol: float | None = None, atol: float | None = None
+        self, model: GoldenRunner, *, rtol: float | None = None, atol: float | None = None
     ) -> list[Comparison]:
         """Run a model on the inputs and compare what comes out.
 
@@ -201,7 +211,7 @@ class Golden:
             for n, (got, expected) in enumerate(zip(outputs, self.outputs, strict=True))
         ]
 
-    def require(self, model: AOTIModel) -> None:
+    def require(self, model: GoldenRunner) -> None:
         """Refuse a model that does not give its golden values here.
 
         Raises

@@ -1,176 +1,120 @@
-"""Loading models: from a package, through all checks, to something that can be called."""
+"""Loading models: from a source, through all checks, to a model that can be called."""
 
 from __future__ import annotations
 
 import functools
 import hmac
-import operator
-import re
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
-from aoti import _logging
+from aoti import _logging, _warnings, registry
 from aoti.cache.cache import configure as configure_cache
 from aoti.cache.cache import extract
-from aoti.compat import binary
+from aoti.compat.check import check_package
 from aoti.compat.finding import require
+from aoti.compat.libtorch import stands_on_libtorch
 from aoti.compat.platform import check_machine
 from aoti.config import Config
 from aoti.engine import libtorch
+from aoti.engine.devices import start_device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
 from aoti.golden import Golden
-from aoti.machine.device import Device, start_device
-from aoti.model import AOTIModel, class_over
+from aoti.machine.device import Device
+from aoti.model import AOTIModel
+from aoti.options import LoadOptions, merged, takes
 from aoti.package.archive import Limits
 from aoti.package.package import Package, Source
-from aoti.registry import resolve
 from aoti.signature import example_inputs
-from aoti.weights.model_weights import Source as WeightSource
 
 if TYPE_CHECKING:
     from aoti.cache.extraction import Extraction
 
 
-Load = TypeVar("Load", bound=Callable[..., Any])
-
-
-def by_name(load: Load) -> Load:
-    """Let a function that loads a package take names of models and configurations too.
-
-    What is decorated gets a package, and never those. Options of the call go over those of a
-    configuration, and these over those that a registered model brings.
-    """
-
-    @functools.wraps(load)
-    def load_source(path: Source | Config, **options: Any) -> Any:
-        if _logging.debugging():
-            _logging.show("debug")
-        if isinstance(path, Config):
-            if path.model is None:
-                raise ConfigError("the configuration names no model: set model, or AOTI_MODEL")
-            configure_cache(directory=path.cache_dir, size=path.cache_size)
-            if path.logging_level is not None:
-                _logging.show(path.logging_level)
-            options = {**path.options, **options}
-            path = path.model
-        if (model := resolve(path)) is not None:
-            _logging.logger.info("%s is %s, from %s", path, model.path, model.place)
-            options = {**model.options, **options}
-            path = model.path
-        start = time.perf_counter()
-        model = load(path, **options)
-        duration = time.perf_counter() - start
-        _logging.logger.info("loaded %s on %s in %.0f ms", model.path, model.device, duration * 1e3)
-        return model
-
-    return cast("Load", load_source)
-
-
-@by_name
-def load(
-    path: Source | Config,
-    *,
-    model_name: str | None = None,
-    device: str | Device | None = None,
-    device_index: int = -1,
-    num_runners: int = 1,
-    single_threaded: bool = False,
-    sha256: str | None = None,
-    validate: bool = True,
-    cache: bool = True,
-    limits: Limits | None = None,
-    outputs: str | None = None,
-    intra_op_threads: int | None = None,
-    queue_size: int = 1024,
-    timeout: float | None = None,
-    self_test: bool = False,
-    weights: WeightSource | None = None,
-    map_source: bool = False,
-    warmup: bool | Sequence[Any] = False,
-    stream: Any = None,
-) -> AOTIModel:
+@takes(LoadOptions)
+def load(source: Source | Config, **options: Any) -> AOTIModel:
     """Load a compiled model from a package.
 
     A package is native code that runs with your rights: load only what you would also execute.
 
     Parameters
     ----------
-    path : str, os.PathLike, bytes, bytearray, memoryview, binary file or Config
+    source : str, os.PathLike, bytes, bytearray, memoryview, binary file or Config
         A ``.pt2`` file made by ``aoti.export`` or ``torch._inductor.aoti_compile_and_package``,
         or a directory with the same content; or the content of such a file, in memory or as a
         seekable file object. Or the name of a registered model (see `aoti.models`), ``"minilm"``
         or ``"minilm@2.1"``; or an `aoti.Config`.
     model_name : str, optional
-        Which model of the package; needed only where it holds several.
+        Which model of the package; needed only if the package holds several.
     device : str or Device, optional
         The device to run on. It must be of the type that the package was compiled for, which is
         also the default. Nothing falls back to another device.
     device_index : int, default -1
-        The number of the device, where `device` has none; -1 is the CPU or the current device,
-        which the model then stays on.
+        The number of the device, if `device` has none; -1 is the CPU or the current device, on
+        which the model then stays.
     num_runners : int, default 1
         How many calls may run at the same time. Each runner has its own intermediate buffers; the
-        weights are shared. Further calls wait their turn, without the GIL. One is best for the
-        latency of a call, which then has all cores; for the throughput of many small calls, as many
-        as there are cores, with one `intra_op_threads` each. Keep the product of the two at or
-        below the number of cores.
+        weights are shared. Further calls wait their turn, without the GIL. One runner gives the
+        best latency: each call has all cores. For the throughput of many small calls, use as many
+        runners as there are cores, with one `intra_op_threads` each. Keep the product of the two
+        at or below the number of cores.
     single_threaded : bool, default False
-        Load without the locks of libtorch's container, which CUDA graphs need (but not around the
-        first run with new weights, where those are folded at run time). Calls then exclude
-        each other, so `num_runners` must be 1. On the CPU, models with up to 1 MiB of weights
-        mostly run without those locks anyway, each runner on a container of its own.
+        Load without the locks of libtorch's container. CUDA graphs need this, except around the
+        first run with new weights if those are folded at run time. Calls then exclude each other,
+        so `num_runners` must be 1. On the CPU, models with up to 1 MiB of weights usually run
+        without those locks anyway: each runner then has its own container.
     sha256 : str, optional
         The digest that the package must have, in hex: that of the file (``sha256sum``), or
         `Package.digest` for a directory. It is verified before anything of the package is mapped.
     validate : bool, default True
-        Check the arguments of each call. Without it, an argument that is not what the model takes
-        reads out of bounds, gives garbage or ends the process.
+        Check the arguments of each call. Without these checks, a wrong argument reads out of
+        bounds, gives garbage or ends the process.
     cache : bool, default True
         Share the extracted package with other processes, below ``AOTI_CACHE_DIR`` (by default the
-        user's cache directory), and keep it for the next start. Without it, it is extracted to a
-        private directory below ``TMPDIR``, which is gone when the model is closed.
+        user's cache directory), and keep it for the next start. Without it, the package is
+        extracted to a private directory below ``TMPDIR``, which is removed when the model is
+        closed.
     limits : Limits, optional
         How much the package may hold before it is refused.
     outputs : {'numpy', 'torch', 'jax', 'cupy', 'dlpack'}, optional
-        The kind of arrays that come out; ``"dlpack"`` is `aoti.Tensor`. Default: the kind that
-        went in. numpy gives way to the others; where several others are mixed, the first decides.
-        A library must have been imported before its kind is asked for.
+        The library of the arrays that come out; ``"dlpack"`` is `aoti.Tensor`. Default: that of
+        the inputs. If inputs mix libraries, the first one that is not numpy determines the output
+        type. A library must have been imported before its arrays are asked for.
     intra_op_threads : int, optional
-        How many OpenMP threads a run may use, the calling one included. By default what OpenMP has
-        for the calling thread: ``OMP_NUM_THREADS``, or one per core. Kernels whose number was
-        compiled in do not keep to it, only libtorch's operators then do: see `Package.threads`.
+        How many OpenMP threads a run may use, including the calling one. The default is that of
+        OpenMP for the calling thread: ``OMP_NUM_THREADS``, or one per core. Kernels with a
+        compiled-in number of threads ignore this option, which then applies to libtorch's
+        operators only: see `Package.threads`.
     queue_size : int, default 1024
-        How many calls by `AOTIModel.submit` and `AOTIModel.run_async` may wait.
+        How many calls of `AOTIModel.submit` and `AOTIModel.run_async` may wait.
     timeout : float, optional
-        Seconds that a `AOTIModel.run_async` may take, waiting included.
+        Seconds that a `AOTIModel.run_async` may take, including the time it waits.
     self_test : bool, default False
-        Run the golden values that the exporter kept in the package (``golden=True``), and refuse a
-        model that does not give them on this machine.
+        Run the golden values that the exporter stored in the package (``golden=True``), and refuse
+        a model that does not reproduce them on this machine.
     weights : mapping of str to array, or path, optional
         Weights in place of the package's own: arrays by their fully qualified names, or a
-        ``.safetensors`` file. All parameters must be there: see `AOTIModel.load_constants`. So one
-        package, which may come without weights, serves many checkpoints.
+        ``.safetensors`` file. All parameters must be given: see `ModelWeights.load`. One package,
+        which may contain no weights, can so serve many checkpoints.
     map_source : bool, default False
-        Map the file of the weights itself instead of a copy of its content: that of `weights`, or
-        else the package, where it has its weights as they are used (``binary_blob``, not
+        Map the file of the weights itself instead of a copy of its content: the file of `weights`,
+        or else the package, if it stores its weights as they are used (``binary_blob``, not
         compressed). Their checksum is verified when the package is first extracted, and no copy of
-        them is made in the cache. If somebody cuts the file short or changes it, the process ends
-        or computes something else: replace such files, never write to them. Without it, a
+        them is made in the cache. If the file is truncated or changed, the process ends or
+        computes something else: replace such files, never write to them. Without this option, a
         package's own weights are mapped from the private copy in the cache.
     warmup : bool or sequence of arrays, default False
         Run once before returning, so that the first call is as fast as the others: on these flat
-        inputs, or with True on zeros in the smallest sizes that the model takes. Mapped weights
-        are then read in.
+        inputs, or if True, on zeros in the smallest sizes that the model accepts. Mapped weights
+        are read into memory, too.
     stream : optional
-        Of a model on a GPU: the stream that all calls run on, which must outlive the model. Its
-        handle as an int, a torch or cupy stream, or what has ``__cuda_stream__``. Default: the
-        stream that is current in the calling thread, ``torch.cuda.current_stream()``, so that
-        calls keep their order with what torch computes. With another stream, torch tensors are
-        taken as they are on it; arrays of other libraries are waited for, on the device.
+        For a model on a GPU: the stream of all calls, which must outlive the model. Its handle as
+        an int, a torch or cupy stream, or an object with ``__cuda_stream__``. Default: the stream
+        that is current in the calling thread, ``torch.cuda.current_stream()``, so that calls keep
+        their order with what torch computes. With another stream, torch tensors are read on it
+        without waiting; arrays of other libraries are waited for, on the device.
 
     Returns
     -------
@@ -179,127 +123,140 @@ def load(
     Raises
     ------
     PackageNotFoundError, PackageError, ModelNotFoundError
-        The package is missing, damaged, or does not hold the model.
+        The package is missing or damaged, or does not contain the model.
     AmbiguousModelError
-        The name stands for several models.
+        The name matches several models.
     IntegrityError
-        Its digest is another one than `sha256`.
+        The digest of the package is not `sha256`.
     IncompatiblePackageError
-        It was compiled for another device than is asked for, or for one that this version does not
-        run models on. Or it wants what this machine or this libtorch does not have: see
-        `aoti check`.
+        The package was compiled for another device than `device`, or for one on which this version
+        does not run models. Or it needs something that this machine or this libtorch does not
+        have: see `aoti check`.
     DeviceError
-        The device is not spelled right, contradicts `device_index`, or cannot be used.
+        The device is misspelled, contradicts `device_index`, or cannot be used.
     ConstantError
-        A weight is missing or unknown, or of another dtype or shape than the model takes.
+        A weight is missing or unknown, or has another dtype or shape than the model's constant.
     ConfigError
-        `warmup` is True, and the package does not tell what inputs the model takes;
-        `num_runners` is less than 1, or more than a single-threaded model has; `intra_op_threads`,
-        `queue_size` or `timeout` is too small; there is no such kind of `outputs`; `stream` is
-        none, or of another device; or the place for extracted packages cannot be used.
+        `warmup` is True, and the package does not describe its inputs; `num_runners` is less than
+        1, or more than 1 for a single-threaded model; `intra_op_threads`, `queue_size` or
+        `timeout` is too small; `outputs` is not one of the libraries; `stream` is not a stream, or
+        belongs to another device; or the directory for extracted packages cannot be used.
     LibtorchError
-        There is no libtorch that fits, or this build of aoti is not for GPUs.
+        No libtorch that fits was found, or this build of aoti does not support GPUs.
     ExecutionError
         libtorch refuses the model.
     SelfTestError
-        The model does not give its golden values here.
+        The model does not reproduce its golden values here.
 
     Warns
     -----
     UserWarning
-        The package does not tell what it takes, so that calls cannot be checked.
+        The package does not describe its inputs, so that calls cannot be checked.
 
     Notes
     -----
-    May be called from any thread; models are constructed one at a time, without the GIL. The first
-    load of a process also loads libtorch, which takes about 0.2 s.
+    This function may be called from any thread; models are constructed one at a time, without the
+    GIL. The first load of a process also loads libtorch, which takes about 0.2 s.
 
-    OpenMP keeps a team of threads for every thread that runs models, and one number of threads for
-    each: ``torch.set_num_threads`` in the main thread, or ``omp_set_num_threads``, say nothing to
-    the others. `intra_op_threads` holds in all of them, for the length of a run.
+    OpenMP keeps a team of threads for every thread that runs models, and a separate number of
+    threads for each: ``torch.set_num_threads`` or ``omp_set_num_threads`` in the main thread does
+    not affect the other threads. `intra_op_threads` applies in all of them, during a run.
 
-    A child process made by `os.fork` can load and run models, and go on with its parent's, if
-    nothing runs at the fork. A run in another thread may hold locks that nobody lets go of in the
-    child, so after that every run in the child raises ExecutionError. The fork waits for a load
-    that is under way. OpenMP's threads do not survive it, so the forking thread's are dismissed
-    before, and made anew when they are next needed. Where OpenMP cannot do that (GCC's before
-    version 9), a run in the child's main thread raises ExecutionError if the parent had run models
-    in it. Start processes by ``spawn`` or ``forkserver`` where you can.
+    A child process made by `os.fork` can load and run models, and go on with those of its parent,
+    if no model was running at the fork. A run in another thread may hold locks that are never
+    released in the child, so every run in the child then raises ExecutionError. The fork waits for
+    a load that is under way. OpenMP's threads do not survive a fork: those of the forking thread
+    are stopped before it, and started again when they are next needed. If OpenMP cannot stop them
+    (GCC's before version 9), a run in the child's main thread raises ExecutionError if the parent
+    had run models in it. Start processes by ``spawn`` or ``forkserver`` where you can.
     """
-    num_runners, device_index = operator.index(num_runners), operator.index(device_index)
-    _check_numbers(num_runners, intra_op_threads, queue_size, timeout, alone=single_threaded)
-    options: dict[str, Any] = {
-        "device": None if device is None else str(device),
-        "device_index": device_index,
-        "num_runners": num_runners,
-        "single_threaded": single_threaded,
-        "validate": validate,
-        "cache": cache,
-        "limits": limits,
-        "outputs": outputs,
-        "intra_op_threads": intra_op_threads,
-        "queue_size": queue_size,
-        "self_test": self_test,
-    }
-    with Package(cast("Source", path), limits=limits or Limits()) as package:
-        verified = None if sha256 is None else _verified_digest(package, sha256)
-        name = package.select(model_name)
-        origin = None
-        if package.path is not None and not isinstance(weights, Mapping):
-            if weights is not None:
-                options["weights"] = str(Path(weights).absolute())
-            if map_source:
-                options["map_source"] = True
-            if stream is None:  # which no other process has
-                origin = (str(package.path.absolute()), {**options, "model_name": name})
+    if _logging.debugging():
+        _logging.show("debug")
+    if isinstance(source, Config):
+        _configure_process(source)
+    start = time.perf_counter()
+    model = _load(*resolve(source, options))
+    duration = time.perf_counter() - start
+    _logging.logger.info("loaded %s on %s in %.0f ms", model.path, model.device, duration * 1e3)
+    return model
+
+
+def _configure_process(config: Config) -> None:
+    """Apply the settings of a configuration that are about the process, not about a model."""
+    configure_cache(directory=config.cache_dir, size=config.cache_size)
+    if config.logging_level is not None:
+        _logging.show(config.logging_level)
+
+
+def resolve(source: Source | Config, options: Mapping[str, Any]) -> tuple[Source, LoadOptions]:
+    """Find the package that a source means, and the options to load it with.
+
+    The caller's options win over those of a configuration, and both win over those of a
+    registered model.
+
+    Raises
+    ------
+    ConfigError
+        The configuration does not name a model, or an option cannot be used.
+    PackageNotFoundError, AmbiguousModelError
+        As `aoti.registry.resolve`.
+    """
+    layers = [options]
+    if isinstance(source, Config):
+        if source.model is None:
+            raise ConfigError("the configuration names no model: set model, or AOTI_MODEL")
+        layers.append(source.options)
+        source = source.model
+    if (model := registry.resolve(source)) is not None:
+        _logging.logger.info("%s is %s, from %s", source, model.path, model.place)
+        layers.append(model.options)
+        source = model.path
+    return source, merged(*reversed(layers))
+
+
+def _load(source: Source, options: LoadOptions) -> AOTIModel:
+    with Package(source, limits=options.limits or Limits()) as package:
+        verified = options.sha256 and _verified_digest(package, options.sha256)
+        name = package.select(options.model_name)
         metadata = package.metadata(name)
-        wanted = None if device is None else Device(device)
+        wanted = None if options.device is None else Device(options.device)
         require(check_machine(metadata, wanted))
-        target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, device_index)
+        target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, options.device_index)
         signature = package.signature(name)
-        golden = Golden.of(package, name) if self_test else None
-        core = libtorch.core()
+        golden = Golden.of(package, name) if options.self_test else None
+        engine = libtorch.engine()
         target = start_device(target)
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
-        as_zip = libtorch.core_minor() < (2, 13)
-        extracted = partial(
+        as_zip = libtorch.minor() < (2, 13)
+        extracted = functools.partial(
             extract,
             package,
             name,
-            shared=cache,
+            shared=options.cache,
             verified=verified,
-            map_source=map_source and weights is None,
+            map_source=options.map_source and options.weights is None,
         )
         extraction = extracted(as_zip=as_zip)
         try:
-            _check_code(package, name, core, extraction, target, extracted)
+            _check_code(package, name, extraction, target, extracted)
             if signature.inputs is None:
                 _warn_unchecked(package)
         except BaseException:
             extraction.release()
             raise
     try:
-        model = class_over(core)(
-            core,
+        model = AOTIModel(
+            engine,
             extraction,
             path=package.name,
             model_name=name,
             metadata=metadata,
             device=target,
             signature=signature,
-            num_runners=num_runners,
-            single_threaded=single_threaded,
-            validate=validate,
-            outputs=outputs,
-            intra_op_threads=intra_op_threads,
-            queue_size=queue_size,
-            timeout=timeout,
-            origin=origin,
-            weights=weights,
-            map_source=map_source,
-            stream=stream,
+            options=options,
+            reload=_reload(package, name, options),
             may_keep_gil=not as_zip
-            and binary.stands_on_libtorch(extraction.code(name), libtorch.library()),
+            and stands_on_libtorch(extraction.code(name), libtorch.library()),
         )
     except BaseException:
         extraction.release()
@@ -307,47 +264,40 @@ def load(
     try:
         if golden is not None:
             golden.require(model)
-        if warmup is not False:
-            warm_up(model, None if warmup is True else warmup)
+        if options.warmup is not False:
+            model.weights.populate()
+            model.run(_warmup_inputs(options.warmup, model))
     except BaseException:
         model.close()
         raise
     return model
 
 
-def _check_numbers(
-    num_runners: int,
-    intra_op_threads: int | None,
-    queue_size: int,
-    timeout: float | None,
-    *,
-    alone: bool,
-) -> None:
-    if num_runners < 1:
-        raise ConfigError(f"num_runners must be at least 1, not {num_runners}")
-    if alone and num_runners > 1:
-        raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
-    if intra_op_threads is not None and operator.index(intra_op_threads) < 1:
-        raise ConfigError(f"intra_op_threads must be at least 1, not {intra_op_threads}")
-    if operator.index(queue_size) < 1:
-        raise ConfigError(f"queue_size must be at least 1, not {queue_size}")
-    if timeout is not None and not timeout > 0:
-        raise ConfigError(f"timeout is a number of seconds above 0, and not {timeout}")
+def _reload(package: Package, name: str, options: LoadOptions) -> Callable[..., AOTIModel] | None:
+    """A function that loads the same model in another process, or None if that is impossible."""
+    if package.path is None or isinstance(options.weights, Mapping) or options.stream is not None:
+        return None
+    changed = replace(
+        options,
+        model_name=name,
+        device=None if options.device is None else str(options.device),
+        weights=None if options.weights is None else str(Path(options.weights).absolute()),
+        warmup=False,
+    ).changed()
+    return functools.partial(load, str(package.path.absolute()), **changed)
 
 
 def _warn_unchecked(package: Package) -> None:
-    warnings.warn(
-        f"{package.name} does not tell what it takes (its generated C++ was stripped): what is "
-        "passed cannot be checked, and a wrong array is undefined behaviour; packages that "
-        "aoti.export wrote do",
-        stacklevel=4,
+    _warnings.warn(
+        f"{package.name} does not describe its inputs (its generated C++ was stripped): arguments "
+        "cannot be checked, and a wrong array is undefined behaviour; export it with aoti.export, "
+        "which records them"
     )
 
 
 def _check_code(
     package: Package,
     name: str,
-    core: Any,
     extraction: Extraction,
     device: Device,
     extracted: Callable[..., Extraction],
@@ -356,26 +306,23 @@ def _check_code(
     files = extraction
     if extraction.path.is_file():
         files = extracted(as_zip=False, verified=extraction.digest)
-    directory = files.code(name)
+    library = libtorch.library()
     try:
         require(
-            binary.check_files(
-                directory, partial(package.num_constants, name), files.weights, device
+            check_package(
+                package, name, files, device, library=library, has_operator=libtorch.has_operator
             )
         )
-        require(binary.check_libtorch(directory, libtorch.library(), core.has_operator))
     finally:
         if files is not extraction:
             files.release()
 
 
 def _verified_digest(package: Package, sha256: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-        raise ConfigError(f"sha256 is 64 hexadecimal digits, and not {sha256!r:.80}")
     if not hmac.compare_digest(digest := package.digest, sha256.lower()):
         raise IntegrityError(
             f"{package.name} is not the package that was asked for: its SHA-256 is {digest}, "
-            f"not {sha256.lower()}; get it again from where you trust"
+            f"not {sha256.lower()}; get it again from a source that you trust"
         )
     return digest
 
@@ -390,37 +337,20 @@ def _target_device(compiled_for: str, wanted: Device | None, device_index: int) 
     if device.type not in ("cpu", "cuda"):
         raise IncompatiblePackageError(
             f"the package was compiled for {compiled_for}; this version of aoti runs models on the "
-            f"CPU and on GPUs of CUDA and ROCm, and not on {device}: export it for one of those"
+            f"CPU and on CUDA and ROCm GPUs, not on {device}: export it for one of those"
         )
     if device.index is None and device_index >= 0 and device.type != "cpu":
         return Device(f"{device.type}:{device_index}")
     return device
 
 
-def warm_up(model: AOTIModel, inputs: Sequence[Any] | None) -> None:
-    """Read in mapped weights and run once: threads are started, symbols bound, pages there.
-
-    Parameters
-    ----------
-    model : AOTIModel
-        A model that nothing runs on yet.
-    inputs : sequence of arrays, or None
-        For a flat run. None: zeros, or the least value that an index may have, in the smallest
-        sizes that the model takes.
-
-    Raises
-    ------
-    ConfigError
-        There are no inputs, and the package does not tell what the model takes.
-    InputError, ExecutionError, ConstantError
-        As for a run.
-    """
-    model._weights.populate()
-    if inputs is None:
-        try:
-            inputs = example_inputs.zeros(model.signature)
-        except ConfigError as error:
-            raise ConfigError(
-                f"warmup=True: {model.path}: {error}; pass warmup= a list of arrays for a flat run"
-            ) from error
-    model.run(inputs)
+def _warmup_inputs(warmup: bool | Sequence[Any], model: AOTIModel) -> Sequence[Any]:
+    """Inputs for a flat run: the given ones, or zeros in the smallest sizes."""
+    if not isinstance(warmup, bool):
+        return warmup
+    try:
+        return example_inputs.zeros(model.signature)
+    except ConfigError as error:
+        raise ConfigError(
+            f"warmup=True: {model.path}: {error}; pass warmup= a list of arrays for a flat run"
+        ) from error

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from aoti.arrays.input_plan import InputPlan
-from aoti.arrays.validation import Checker, Flatten
-from aoti.background import CallsInBackground
+from aoti.arrays.validation import Checker
 from aoti.cache.weight_file import read_table
+from aoti.engine._core._bound import bind
+from aoti.engine._core._caller import Caller
+from aoti.engine._core._program import Program
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.machine.device import Device
 from aoti.machine.streams import handle_of
+from aoti.options import LoadOptions, WeightSource, takes
+from aoti.package.constants import Constant
 from aoti.package.package import Source
-from aoti.protocol import InferenceResult
-from aoti.run_queue import RunQueue
+from aoti.protocol import InferenceResult, ModelInfo
+from aoti.run_queue import QueuedCalls, RunQueue
 from aoti.signature.signature import Signature
 from aoti.signature.spec import TensorSpec
-from aoti.weights.model_weights import Source as WeightSource
-from aoti.weights.model_weights import Weights
-from aoti.weights.replaceable import WeightsOfAModel
+from aoti.weights.model_weights import ModelWeights, one_container_per_runner
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from aoti import _core
     from aoti.cache.extraction import Extraction
 
 
-class AOTIModel(CallsInBackground, WeightsOfAModel):
+_NOT_FLAT = (
+    "run takes a list of arrays, got {}; call the model itself to pass arguments as exported"
+)
+
+
+class AOTIModel(Caller, QueuedCalls):
     """A loaded model. Made by `aoti.load`, called as the exported module was called.
 
     Attributes
@@ -44,36 +48,37 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
     metadata : dict of str to str
         What the exporter wrote about it.
     signature : Signature
-        What it takes and gives.
+        Its inputs and outputs.
+    weights : ModelWeights
+        Its weights, which can be replaced while it runs.
     call_spec : tuple of str
         The input and the output treespec, as JSON.
     constant_fqns : tuple of str
         The fully qualified names of its constants.
+    num_runners : int
+        How many calls may run at the same time.
     timeout : float or None
-        Seconds that a `run_async` may take, waiting included. May be set at any time.
+        Seconds that a `run_async` may take, including the time it waits. May be set at any time.
 
     Notes
     -----
     All methods may be called from any number of threads. The GIL is released while a call waits
-    for a runner and while the model runs; short runs keep it where Python knows of one thread only.
-    Outputs own their memory and outlive the model; one that shares memory with an input keeps that
-    input alive.
-
-    Ctrl-C interrupts a call that waits for a runner, and takes effect right after a run that is
-    under way. Waiting for a `Future` of `submit`, or for `run_async`, is interrupted at once.
+    for a runner and while the model runs; short runs keep it in a single-threaded process. Ctrl-C
+    interrupts a waiting call at once, and takes effect after a run that is under way. Outputs own
+    their memory and outlive the model; one that shares an input's memory keeps that input alive.
 
     A pickle of a model holds the path, the digest and the options of `load`; unpickling loads the
     package from there, and refuses another one. Models that were loaded from their content cannot
-    be pickled, and none can be copied: threads may share it.
+    be pickled. No model can be copied: threads may share it.
 
     A child process made by `os.fork` can go on with its parent's models, unless one was running in
-    another thread at the fork: then every run in the child raises ExecutionError. What was queued
-    stays with the parent. See `aoti.load`.
+    another thread at the fork: then every run in the child raises ExecutionError. Queued calls
+    stay with the parent. See `aoti.load`.
     """
 
     def __init__(
         self,
-        core: Any,
+        engine: object,
         extraction: Extraction,
         *,
         path: str,
@@ -81,158 +86,112 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         metadata: dict[str, str],
         device: Device,
         signature: Signature,
-        num_runners: int,
-        single_threaded: bool,
-        validate: bool,
-        intra_op_threads: int | None,
-        queue_size: int,
-        timeout: float | None,
-        origin: tuple[str, dict[str, Any]] | None,
-        outputs: str | None,
-        weights: WeightSource | None,
-        map_source: bool,
-        stream: Any,
+        options: LoadOptions,
+        reload: Callable[..., AOTIModel] | None,
         may_keep_gil: bool,
     ) -> None:
         self.path = path
         self.model_name = model_name
         self.metadata = metadata
         self.device = device
-        self.num_runners = num_runners
-        self.timeout = timeout
-        self._origin = origin
+        self.num_runners = options.num_runners
+        self.timeout = options.timeout
+        self._threads = options.intra_op_threads
+        self._reload = reload
         self._closed = False
         self._extraction = extraction
-        layouts = signature.layouts()
         # Not this object's own methods as what the core calls: that would make a cycle, and a
         # dropped model would keep its memory until the garbage collector comes by.
         checker = Checker(signature, package=self.path, device=str(device))
-        self._loader: _core.Loader = core.Loader(
+        self._inputs = checker.inputs(validate=options.validate)
+        self._program = Program(
+            engine,
             str(extraction.path),
             model_name,
-            num_runners=num_runners,
+            num_runners=options.num_runners,
             device=str(device),
-            threads=intra_op_threads or 0,
-            inputs=layouts and layouts[0],
-            ranges=layouts[1] if layouts else (),
-            ranges_hold=signature.enforced,
-            validate=validate,
-            repair=checker.repair,
-            refuse_values=checker.refuse_values,
-            outputs=outputs,
+            threads=options.intra_op_threads or 0,
+            inputs=self._inputs,
+            outputs=options.outputs,
             hosts=[n for n, spec in enumerate(signature.inputs or ()) if spec.device == "cpu"],
-            stream=self._handle(stream),
+            stream=self._handle(options.stream),
             may_keep_gil=may_keep_gil,
         )
         table = read_table(extraction.directory)
-        self._weights = Weights(
-            core, self._loader, extraction, table, path, str(device), single_threaded
+        self._apart = one_container_per_runner(
+            table, extraction, device=str(device), single_threaded=options.single_threaded
         )
-        self._weights.start(weights, map_source=map_source)
-        self.call_spec = tuple(self._weights.call_spec)
-        self.constant_fqns = tuple(self._weights.fqns)
+        first = self._program.open(1, container_per_runner=self._apart)
+        call_spec, constant_fqns, _ = first.describe()
+        self.call_spec, self.constant_fqns = tuple(call_spec), tuple(constant_fqns)
+        self.weights = ModelWeights(
+            self._program, first, extraction, table, options, path, str(device), self._apart
+        )
         self._explain = checker.explain
-        self._flatten: Flatten
         self._rebuild: Callable[[Sequence[object]], object] = list
         self._flatten_result: Callable[[Any], list[object]] = list
-        # What __call__ keeps for itself, unless the module has an argument of that name.
+        # The options of a call itself, unless the module has an argument of that name.
         on_gpu = device.type != "cpu"
         self._options = frozenset(("out", "outputs", "stream") if on_gpu else ("out", "outputs"))
         try:
             plan = signature.plan((self.call_spec[0], self.call_spec[1]))
         except PackageError as error:
             # The structure is unknown; flat runs need none.
-            self._flatten = _refusal(str(error))
+            self._flatten = functools.partial(_refuse, str(error))
         else:
             self._flatten = checker.plan_calls(plan)
             self._rebuild, self._flatten_result = checker.plan_results(plan)
             self._options -= plan.keywords
-            self._loader.plan_calls(
+            self._program.plan_calls(
                 plan.structure,
                 arrays_only=self._flatten is plan.flatten,
                 rebuild=None if self._rebuild is plan.rebuild else self._rebuild,
             )
         self.signature = checker.signature
         # A worker's own stream is not the one that the caller's arrays are computed on.
-        self._queued = self._loader.on_stream if on_gpu else None
+        self._queued = self._program.on_stream if on_gpu else None
         self._queue = RunQueue(
-            self._loader.call_on if on_gpu else self._loader.call_flat,
-            workers=num_runners,
-            size=queue_size,
+            self._program.call_on if on_gpu else self._program.call_flat,
+            workers=options.num_runners,
+            size=options.queue_size,
             name=f"model {model_name!r} of {path}",
         )
 
     @staticmethod
+    @takes(LoadOptions)
     def load(path: Source, **options: Any) -> AOTIModel:
-        """Load a model: `aoti.load` under another name, with the same options."""
-        from aoti.loading import load
+        """Load a model, as `aoti.load`."""
+        import aoti
 
-        return load(path, **options)
+        return aoti.load(path, **options)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the model as the exported module was called.
-
-        Parameters
-        ----------
-        *args, **kwargs
-            The arguments of the export, in the same structure, with arrays for tensors: of numpy,
-            torch, jax, cupy, or anything with ``__dlpack__``, ``__array_interface__`` or the
-            buffer protocol.
-        out : optional
-            Arrays for the outputs to be written to, in the structure of the result, with None for
-            those that shall be new: numpy arrays, torch tensors or `aoti.Tensor`. What the model
-            computes is copied there; nothing is written unless all fit.
-        outputs : str, optional
-            The kind of the outputs of this call: see `load`.
-        stream : optional
-            The stream that this call runs on, of a model on a GPU: see `load`.
-
-            Where the module itself has an argument of one of these names, that is what the name
-            means; `run` takes the option then.
-
-        Returns
-        -------
-        object
-            What the module returned, in the same structure, with arrays for tensors, of the kind
-            that went in.
-
-        Raises
-        ------
-        InputError, InputTypeError
-            The arguments are not what the model takes. Nothing has run.
-        ExecutionError
-            The model failed.
-        ModelClosedError
-            The model was closed.
-        PackageError
-            The exported structure holds a type that only the exporting program knows. `run` works.
-        """
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call whose arguments are not exactly as exported, or that has options."""
         if kwargs and not self._options.isdisjoint(kwargs):
             options = {name: kwargs.pop(name) for name in self._options & kwargs.keys()}
             if (out := options.get("out")) is not None:
                 options["out"] = self._flatten_result(out)
             if "stream" in options:
                 options["stream"] = self._handle(options["stream"])
-            return self._rebuild(self._loader.run_to(self._flatten(args, kwargs), **options))
-        return self._loader.call_flat(self._flatten(args, kwargs))
+            return self._rebuild(self._program.run_to(self._flatten(args, kwargs), **options))
+        return self._program.call_flat(self._flatten(args, kwargs))
 
     def plan(self, *args: Any, **kwargs: Any) -> list[InputPlan]:
         """What a call with these arguments would do with each input; runs nothing.
 
-        Parameters are those of a call, without `out` and `outputs`.
+        Parameters
+        ----------
+        *args, **kwargs
+            As for a call, without its options.
 
         Returns
         -------
         list of InputPlan
             Per input, in flat order: whether its memory is shared, or why it is copied or refused.
-
-        Raises
-        ------
-        InputError, InputTypeError
-            The structure or the number of arguments is not that of the export.
+            If the structure or the number of arguments is wrong, the errors are those of a call.
         """
         leaves = self._flatten(args, kwargs)
-        return self._explain(leaves, self._loader.examine(leaves))
+        return self._explain(leaves, self._inputs.examine(leaves))
 
     def bind(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         """Fix the inputs, and with `out` the outputs: a callable for the tightest loops.
@@ -240,32 +199,32 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         Parameters
         ----------
         *args, **kwargs
-            As for a call, its options among them. Each run reads what the arrays then
-            hold. They must be such that their memory can be shared: see `plan`.
+            As for a call, including its options. Each run reads the present content of the arrays,
+            so it must be possible to share their memory: see `plan`.
 
         Returns
         -------
         callable
-            Without parameters. Gives what a call gives; with `out`, always the same object. It
-            keeps the model and the arrays. May be called from several threads, which then write
-            to the same `out`.
+            Without parameters. Returns what a call returns; with `out`, always the same object. It
+            keeps the model and the arrays alive. Threads that share it write to the same `out`.
 
         Raises
         ------
         InputError, InputTypeError
-            As for a call, or an input would have to be copied. When it is called: an index in an
+            As for a call, or an input would have to be copied. From the callable: an index in an
             input is out of range, or a torch tensor was given other memory.
         """
         chosen = {name: kwargs.pop(name) for name in self._options & kwargs.keys()}
         out = chosen.get("out")
         leaves = self._flatten(args, kwargs)
-        for plan in self._explain(leaves, self._loader.examine(leaves)):
+        for plan in self._explain(leaves, self._inputs.examine(leaves)):
             if plan.action == "copied":
                 raise InputError(
                     f"{plan.path}: a bound input is read at each call, and this one would be "
                     f"copied once: {plan.reason}; pass an array that can be shared"
                 )
-        return self._loader.bind(
+        return bind(
+            self._program,
             leaves,
             None if out is None else self._flatten_result(out),
             chosen.get("outputs"),
@@ -273,91 +232,104 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
             self._handle(chosen.get("stream")),
         )
 
-    def run(
-        self,
-        inputs: Sequence[Any],
-        *,
-        outputs: str | None = None,
-        out: Sequence[Any] | None = None,
-        stream: Any = None,
+    def _run(
+        self, inputs: Sequence[Any], outputs: str | None, out: Sequence[Any] | None, stream: Any
     ) -> list[Any]:
-        """Run on a flat sequence of arrays.
-
-        Parameters
-        ----------
-        inputs : sequence of arrays
-            One per tensor, in the order of the input treespec.
-        outputs : str, optional
-            The kind of the outputs of this call: see `load`.
-        out : sequence of arrays or None, optional
-            Where to write the outputs, one per output, None for a new array.
-        stream : optional
-            The stream that this run goes to, of a model on a GPU: see `load`.
-
-        Returns
-        -------
-        list of arrays
-            One per tensor, in the order of the output treespec, of the kind that went in.
-
-        Raises
-        ------
-        InputError, InputTypeError, ExecutionError, ModelClosedError
-            As for a call.
-        """
+        """A run with options, or of a sequence that is not a list or tuple."""
         if not isinstance(inputs, (list, tuple)):
-            raise _not_flat(inputs)
-        if outputs is None and out is None and stream is None:
-            return self._loader.run(inputs)
-        return self._loader.run_to(inputs, outputs, out, self._handle(stream))
+            raise InputTypeError(_NOT_FLAT.format(type(inputs).__name__))
+        return self._program.run_to(inputs, outputs, out, self._handle(stream))
 
     def boxed_run(self, inputs: list[Any], *, stream: Any = None) -> list[Any]:
-        """Run on a flat list of arrays and empty it, so that the caller holds none of them.
+        """`run`, and empty the list, so that the caller holds none of the inputs.
 
-        The list is emptied even if the run fails. An array that nobody else holds is freed as soon
-        as the model is done with it, in the middle of the run; one that is read-only, at its end.
-
-        Parameters and errors are those of `run`.
+        The list is emptied even if the run fails. An array that nobody else holds is freed in the
+        middle of the run, as soon as the model has used it; a read-only one, at the end of the run.
         """
         if not isinstance(inputs, list):
-            raise InputTypeError(f"boxed_run empties a list, and got {type(inputs).__name__}")
-        return self._loader.run_boxed(inputs, self._handle(stream))
+            raise InputTypeError(f"boxed_run empties a list, got {type(inputs).__name__}")
+        return self._program.run_boxed(inputs, self._handle(stream))
 
     def infer(self, inputs: Sequence[Any], *, stream: Any = None) -> InferenceResult:
-        """Run on a flat sequence of arrays and measure it. Parameters and errors as for `run`."""
+        """`run`, with the time and the memory that it took."""
         if not isinstance(inputs, (list, tuple)):
-            raise _not_flat(inputs)
+            raise InputTypeError(_NOT_FLAT.format(type(inputs).__name__))
         start = time.perf_counter_ns()
-        outputs, version, bytes_ = self._loader.run_measured(inputs, self._handle(stream))
+        outputs, version, bytes_ = self._program.run_measured(inputs, self._handle(stream))
         latency_ms = (time.perf_counter_ns() - start) / 1e6
         return InferenceResult(outputs, latency_ms, bytes_, version)
+
+    def load_constants(
+        self, weights: Mapping[str, Any], *, full: bool = True, share: bool = False
+    ) -> None:
+        """`ModelWeights.load`, under the name of the C++ loader's method."""
+        self.weights.load(weights, full=full, share=share)
+
+    def update_weights(self, weights: WeightSource, **options: bool) -> int:
+        """`ModelWeights.update`, with the same options."""
+        return self.weights.update(weights, **options)
+
+    def rollback(self) -> int:
+        """`ModelWeights.rollback`."""
+        return self.weights.rollback()
+
+    def extract_constants(self) -> dict[str, Any]:
+        """`ModelWeights.extract`, under the name of the C++ loader's method."""
+        return self.weights.extract()
+
+    @property
+    def constants(self) -> tuple[Constant, ...]:
+        """`ModelWeights.constants`."""
+        return self.weights.constants
+
+    @property
+    def version(self) -> int:
+        """`ModelWeights.version`."""
+        return self.weights.version
 
     def _handle(self, stream: Any) -> int | None:
         return None if stream is None else handle_of(stream, self.device)
 
     def get_metadata(self) -> dict[str, str]:
-        """The attribute `metadata`, as the C++ loader's method is named."""
+        """The attribute `metadata`, under the name of the C++ loader's method."""
         return dict(self.metadata)
 
     def get_call_spec(self) -> list[str]:
-        """The attribute `call_spec`, as the C++ loader's method is named."""
+        """The attribute `call_spec`, under the name of the C++ loader's method."""
         return list(self.call_spec)
 
     def get_constant_fqns(self) -> list[str]:
-        """The attribute `constant_fqns`, as the C++ loader's method is named."""
+        """The attribute `constant_fqns`, under the name of the C++ loader's method."""
         return list(self.constant_fqns)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...] | None:
-        """What the model takes, in flat order; None if the package does not tell."""
+        """The inputs of the model, in flat order; None if the package does not describe them."""
         return self.signature.inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...] | None:
-        """The arrays that the model gives, in flat order; None if the package does not tell.
-
-        Dtypes and shapes are None where the package does not record them: `aoti.export` does.
-        """
+        """As `inputs`. Only `aoti.export` records dtypes and shapes; else they are None."""
         return self.signature.outputs
+
+    def info(self) -> ModelInfo:
+        """Facts about the loaded model: what runs it, what is mapped, what its queue does."""
+        file = self.weights.file
+        running, waiting = self._queue.load()
+        return ModelInfo(
+            engine="libtorch",
+            device=str(self.device),
+            entry=self._extraction.directory,
+            code=self._extraction.path,
+            weights_file=None if file is None else file.path,
+            weights_bytes=0 if file is None else file.nbytes,
+            weights_version=self.weights.version,
+            num_runners=self.num_runners,
+            containers=self.num_runners if self._apart else 1,
+            intra_op_threads=self._threads,
+            running=running,
+            waiting=waiting,
+        )
 
     @property
     def closed(self) -> bool:
@@ -365,28 +337,22 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         return self._closed
 
     def close(self) -> None:
-        """Free the model, after the calls that are running have ended. Harmless the second time.
+        """Free the model, after the calls that are running have ended. A second call is harmless.
 
-        Calls that wait, for a runner or in the queue, and later ones raise `ModelClosedError`. The
-        weights, the buffers and the extracted files are given back. The code of the model stays
-        mapped until the process ends: its shared object holds unique symbols, which glibc never
-        unloads. Loading the same package again uses that mapping.
+        Waiting and later calls raise `ModelClosedError`. The weights, the buffers and the extracted
+        files are released. The code stays mapped until the process ends, and loading the package
+        again reuses it: its shared object holds unique symbols, which glibc never unloads.
         """
         self._closed = True
         self._queue.close()
-        self._loader.close()
-        self._weights.close()
+        self._program.close()
+        self.weights.release()
         self._extraction.release()
 
-    def __enter__(self) -> AOTIModel:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -399,22 +365,18 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
     def __reduce__(self) -> Any:
         if self._closed:
             raise ModelClosedError("a closed model cannot be pickled")
-        if self._origin is None:
+        if self._reload is None:
             raise TypeError(
                 f"{self.path} was loaded from its content, with weights from memory or for a "
                 "stream, which cannot be found again to unpickle it; load it from files"
             )
-        from aoti.loading import load
+        digest = self._extraction.digest or None
+        return functools.partial(self._reload, sha256=digest, timeout=self.timeout), ()
 
-        path, options = self._origin
-        options = {**options, "sha256": self._extraction.digest or None, "timeout": self.timeout}
-        return functools.partial(load, path, **options), ()
-
-    def __copy__(self) -> AOTIModel:
+    def __copy__(self, _: object = None) -> AOTIModel:
         raise TypeError("a loaded model cannot be copied; share it, or load it again")
 
-    def __deepcopy__(self, _: dict[int, Any]) -> AOTIModel:
-        return self.__copy__()
+    __deepcopy__ = __copy__
 
     def __repr__(self) -> str:
         if self._closed:
@@ -425,24 +387,5 @@ class AOTIModel(CallsInBackground, WeightsOfAModel):
         return f"<aoti.AOTIModel {self.model_name!r} of {self.path} on {self.device}: {takes}>"
 
 
-@functools.cache
-def class_over(core: Any) -> type[AOTIModel]:
-    """AOTIModel, with calls that go straight into the core."""
-    namespace = {"__module__": AOTIModel.__module__, "__doc__": AOTIModel.__doc__}
-    return type("AOTIModel", (core.Caller, AOTIModel), namespace)
-
-
-def _not_flat(inputs: object) -> InputTypeError:
-    return InputTypeError(
-        f"run takes a list of arrays, one per input, and got {type(inputs).__name__}; "
-        "call the model itself to pass arguments as at the export"
-    )
-
-
-def _refusal(reason: str) -> Flatten:
-    """A flatten function for a model that cannot be called, only run."""
-
-    def flatten(_args: tuple[object, ...], _kwargs: dict[str, object]) -> Sequence[object]:
-        raise PackageError(reason)
-
-    return flatten
+def _refuse(reason: str, _args: tuple[object, ...], _kwargs: dict[str, object]) -> list[object]:
+    raise PackageError(reason)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 import threading
 import time
 from collections import deque
@@ -24,13 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from aoti._files import replacing
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from types import TracebackType
 
     from aoti.model import AOTIModel
     from aoti.protocol import InferenceResult, ModelRunner
-    from aoti.signature.spec import TensorSpec
+from aoti.signature.spec import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +126,8 @@ class Trace:
         ]
         for number, record in enumerate(records):
             events += _events(record, process, number)
-        descriptor, partial = tempfile.mkstemp(prefix=".aoti.", dir=Path(path).parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump({"traceEvents": events, "displayTimeUnit": "ms"}, file)
-            Path(partial).replace(path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        with replacing(Path(path)) as partial, partial.open("w", encoding="utf-8") as file:
+            json.dump({"traceEvents": events, "displayTimeUnit": "ms"}, file)
 
     def _begin(self, name: str, method: str) -> Callable[[str | None], None]:
         """Start a record; what is returned ends it, with the type of an error if there was one."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from pathlib import Path
     from types import TracebackType
 
     from aoti.signature.spec import TensorSpec
@@ -34,6 +35,53 @@ class InferenceResult:
     latency_ms: float
     memory_bytes: int | None
     version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Facts about a loaded model, from `AOTIModel.info`.
+
+    Attributes
+    ----------
+    engine : str
+        What runs the model: ``libtorch``.
+    device : str
+        Where it runs: ``cpu`` or ``cuda:0``.
+    entry : Path
+        The directory with the extracted package: an entry of the cache, or a private directory.
+    code : Path
+        What the engine has loaded in `entry`: a directory, or an archive for a libtorch that does
+        not read directories.
+    weights_file : Path or None
+        The file that the weights are mapped from; None if they are in the code, were copied to
+        memory or are on a GPU.
+    weights_bytes : int
+        How many bytes of it are mapped.
+    weights_version : int
+        See `ModelWeights.version`.
+    num_runners : int
+        How many calls may run at the same time.
+    containers : int
+        How many libtorch containers the runners share: one for all, or one for each, which runs
+        without locks.
+    intra_op_threads : int or None
+        How many threads a run may use; None if OpenMP decides.
+    running, waiting : int
+        How many calls of `AOTIModel.submit` and `AOTIModel.run_async` run and wait now.
+    """
+
+    engine: str
+    device: str
+    entry: Path
+    code: Path
+    weights_file: Path | None
+    weights_bytes: int
+    weights_version: int
+    num_runners: int
+    containers: int
+    intra_op_threads: int | None
+    running: int
+    waiting: int
 
 
 @runtime_checkable
@@ -84,4 +132,5 @@ class ModelRunner(Protocol):
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
+        /,
     ) -> None: ...

@@ -33,8 +33,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from aoti.config import LOAD_OPTIONS, looks_like_a_path, read_settings, read_toml
+from aoti.config import looks_like_a_path, read_settings, read_toml
 from aoti.errors import AmbiguousModelError, AotiError, ConfigError, PackageNotFoundError
+from aoti.options import SETTINGS
 
 GROUP = "aoti.models"
 DESCRIPTION = "model.toml"
@@ -49,8 +50,8 @@ _KEYS: dict[str, type] = {
     "description": str,
     "sha256": str,
     "default": bool,
-    # The package's digest stands above.
-    **{f"load.{name}": kind for name, kind in LOAD_OPTIONS.items() if name != "sha256"},
+    # The digest is a key of its own; whether to use the cache is not up to a model.
+    **{f"load.{name}": kind for name, kind in SETTINGS.items() if name not in ("sha256", "cache")},
 }
 
 

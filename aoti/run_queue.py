@@ -47,9 +47,7 @@ class RunQueue:
     sees to that.
     """
 
-    def __init__(
-        self, call: Callable[[Leaves], Any], *, workers: int, size: int, name: str
-    ) -> None:
+    def __init__(self, call: Callable[[Any], Any], *, workers: int, size: int, name: str) -> None:
         self._call = call
         self._workers = workers
         self._size = size
@@ -91,6 +89,11 @@ class RunQueue:
             self._changed.notify()
         future.add_done_callback(self._withdraw)
         return future
+
+    def load(self) -> tuple[int, int]:
+        """How many runs are under way, and how many wait."""
+        with self._changed:
+            return self._running, len(self._waiting)
 
     def _start_worker(self, future: Future[Any]) -> None:
         name = f"aoti {self._name} {len(self._threads)}"
@@ -169,6 +172,69 @@ class RunQueue:
         # Before the future is done: who waits for it may queue the next run at once.
         with self._changed:
             self._running -= 1
+
+
+class QueuedCalls:
+    """The calls of a model that do not wait: in worker threads, and for event loops."""
+
+    timeout: float | None
+    _flatten: Callable[[tuple[object, ...], dict[str, object]], Leaves]
+    _queued: Callable[[Any], Any] | None
+    _queue: RunQueue
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call the model in the background.
+
+        At most `num_runners` submitted calls run at a time, in the model's worker threads, and
+        `queue_size` wait, in the order in which they came. They share the runners with all other
+        calls.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for a call. Their structure is checked here, in the caller's thread; the arrays are
+            checked when the call runs. Do not write to them until the future is done.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Of the result, or of the error that the call would raise. A future that is cancelled
+            while it waits leaves the queue; once it runs, it cannot be cancelled.
+
+        Raises
+        ------
+        InputError, InputTypeError, PackageError
+            As for a call, if the structure of the arguments is wrong.
+        QueueFullError
+            The queue is full.
+        ModelClosedError
+            The model was closed, or the interpreter is shutting down.
+        """
+        leaves: Any = self._flatten(args, kwargs)
+        return self._queue.submit(leaves if self._queued is None else self._queued(leaves))
+
+    async def run_async(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the model without blocking the event loop: `submit`, and wait for the result.
+
+        All arguments are the model's, so the time limit is not one of them: set the attribute
+        `timeout`, or put ``asyncio.timeout`` around a call. When cancelled or out of time, this
+        method returns at once: a waiting call is withdrawn, and a running one continues in the
+        background, keeps its arrays alive, and its result is dropped. So do not reuse their memory
+        after a timeout or a cancellation.
+
+        Returns
+        -------
+        object
+            As for a call.
+
+        Raises
+        ------
+        RunTimeoutError
+            It took longer than `timeout`.
+        InputError, InputTypeError, ExecutionError, ModelClosedError, PackageError, QueueFullError
+            As for a call and for `submit`.
+        """
+        return await result_of(self.submit(*args, **kwargs), self.timeout)
 
 
 async def result_of(future: Future[Any], timeout: float | None) -> Any:

@@ -12,7 +12,8 @@ from aoti.arrays.validation import Checker, Flatten
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.package.package import Package, Source
 from aoti.protocol import InferenceResult
-from aoti.signature.spec import Dim, TensorSpec, numpy_dtype
+from aoti.signature.dtypes import numpy_dtype
+from aoti.signature.spec import Dim, TensorSpec, evaluate
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -170,18 +171,13 @@ class FakeModel:
     def _check(self, values: Sequence[Any]) -> list[Any]:
         if self._checker is None:
             return []
-        if self.inputs is not None and len(values) != len(self.inputs):
-            raise InputError(f"the model takes {len(self.inputs)} inputs, got {len(values)}")
-        arrays: list[Any] = []
-        for index in range(len(values)):
-            arrays.append(self._checker.repair(index, [*arrays, *values[index:]]))
-        return arrays
+        return self._checker.fit(values)
 
     def _zeros(self, arrays: Sequence[Any]) -> list[Any]:
         import numpy as np
 
         assert self._checker is not None
-        sizes = self._checker.bind(arrays)
+        sizes = self._checker.sizes(arrays)
         outputs = self.outputs or ()
         zeros = [
             np.zeros([_size(size, sizes) for size in spec.shape], numpy_dtype(spec.dtype))
@@ -194,12 +190,10 @@ class FakeModel:
 
 
 def _size(size: int | Dim, sizes: Mapping[str, int]) -> int:
-    if isinstance(size, int):
-        return size
-    symbol, scale, offset = size.form
-    if symbol not in sizes:
-        raise ValueError(f"the package does not tell how large {size} is: pass a function")
-    return scale * sizes[symbol] + offset
+    try:
+        return evaluate(size, sizes)
+    except KeyError:
+        raise ValueError(f"the package does not say how large {size} is: pass a function") from None
 
 
 def _leaves(result: Any) -> list[Any]:

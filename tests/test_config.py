@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import pytest
 import aoti
 from aoti.cache import cache
 from aoti.cli.group import run
-from aoti.config import _KEYS, LOAD_OPTIONS
+from aoti.config import _KEYS
+from aoti.options import SETTINGS
 
 EXAMPLE = Path(__file__).parents[1] / "docs/examples/aoti.toml"
 ROW = json.dumps({"data": [0] * 10, "shape": [1, 10]})
@@ -38,15 +38,22 @@ def write(tmp_path, monkeypatch):
 
 
 def test_every_load_option_of_a_file_is_one_of_load_and_of_config():
-    assert LOAD_OPTIONS.keys() <= signature(aoti.load).parameters.keys()
-    assert {key.replace(".", "_") for key in _KEYS} == {f.name for f in fields(aoti.Config)}
+    own = {"model", "cache_dir", "cache_size", "logging_level"}
+    keys = {key.replace(".", "_").replace("cache_enabled", "cache") for key in _KEYS}
+    assert keys - own <= signature(aoti.load).parameters.keys()
+    empty = aoti.Config()
+    assert {key: getattr(empty, key) for key in keys} == dict.fromkeys(keys)
+    with pytest.raises(AttributeError):
+        _ = empty.nonsense
+    with pytest.raises(aoti.ConfigError, match="'num_runner'; did you mean 'num_runners'"):
+        aoti.Config(num_runner=2)
 
 
 def test_the_example_loads_a_model(write, packages, tmp_path):
     path = write(EXAMPLE.read_text())
     shutil.copy(packages / "mlp.pt2", tmp_path)
     config = aoti.Config.from_file(path)
-    assert set(config.options) == {*LOAD_OPTIONS, "cache"} - {"sha256", "weights"}
+    assert set(config.options) == set(SETTINGS) - {"sha256", "weights"}
     with aoti.load(config, num_runners=3) as model:
         assert model.path == str(tmp_path / "mlp.pt2")
         assert (model.num_runners, model.timeout) == (3, 2.5)
@@ -96,7 +103,7 @@ def test_paths_are_taken_from_the_file_and_names_as_they_are(write, tmp_path, mo
         ("num_runners = true", "num_runners is a whole number, and not True"),
         ("timeout = false", "timeout is a number, and not False"),
         ("validate = 1", "validate is true or false, and not 1"),
-        ("[logging]\nlevel = 'loud'", "logging.level is one of debug, info, warning, error"),
+        ("[logging]\nlevel = 'loud'", "logging.level must be one of debug, info, warning, error"),
         ("a = ", "is no TOML"),
     ],
 )

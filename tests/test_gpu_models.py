@@ -265,7 +265,7 @@ with load("mlp.pt2", device="cuda:1") as one, load("mlp.pt2", device_index=0) as
                 lambda: host(on("cuda:0", x)))
 refused(aoti.IncompatiblePackageError, "there is no cuda:5",
         lambda: load("mlp.pt2", device="cuda:5"))
-from aoti.machine.device import check_device
+from aoti.engine.devices import check_device
 assert check_device("cuda:1") > 0 and check_device("cuda") > 0
 """)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
+from dataclasses import fields
+from inspect import cleandoc, signature
 
 import numpy as np
 import pytest
 
 import aoti
+from aoti.options import DEFAULTS, LoadOptions
 
 
 def test_a_package_comes_from_a_path_bytes_or_a_file(packages, mlp, rows):
@@ -21,10 +25,10 @@ def test_a_package_comes_from_a_path_bytes_or_a_file(packages, mlp, rows):
 
 
 def test_an_older_libtorch_gets_an_archive(packages, mlp, rows, monkeypatch):
-    monkeypatch.setattr("aoti.engine.libtorch.core_minor", lambda: (2, 12))
+    monkeypatch.setattr("aoti.engine.libtorch.minor", lambda: (2, 12))
     for cache in (True, False):
         with aoti.load(packages / "mlp.pt2", cache=cache) as model:
-            assert model._extraction.path.suffix == ".pt2"
+            assert model.info().code.suffix == ".pt2"
             assert model(rows).tolist() == mlp(rows).tolist()
 
 
@@ -32,7 +36,7 @@ def test_a_private_extraction_is_gone_with_its_model(packages, mlp, rows, tmp_pa
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with aoti.load(packages / "mlp.pt2", cache=False) as model:
         assert model(rows).tolist() == mlp(rows).tolist()
-        assert model._extraction.path.is_relative_to(tmp_path)
+        assert model.info().entry.is_relative_to(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -55,16 +59,41 @@ def test_weights_are_found_wherever_they_are(packages, mlp, name):
         assert np.allclose(model(rows), mlp(rows))
 
 
-def test_a_package_that_tells_nothing_warns_and_runs(packages, mlp, rows, tmp_path):
+@pytest.fixture
+def stripped(packages, tmp_path):
+    """A package without its generated C++."""
     with zipfile.ZipFile(packages / "stock.pt2") as archive:
         archive.extractall(tmp_path)
     for path in tmp_path.rglob("*.cpp"):
         path.unlink()
-    with pytest.warns(UserWarning, match="does not tell what it takes"):
-        model = aoti.load(tmp_path)
+    return tmp_path
+
+
+def test_a_package_that_tells_nothing_warns_and_runs(stripped, mlp, rows):
+    with pytest.warns(UserWarning, match="does not describe its inputs"):
+        model = aoti.load(stripped)
     with model:
         assert model.inputs is None
         assert np.allclose(model(rows), mlp(rows))
+
+
+@pytest.mark.parametrize("load", [aoti.load, aoti.AOTIModel.load])
+def test_a_warning_points_at_the_callers_line(stripped, load):
+    with pytest.warns(UserWarning, match="does not describe its inputs") as caught:
+        load(stripped).close()
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("load", [aoti.load, aoti.AOTIModel.load])
+def test_the_options_are_those_of_the_dataclass(packages, load):
+    spelled = [p for p in signature(load).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    assert [(p.name, p.default) for p in spelled] == [
+        (option.name, option.default) for option in fields(LoadOptions)
+    ]
+    documented = re.findall(r"^(\w+)(?: : .*)?$", cleandoc(aoti.load.__doc__), re.MULTILINE)
+    assert [name for name in documented if name in DEFAULTS] == [*DEFAULTS]
+    with pytest.raises(TypeError, match=r"load\(\) got an unexpected keyword argument 'nonsense'"):
+        load(packages / "mlp.pt2", nonsense=1)
 
 
 def test_the_digest_is_verified_before_anything_is_loaded(packages, rows):

@@ -525,9 +525,9 @@ def test_classmethod_and_options(packages, rows):
         (
             {"device": "cuda"},
             aoti.IncompatiblePackageError,
-            "compiled for cpu, and cuda is asked for",
+            "compiled for cpu, but cuda was requested",
         ),
-        ({"device": "gpu"}, aoti.DeviceError, "is no device"),
+        ({"device": "gpu"}, aoti.DeviceError, "is not a device"),
         ({"device_index": 1}, aoti.DeviceError, "no cpu device number 1"),
     ],
 )

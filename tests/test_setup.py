@@ -1,4 +1,4 @@
-"""What setup.py builds, for which libtorch, and what the built cores give away."""
+"""What setup.py builds, for which libtorch, and what the built libraries give away."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from aoti.engine.libtorch import cores
+from aoti.engine.libtorch_files import builds
 
 pytest.importorskip("setuptools")
 
@@ -67,7 +67,7 @@ def refusal(build, **env: object) -> str:
     """The one sentence that the build ends with."""
     with pytest.raises(SystemExit) as caught:
         for target in build.targets({name: str(value) for name, value in env.items()}):
-            build.extension(target, "core.cpp", {})
+            build.engine(target, ["engine.cpp"], {})
     message = caught.value.code
     assert isinstance(message, str)
     assert "\n" not in message
@@ -88,7 +88,7 @@ def test_the_named_libtorch_comes_before_the_installed_one(build, tmp_path):
     named = write_tree(tmp_path / "named", "2.12.1")
     target = target_of(build, named)
     assert (target.libtorch.lib, target.include) == (named / "lib", named / "include")
-    assert (target.version, target.directory) == ("2.12.1", "_torch212")
+    assert (target.version, target.directory) == ("2.12.1", "torch212")
 
 
 @pytest.mark.usefixtures("installed")
@@ -97,7 +97,7 @@ def test_the_named_libtorch_comes_before_the_installed_one(build, tmp_path):
     "header", ["torch/headeronly/version.h", "torch/csrc/api/include/torch/version.h"]
 )
 def test_headers_and_libraries_named_apart_decide_the_version(build, tmp_path, include, header):
-    """Not the files of the torch that happens to be installed: a core fits what it includes."""
+    """Not the files of the torch that happens to be installed: an engine fits what it includes."""
     (tmp_path / include / "ATen").mkdir(parents=True)
     write_header(tmp_path / include, header, "2.12.1")
     lib = tmp_path / "libraries"
@@ -129,18 +129,18 @@ def test_the_version_is_read_from_whatever_file_tells_it(build, tmp_path, told_b
         old.write_text("#include <torch/headeronly/version.h>\n")
     elif told_by == "api":
         write_header(root / "include", "torch/csrc/api/include/torch/version.h", "2.14.1")
-    assert target_of(build, root).directory == "_torch214"
+    assert target_of(build, root).directory == "torch214"
 
 
 @pytest.mark.usefixtures("installed")
-def test_several_roots_are_a_core_each(build, tmp_path):
+def test_several_roots_are_an_engine_each(build, tmp_path):
     trees = [write_tree(tmp_path / v, f"{v}.0+cpu") for v in ("2.11", "2.13", "2.14")]
     found = build.targets({"AOTI_TORCH_ROOTS": os.pathsep.join(map(str, trees))})
-    assert [target.directory for target in found] == ["_torch211", "_torch213", "_torch214"]
-    assert [build.extension(target, "core.cpp", {}).name for target in found] == [
-        "aoti._torch211._core",
-        "aoti._torch213._core",
-        "aoti._torch214._core",
+    assert [target.directory for target in found] == ["torch211", "torch213", "torch214"]
+    assert [build.engine(target, ["engine.cpp"], {}).name for target in found] == [
+        "aoti.engine._libtorch.torch211._libtorch",
+        "aoti.engine._libtorch.torch213._libtorch",
+        "aoti.engine._libtorch.torch214._libtorch",
     ]
 
 
@@ -196,13 +196,19 @@ def test_an_unknown_backend_is_refused_with_the_known_ones(build, tmp_path):
 
 @pytest.fixture
 def extension(build, tmp_path):
-    """The extension for a fake tree, as the environment asks for it."""
+    """The engine for a fake tree, as the environment asks for it."""
 
     def extension(backend: str = "cpu", **env: str):
         root = write_tree(tmp_path / backend, f"2.13.0+{backend}", backend)
-        return build.extension(target_of(build, root, **env), "core.cpp", env)
+        return build.engine(target_of(build, root, **env), ["engine.cpp"], env)
 
     return extension
+
+
+@pytest.fixture(params=["core", "engine"])
+def either(request, build, extension):
+    """The array core, and the engine for a fake tree, as the environment asks for them."""
+    return extension if request.param == "engine" else lambda **env: build.core(["core.cpp"], env)
 
 
 def info_of(extension) -> dict[str, object]:
@@ -257,13 +263,19 @@ def test_the_libraries_of_a_gpu_are_not_linked(extension, tmp_path):
         assert str(tmp_path) not in linked
 
 
-def test_a_release_build_is_optimised_stripped_and_for_every_later_python(extension):
-    ext = extension()
+def test_a_release_build_is_optimised_stripped_and_for_every_later_python(either):
+    ext = either()
     assert {"-std=c++20", "-O2", "-g0", "-fvisibility=hidden"} <= set(ext.extra_compile_args)
     assert "-s" in ext.extra_link_args
+    (exported,) = (word for word in ext.extra_link_args if "version-script" in word)
+    assert Path(exported.partition("=")[2]).exists()
     assert ext.py_limited_api
     assert ("Py_LIMITED_API", "0x030b0000") in ext.define_macros
-    assert info_of(ext) == {
+    assert "Py_GIL_DISABLED" not in dict(ext.define_macros)
+
+
+def test_an_engine_says_what_it_was_built_for(extension):
+    assert info_of(extension()) == {
         "torch": "2.13.0+cpu",
         "backend": "cpu",
         "flags": "-std=c++20 -fvisibility=hidden -fno-plt -O2 -g0",
@@ -273,11 +285,13 @@ def test_a_release_build_is_optimised_stripped_and_for_every_later_python(extens
     }
 
 
-def test_a_free_threaded_python_has_no_limited_api(build, extension, monkeypatch):
+def test_a_free_threaded_python_has_no_limited_api(build, either, monkeypatch):
+    """All of the C++ is told, because not all of it includes Python.h."""
     monkeypatch.setattr(build, "LIMITED", False)
-    ext = extension()
+    ext = either()
     assert not ext.py_limited_api
     assert "Py_LIMITED_API" not in dict(ext.define_macros)
+    assert ("Py_GIL_DISABLED", "1") in ext.define_macros
 
 
 @pytest.mark.parametrize("abi", ["0", "1"])
@@ -287,21 +301,41 @@ def test_the_old_abi_can_be_asked_for(extension, abi):
     assert info_of(ext)["cxx11_abi"] is (abi == "1")
 
 
-def test_a_debug_build_has_symbols_and_assertions(extension):
-    ext = extension(AOTI_DEBUG="1")
+def test_a_debug_build_has_symbols_and_assertions(either):
+    ext = either(AOTI_DEBUG="1")
     assert {"-Og", "-g", "-UNDEBUG", "-D_GLIBCXX_ASSERTIONS"} <= set(ext.extra_compile_args)
     assert not {"-O2", "-g0"} & set(ext.extra_compile_args)
     assert "-s" not in ext.extra_link_args
-    assert info_of(ext)["debug"] is True
+
+
+def test_an_engine_says_that_it_is_a_debug_build(extension):
+    assert info_of(extension(AOTI_DEBUG="1"))["debug"] is True
 
 
 @pytest.mark.parametrize("kind", ["address", "thread", "undefined"])
-def test_an_instrumented_build_compiles_links_and_says_so(extension, kind):
-    ext = extension(AOTI_SANITIZE=kind)
+def test_an_instrumented_build_compiles_and_links(either, kind):
+    ext = either(AOTI_SANITIZE=kind)
     assert {f"-fsanitize={kind}", "-fno-omit-frame-pointer"} <= set(ext.extra_compile_args)
     assert f"-fsanitize={kind}" in ext.extra_link_args
     assert "-s" not in ext.extra_link_args
-    assert info_of(ext)["sanitize"] == kind
+
+
+def test_an_engine_says_that_it_is_instrumented(extension):
+    assert info_of(extension(AOTI_SANITIZE="thread"))["sanitize"] == "thread"
+
+
+def test_the_array_core_is_all_its_modules_and_knows_no_libtorch(build):
+    modules = build.modules("aoti.engine._core")
+    ext = build.core(["one.cpp", "two.cpp"], {})
+    assert ext.name == "aoti.engine._core._core"
+    assert ext.sources[:2] == ["one.cpp", "two.cpp"]
+    folders = {str(Path(source).parent) for source in ext.sources[2:]}
+    assert folders == {"csrc/aoti/core", "csrc/aoti/engine"}
+    assert {module.name for module in modules} == {
+        f"aoti.engine._core.{path.stem}" for path in ROOT.glob("aoti/engine/_core/*.pyx")
+    }
+    words = [*ext.extra_link_args, *ext.extra_compile_args, *ext.library_dirs]
+    assert not [word for word in words if "torch" in word or "c10" in word or "rpath" in word]
 
 
 def test_libtorch_is_named_even_where_a_stub_defines_nothing(extension):
@@ -314,7 +348,7 @@ def test_run_paths_are_relative(extension):
     ext = extension()
     run_paths = [word for word in ext.extra_link_args if "rpath" in word]
     assert len(run_paths) == 2
-    assert all(word.startswith("-Wl,-rpath,$ORIGIN/../../") for word in run_paths)
+    assert all(word.startswith("-Wl,-rpath,$ORIGIN/../../../../") for word in run_paths)
     assert ext.runtime_library_dirs == []
 
 
@@ -323,7 +357,7 @@ def test_source_paths_are_mapped_away_as_the_compiler_sees_them(build, tmp_path)
     root = write_tree(tmp_path / "named")
     (root / "include").rename(tmp_path / "headers")
     (root / "include").symlink_to(tmp_path / "headers")
-    arguments = build.extension(target_of(build, root), "core.cpp", {}).extra_compile_args
+    arguments = build.engine(target_of(build, root), ["engine.cpp"], {}).extra_compile_args
     assert f"-ffile-prefix-map={tmp_path / 'headers'}=torch/include" in arguments
     assert f"-ffile-prefix-map={ROOT}=." in arguments
     assert str(tmp_path / "headers") in arguments
@@ -343,7 +377,7 @@ def test_run_paths_that_the_python_adds_are_left_out(build, monkeypatch, tmp_pat
     monkeypatch.chdir(tmp_path)
     ours = "-Wl,-rpath,$ORIGIN/lib"
     ext = Extension("plain", ["plain.cpp"], language="c++", extra_link_args=[ours])
-    command = build.BuildCore(Distribution({"ext_modules": [ext]}))
+    command = build.BuildCompiled(Distribution({"ext_modules": [ext]}))
     command.build_lib = command.build_temp = str(tmp_path / "out")
     command.ensure_finalized()
     command.run()
@@ -360,7 +394,7 @@ def asked(build, monkeypatch):
     def asked(*commands: str, **env: str) -> dict:
         seen = {}
         monkeypatch.setattr(build, "setup", lambda **arguments: seen.update(arguments))
-        monkeypatch.setattr(build, "extensions", lambda env: ["cores"])
+        monkeypatch.setattr(build, "extensions", lambda env: ["compiled"])
         build.main(["setup.py", *commands], env)
         return seen
 
@@ -368,13 +402,14 @@ def asked(build, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["sdist", "egg_info", "dist_info"])
-def test_sources_and_metadata_need_no_libtorch(build, asked, command):
-    assert asked(command)["ext_modules"] == [build.CORE]
+def test_sources_and_metadata_need_no_libtorch(asked, command):
+    named = [ext.name for ext in asked(command)["ext_modules"]]
+    assert {"aoti.engine._core._program", "aoti.engine._libtorch._libtorch"} <= set(named)
 
 
 @pytest.mark.parametrize("command", ["bdist_wheel", "build_ext", "editable_wheel"])
-def test_what_is_compiled_are_the_cores(asked, command):
-    assert asked(command)["ext_modules"] == ["cores"]
+def test_other_commands_compile(asked, command):
+    assert asked(command)["ext_modules"] == ["compiled"]
 
 
 def test_a_local_version_can_be_asked_for(asked):
@@ -389,7 +424,7 @@ def test_the_wheel_is_for_every_later_python_but_free_threaded_ones(build, asked
     assert "bdist_wheel" not in asked("bdist_wheel")["options"]
 
 
-def test_the_sdist_has_what_a_core_is_compiled_from(tmp_path):
+def test_the_sdist_has_all_that_is_compiled(tmp_path):
     command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", tmp_path]
     env = {**os.environ, "LIBTORCH": "/nowhere"}
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=env)
@@ -399,7 +434,7 @@ def test_the_sdist_has_what_a_core_is_compiled_from(tmp_path):
     wanted += [*ROOT.glob("aoti/**/*.py"), *ROOT.glob("aoti/**/*.p?[xdi]")]
     assert {str(path.relative_to(ROOT)) for path in wanted} <= names
     generated = [name for name in names if name.endswith((".so", ".cpp"))]
-    assert [name for name in generated if not name.startswith("tests/")] == []
+    assert [name for name in generated if not name.startswith(("tests/", "csrc/"))] == []
 
 
 # -- what was built ------------------------------------------------------------------------------
@@ -413,19 +448,30 @@ def run_paths_of(path: Path) -> list[str]:
     return [path for line in lines for path in line.split("[")[1].rstrip("]").split(":")]
 
 
-@pytest.mark.parametrize("core", cores(), ids=lambda core: core.minor)
-def test_a_core_looks_for_libraries_only_beside_itself(core):
+BUILT = [pytest.param(build.path, id=build.minor) for build in builds()]
+CORE = importlib.util.find_spec("aoti.engine._core._program").origin
+RELEASED = not any(build.build["debug"] or build.build["sanitize"] for build in builds())
+
+
+@pytest.mark.parametrize("path", BUILT)
+def test_an_engine_looks_for_libraries_only_beside_itself(path):
     if not shutil.which("readelf"):
         pytest.skip("needs readelf")
-    found = run_paths_of(core.path)
-    assert found == ["$ORIGIN/../../torch/lib", "$ORIGIN/../../aoti_libtorch/lib"]
+    beside = ["$ORIGIN/../../../../torch/lib", "$ORIGIN/../../../../aoti_libtorch/lib"]
+    assert run_paths_of(path) == beside
 
 
-@pytest.mark.parametrize("core", cores(), ids=lambda core: core.minor)
-def test_a_core_names_no_path_of_the_machine_that_built_it(core):
-    if core.build["debug"] or core.build["sanitize"]:
+def test_the_array_core_has_no_run_path():
+    if not shutil.which("readelf"):
+        pytest.skip("needs readelf")
+    assert run_paths_of(CORE) == []
+
+
+@pytest.mark.parametrize("path", [pytest.param(CORE, id="core"), *BUILT])
+def test_nothing_built_names_a_path_of_the_machine_that_built_it(path):
+    if not RELEASED:
         pytest.skip("a build for debugging names its sources")
-    content = core.path.read_bytes()
+    content = Path(path).read_bytes()
     # /usr is on every machine: the C++ library's own headers are there.
-    for path in {str(ROOT), sys.prefix, sys.base_prefix} - {"/usr"}:
-        assert os.fsencode(path) + b"/" not in content
+    for directory in {str(ROOT), sys.prefix, sys.base_prefix} - {"/usr"}:
+        assert os.fsencode(directory) + b"/" not in content

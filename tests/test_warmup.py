@@ -35,9 +35,9 @@ def test_a_package_that_tells_nothing_needs_inputs(packages, tmp_path):
             if not name.endswith(".cpp"):
                 new.writestr(name, old.read(name))
     with (
-        pytest.warns(UserWarning, match="does not tell what it takes"),
+        pytest.warns(UserWarning, match="does not describe its inputs"),
         pytest.raises(aoti.ConfigError, match="does not tell what inputs"),
     ):
         aoti.load(path, warmup=True)
-    with pytest.warns(UserWarning, match="does not tell what it takes"):
+    with pytest.warns(UserWarning, match="does not describe its inputs"):
         aoti.load(path, warmup=[np.zeros((8, 10), np.float32)]).close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from aoti.arrays.libraries import as_array, place_of
+from aoti.arrays.convert import as_array
+from aoti.engine._core._tensor import Tensor
 from aoti.errors import InputError
 from aoti.signature.spec import TensorSpec
 
@@ -33,7 +35,12 @@ class InputPlan:
 
 
 def describe(
-    value: object, view: object, outcome: object, spec: TensorSpec, path: str, device: str = "cpu"
+    value: object,
+    outcome: Any,
+    mismatch: tuple[str, int, Any, Any] | None,
+    spec: TensorSpec,
+    path: str,
+    device: str = "cpu",
 ) -> InputPlan:
     """The plan for one input, by what the core made of it.
 
@@ -41,10 +48,10 @@ def describe(
     ----------
     value : object
         What was given.
-    view : object
-        The core's view of it: the value itself, or an `aoti.Tensor` that was made of it.
     outcome : object
         What would be passed to the model, or the InputError that refuses it.
+    mismatch : tuple or None
+        Why something else would be passed: see `aoti.arrays.validation`.
     spec : TensorSpec
         What is wanted.
     path : str
@@ -60,17 +67,35 @@ def describe(
         return InputPlan(path, "copied", "a conjugation or negation of it is still to be computed")
     if device != "cpu" and spec.device != "cpu" and isinstance(outcome, np.ndarray):
         return InputPlan(path, "copied", f"it lies on the host, and is taken to {device}")
-    if outcome is view:
-        return InputPlan(path, "shared")
     if isinstance(value, np.generic):
         return InputPlan(path, "copied", "a scalar has no memory to share")
-    array: Any = as_array(view, spec, path) if place_of(view) in (None, "cpu") else view
-    reason = spec.obstacle(array)
-    return InputPlan(path, "copied" if reason else "shared", reason or "")
+    match mismatch:
+        case ("alignment", _, expected, _):
+            return InputPlan(path, "copied", f"it is not aligned to {expected} bytes")
+        case ("byte order", _, _, _):
+            return InputPlan(path, "copied", "its bytes are in the other order")
+        case ("strides", _, _, _):
+            itemsize = outcome.nbytes // max(math.prod(outcome.shape), 1)
+            wanted = tuple(step * itemsize for step in spec.steps(outcome.shape))
+            return InputPlan(
+                path,
+                "copied",
+                f"its strides are {_strides(value, itemsize)} bytes, and the model reads {wanted}",
+            )
+    return InputPlan(path, "shared")
+
+
+def _strides(value: Any, itemsize: int) -> tuple[int, ...]:
+    """The strides of an array, in bytes; torch counts elements."""
+    if isinstance(value, Tensor) or hasattr(type(value), "stride"):
+        steps = value.strides if isinstance(value, Tensor) else value.stride()
+        return tuple(step * itemsize for step in steps)
+    strides: tuple[int, ...] = as_array(value, TensorSpec("", None, None), "").strides
+    return strides
 
 
 def _pending(value: Any) -> bool:
-    """Whether torch left a conjugation or negation to be computed, which DLPack does not tell."""
+    """Whether torch left a conjugation or negation to be computed; DLPack does not describe it."""
     if type(value).__module__.partition(".")[0] != "torch" or not hasattr(value, "is_conj"):
         return False
     return bool(value.is_conj() or value.is_neg())

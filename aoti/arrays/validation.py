@@ -1,29 +1,50 @@
-"""The checks of a model's calls: words errors, and repairs what can be repaired.
+"""Inputs that the core cannot pass on: converted if possible, else refused with a reason.
 
-The core makes the same checks in a fraction of a microsecond, and comes here with what it cannot
-pass on.
+The core makes the checks (csrc/aoti/core/check.h). For an input that it cannot pass on, it calls
+`Checker.convert` with the first mismatch, a tuple ``(kind, dim, expected, got)``:
+
+=============  =====================================  ====================================
+kind           expected, got                          what `convert` does
+=============  =====================================  ====================================
+unreadable                                            makes an array of it, or raises
+device                                                raises
+dtype          names; None: not known to torch        raises
+rank           numbers of dimensions                  raises
+size           sizes; expected 0: an expression       raises
+conflict       sizes, by an earlier input             raises
+range          the bound of the symbol, the size      raises, or warns if it is not certain
+null                                                  raises
+alignment      bytes                                  copies
+byte order                                            copies
+strides        elements, bytes                        copies
+read-only                                             raises
+values         the least and the largest value        raises
+=============  =====================================  ====================================
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from aoti._warnings import warn
+from aoti.arrays import libraries  # noqa: F401 - makes the array libraries known to the core
+from aoti.arrays.convert import as_array, dtype_of, place_of, type_name
 from aoti.arrays.input_plan import InputPlan, describe
-from aoti.arrays.libraries import place_of, type_name
-from aoti.errors import InputError
+from aoti.engine._core._inputs import Inputs
+from aoti.errors import InputError, InputTypeError
 from aoti.signature.pytree import CallPlan
 from aoti.signature.signature import Signature, scaled
-from aoti.signature.size_expr import affine
-from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
+from aoti.signature.spec import ConstantSpec, Dim, TensorSpec, shape_text
 
 Flatten = Callable[[tuple[object, ...], dict[str, object]], Sequence[object]]
 Rebuild = Callable[[Sequence[object]], object]
 FlattenResult = Callable[[object], list[object]]
+Mismatch = tuple[str, int, Any, Any]
 
-# Python's types for what no array is, where a package does not say which arguments are arrays.
+# Python's types for what is not an array, for packages that do not say which arguments are arrays.
 _NO_ARRAYS = (bool, int, float, complex, str, type(None))
+_UNKNOWN = TensorSpec("", None, None)
 
 
 class Checker:
@@ -51,6 +72,38 @@ class Checker:
         self._inputs = signature.inputs or ()
         self._known = signature.inputs is not None
         self._paths: Sequence[str] = ()
+
+    def inputs(self, *, validate: bool = True) -> Inputs:
+        """The core's form of what the inputs must be, which calls `convert`.
+
+        Raises
+        ------
+        IncompatiblePackageError
+            The package takes inputs that the core cannot check.
+        """
+        layouts = self.signature.layouts()
+        return Inputs(
+            layouts and layouts[0],
+            layouts[1] if layouts else (),
+            ranges_hold=self.signature.enforced,
+            validate=validate,
+            convert=self.convert,
+        )
+
+    def fit(self, values: Sequence[object], inputs: Inputs | None = None) -> list[Any]:
+        """The arrays that a run would pass on for these values, without an engine.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            As a run.
+        """
+        arrays = []
+        for _, outcome, _ in (inputs or self.inputs()).examine(list(values)):
+            if isinstance(outcome, InputError):
+                raise outcome
+            arrays.append(outcome)
+        return arrays
 
     def plan_calls(self, plan: CallPlan) -> Flatten:
         """Take over the plan's names, and give the function from a call's arguments to tensors."""
@@ -105,15 +158,29 @@ class Checker:
 
         return rebuild, flatten_result
 
-    def repair(self, index: int, values: Sequence[object]) -> Any:
-        """What to pass for ``values[index]``, which the core could not take as it is.
+    def convert(self, index: int, values: Sequence[Any], value: Any, mismatch: Mismatch) -> Any:
+        """What to pass for an input that the core could not take as it is.
 
-        Called by the core, after all inputs before `index` were found to be right.
+        Parameters
+        ----------
+        index : int
+            The number of the input.
+        values : sequence
+            All inputs, up to this one as they are passed on.
+        value : object
+            This input: what was given, or an `aoti.Tensor` over its memory.
+        mismatch : tuple
+            What is wrong with it.
+
+        Returns
+        -------
+        numpy.ndarray or aoti.Tensor
+            The same value, without this mismatch. For a range that is not certain, nothing.
 
         Raises
         ------
         InputError, InputTypeError
-            It cannot be repaired; the message names the input, what is wanted, what came and what
+            It cannot be converted; the message names the input, what is wanted, what came and what
             to do.
 
         Warns
@@ -121,46 +188,95 @@ class Checker:
         UserWarning
             A size is out of a range that is not certain. The core then forgets the ranges.
         """
+        kind, _, expected, got = mismatch
+        spec = self._inputs[index] if self._known else _UNKNOWN
         path = self._path(index)
-        spec = self._inputs[index] if self._known else TensorSpec("", None, None)
+        match kind:
+            case "unreadable" | "device":
+                self._check_place(index, values[index], spec)
+                return as_array(value, spec, path)
+            case "dtype":
+                raise InputTypeError(_dtype_message(path, spec, value, known=got is not None))
+            case "rank":
+                raise InputError(
+                    f"{path}: expected {expected} dimensions, {spec}; got {_shown(value)}"
+                )
+            case "size" | "conflict" | "range":
+                return self._refuse_size(index, values, value, mismatch)
+            case "null":
+                raise InputError(
+                    f"{path}: the array's data pointer is null; it has no memory to read"
+                )
+            case "values":
+                self._refuse_values(index, values[index], expected, got)
+        if not self._known and kind == "read-only":
+            raise InputError(
+                f"{path}: the package does not say whether the model writes into this input; pass "
+                "an array that it can write to"
+            )
+        if kind == "read-only" or spec.mutated:
+            raise InputError(
+                f"{path}: the model writes into this input; pass an array that it can write to: "
+                f"{spec}, writeable, with strides of {', '.join(spec.strides)} elements"
+            )
+        return spec.laid_out(as_array(value, spec, path), path)
+
+    def _check_place(self, index: int, value: Any, spec: TensorSpec) -> None:
         where = "cpu" if spec.device == "cpu" else self._device
-        if (place := place_of(values[index])) not in (None, where):
+        if (place := place_of(value)) not in (None, where):
             verb = "runs on" if where == self._device else "takes it on"
             name = where.replace("cpu", "the cpu")
             raise InputError(
-                f"{path}: the model {verb} {name}, and this {type_name(values[index])} lies on "
-                f"{place}; move it to {name} first: {spec}"
+                f"{self._path(index)}: the model {verb} {name}, and this {type_name(value)} lies "
+                f"on {place}; move it to {name} first: {spec}"
             )
-        if self._known:
-            arrays: list[Any] = [*values[:index], spec.check(values[index], path)]
-            self.bind(arrays)
-        return spec.conform(values[index], path)
 
-    def explain(
-        self, values: Sequence[object], examined: Sequence[tuple[object, object]]
-    ) -> list[InputPlan]:
-        """Say what a run would do with each value, by what the core found: `Loader.examine`."""
-        unknown = TensorSpec("", None, None)
-        return [
-            describe(
-                value,
-                view,
-                outcome,
-                self._inputs[n] if self._known else unknown,
-                self._path(n),
-                self._device,
+    def _refuse_size(
+        self, index: int, values: Sequence[Any], value: Any, mismatch: Mismatch
+    ) -> None:
+        kind, dim, expected, got = mismatch
+        spec, path = self._inputs[index], self._path(index)
+        assert spec.shape is not None
+        wanted = spec.shape[dim]
+        if not isinstance(wanted, Dim):
+            raise InputError(
+                f"{path}: expected {spec}, got {_shown(value)}: "
+                f"dimension {dim} must be {wanted}, not {got}"
             )
-            for n, (value, (view, outcome)) in enumerate(zip(values, examined, strict=True))
-        ]
+        where = f"{path}: dimension {dim} is {got}, but must be"
+        symbol = wanted.form[0]
+        if kind == "size":
+            raise InputError(f"{where} {wanted} for some {symbol}: {spec}")
+        if kind == "conflict":
+            other, first = self._first_with(symbol)
+            size = (value if other == index else values[other]).shape[first]
+            raise InputError(
+                f"{where} {expected}, as dimension {first} of {self._path(other)} is {size}: "
+                f"{spec} and {self._inputs[other]} share {symbol}"
+            )
+        low, high = scaled(self.signature.ranges[symbol], wanted.form)
+        allowed = f"at least {low}" if high is None else f"in {low or 0}..{high}"
+        message = f"{where} {allowed} ({wanted}): {spec}"
+        if self.signature.enforced:
+            raise InputError(f"{message}; export the model with a wider range for {symbol}")
+        warn(
+            f"{self._package}: {message}, according to its generated code. Such ranges can be "
+            "narrower than what works, so the array is passed, now and from now on"
+        )
 
-    def refuse_values(self, index: int, arrays: Sequence[Any]) -> None:
-        """Raise an InputError for ``arrays[index]``, whose values the core found out of range."""
+    def _first_with(self, symbol: str) -> tuple[int, int]:
+        """The first input, and its dimension, whose size binds a symbol."""
+        return next(
+            (n, dim)
+            for n, spec in enumerate(self._inputs)
+            for dim, size in enumerate(spec.shape or ())
+            if isinstance(size, Dim) and size.form[0] == symbol
+        )
+
+    def _refuse_values(self, index: int, value: Any, low: int, high: int) -> None:
         import numpy as np
 
-        spec, array = self._inputs[index], np.asarray(arrays[index])
-        assert spec.values is not None
-        bound = self.bind(arrays)
-        low, high = (_evaluate(size, bound) for size in spec.values)
+        array = np.asarray(value)
         wrong = (array < low) | (array > high)
         where = tuple(int(places[0]) for places in wrong.nonzero())
         raise InputError(
@@ -168,43 +284,31 @@ class Checker:
             f"{array[where]} at {list(where)}"
         )
 
-    def bind(self, arrays: Sequence[Any]) -> dict[str, int]:
-        """What each symbol stands for, after checking that all arrays agree in it."""
-        bound: dict[str, tuple[int, int, int]] = {}
-        for other, (spec, array) in enumerate(zip(self._inputs, arrays, strict=False)):
-            for dim, wanted in enumerate(spec.shape or ()):
-                if not isinstance(wanted, Dim):
-                    continue
-                size = array.shape[dim]
-                symbol, scale, offset = wanted.form
-                meaning, rest = divmod(size - offset, scale)
-                where = f"{self._path(other)}: dimension {dim} is {size}, but must be"
-                if rest or (meaning < 0 and offset):
-                    raise InputError(f"{where} {wanted} for some {symbol}: {spec}")
-                first, first_dim, known = bound.setdefault(symbol, (other, dim, meaning))
-                if meaning != known:
-                    raise InputError(
-                        f"{where} {scale * known + offset}, as dimension {first_dim} of "
-                        f"{self._path(first)} is {arrays[first].shape[first_dim]}: {spec} and "
-                        f"{self._inputs[first]} share {symbol}"
-                    )
-                low, high = self.signature.ranges.get(symbol, (None, None))
-                if (low is not None and meaning < low) or (high is not None and meaning > high):
-                    self._out_of_range(where, wanted, spec)
-        return {symbol: meaning for symbol, (_, _, meaning) in bound.items()}
+    def explain(
+        self, values: Sequence[object], examined: Sequence[tuple[object, object, Mismatch | None]]
+    ) -> list[InputPlan]:
+        """Say what a run would do with each value, by what the core found: `Inputs.examine`."""
+        return [
+            describe(
+                value,
+                outcome,
+                mismatch,
+                self._inputs[n] if self._known else _UNKNOWN,
+                self._path(n),
+                self._device,
+            )
+            for n, (value, (_, outcome, mismatch)) in enumerate(zip(values, examined, strict=True))
+        ]
 
-    def _out_of_range(self, where: str, wanted: Dim, spec: TensorSpec) -> None:
-        symbol = wanted.form[0]
-        low, high = scaled(self.signature.ranges[symbol], wanted.form)
-        allowed = f"at least {low}" if high is None else f"in {low or 0}..{high}"
-        message = f"{where} {allowed} ({wanted}): {spec}"
-        if self.signature.enforced:
-            raise InputError(f"{message}; export the model with a wider range for {symbol}")
-        warnings.warn(
-            f"{self._package}: {message}, says its generated code. Such ranges can be narrower "
-            "than what works, so it is passed, now and from now on",
-            stacklevel=4,
-        )
+    def sizes(self, arrays: Sequence[Any]) -> dict[str, int]:
+        """What each symbol is in a call with these arrays, which fit."""
+        bound: dict[str, int] = {}
+        for spec, array in zip(self._inputs, arrays, strict=False):
+            for wanted, size in zip(spec.shape or (), array.shape, strict=False):
+                if isinstance(wanted, Dim):
+                    symbol, scale, offset = wanted.form
+                    bound.setdefault(symbol, (size - offset) // scale)
+        return bound
 
     def _path(self, index: int) -> str:
         path = self._paths[index] if index < len(self._paths) else f"input {index}"
@@ -233,21 +337,24 @@ def _tensors_only(plan: CallPlan, count: int, package: str) -> Flatten:
             )
         if not warned:
             warned = True
-            warnings.warn(
-                f"{package}: arguments that are no arrays had their values compiled in at the "
+            warn(
+                f"{package}: the values of arguments that are not arrays were compiled in at the "
                 "export, and the package does not record them: what is passed is ignored; "
-                "packages that aoti.export wrote do",
-                stacklevel=3,
+                "packages that aoti.export wrote record them"
             )
         return tensors
 
     return flatten
 
 
-def _evaluate(size: int | Dim, bound: Mapping[str, int]) -> int:
-    if isinstance(size, int):
-        return size
-    form = affine(size.name)
-    assert form is not None
-    symbol, scale, offset = form
-    return scale * bound[symbol] + offset
+def _shown(array: Any) -> str:
+    return f"{dtype_of(array)} {shape_text(tuple(array.shape))}"
+
+
+def _dtype_message(path: str, spec: TensorSpec, value: Any, *, known: bool) -> str:
+    message = f"{path}: expected {spec}, got {_shown(value)}"
+    if not known:
+        return f"{message}, which torch has no dtype for"
+    torch = type(value).__module__.partition(".")[0] in ("aoti", "torch")
+    cast = f".to(torch.{spec.dtype})" if torch else f".astype({spec.dtype!r})"
+    return f"{message}. Convert it: {cast}"

@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from aoti.machine.device import cpu_flags, devices
+from aoti.engine.devices import devices
+from aoti.machine.cpu import cpu_flags
 
 _CPUS = Path("/sys/devices/system/cpu")
 

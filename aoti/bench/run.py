@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from aoti._processes import Child, ChildError
 from aoti.bench.cases import Takes
 from aoti.bench.engines.registry import ENGINES, OURS, Kind
 from aoti.bench.environment import this_machine
-from aoti.bench.process.child import Child, ChildError
 from aoti.bench.process.job import Finish, Finished, Inputs, Job, Prepare, Prepared, Started, Turn
 from aoti.bench.process.timing import Round
 from aoti.bench.report import statistics

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from aoti.cache.weight_file import TABLE, WEIGHTS, is_described, separate
+from aoti.cache.weight_file import TABLE, WEIGHTS, separate
 from aoti.errors import AotiError, ConfigError, PackageError
+from aoti.package import layout
 from aoti.package.archive import Span
 from aoti.package.package import Package
 
@@ -71,7 +72,7 @@ class Extraction:
 
     def code(self, model: str) -> Path:
         """The directory of a model's code in an extraction that is a directory."""
-        return self.path / "data/aotinductor" / model
+        return self.path / layout.model_folder(model)
 
     def release(self) -> None:
         """Give it back. Harmless the second time, and in any thread.
@@ -191,7 +192,7 @@ def needed_bytes(package: Package, key: Key) -> int:
 
 
 def _stays_bare(package: Package, key: Key) -> bool:
-    return key.bare and is_described(package, key.model)
+    return key.bare and package.model(key.model).constants is not None
 
 
 def write(package: Package, key: Key, directory: Path, *, with_source: bool = False) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from aoti.errors import PackageError
+from aoti.package import layout
 from aoti.package.archive import Span
-from aoti.package.constants import Constant, ConstantTable, itemsize, read_constants
+from aoti.package.constants import Constant, ConstantTable
 from aoti.package.package import Package
 from aoti.package.torch_pickle import open_storage
 
@@ -43,9 +44,9 @@ def separate(package: Package, model: str, directory: Path) -> None:
     PackageError
         The weights are kept as pickles that cannot be read.
     """
-    files = directory / "model/data/aotinductor" / model
-    table = read_constants(package.source(model) or "")
-    config = files / "weights_config.json"
+    files = directory / "model" / layout.model_folder(model)
+    table = package.model(model).constants
+    config = files / layout.PICKLED_WEIGHTS
     if table is not None:
         (directory / TABLE).write_text(table.to_json())
     if config.exists():
@@ -57,15 +58,10 @@ def separate(package: Package, model: str, directory: Path) -> None:
             )
         _write_pickled(package, config.read_bytes(), table, directory / WEIGHTS)
         config.unlink()
-    elif table is not None and (blob := find_blob(files)):
+    elif table is not None and (blob := layout.find_weights(files)):
         blob.replace(directory / WEIGHTS)
-        for other in files.glob("*.blob"):
+        for other in files.glob(f"*{layout.BLOB}"):
             other.unlink()
-
-
-def is_described(package: Package, model: str) -> bool:
-    """Whether the generated C++ of a model tells how its weights are laid out."""
-    return read_constants(package.source(model) or "") is not None
 
 
 def find_in_place(package: Package, model: str) -> Span | None:
@@ -74,13 +70,6 @@ def find_in_place(package: Package, model: str) -> Span | None:
     if span is None or span.offset % _ALIGNMENT or package.weights(model) != "file":
         return None
     return span
-
-
-def find_blob(files: Path) -> Path | None:
-    """The file of weights among a model's files."""
-    blobs = sorted(files.glob("*.blob"))
-    named = [blob for blob in blobs if blob.name.endswith(".wrapper_weights.blob")]
-    return next(iter(named or blobs), None)
 
 
 def read_table(directory: Path) -> ConstantTable | None:
@@ -98,22 +87,24 @@ def _write_pickled(package: Package, config: bytes, table: ConstantTable, path: 
             for fqn, (file, shape, strides, offset) in json.loads(config).items()
         }
     except (ValueError, TypeError, AttributeError) as error:
-        raise PackageError(f"{package.name}: weights_config.json is damaged: {error}") from error
+        raise PackageError(
+            f"{package.name}: {layout.PICKLED_WEIGHTS} is damaged: {error}"
+        ) from error
     offsets = table.offsets()
     with path.open("xb") as out:
         out.truncate(table.nbytes)
         for constant in table.constants:
-            file, *layout, offset = stored.get(constant.fqn, ("", (), (), 0))
+            file, *form, offset = stored.get(constant.fqn, ("", (), (), 0))
             name = f"{package.name}: the weight {constant.fqn}"
             if not file:
                 raise PackageError(f"{name} is not in it; get the package again")
-            if layout != [constant.shape, constant.strides] or offset < 0:
-                raise PackageError(f"{name} is {layout[0]} in it; its code takes {constant}")
+            if form != [constant.shape, constant.strides] or offset < 0:
+                raise PackageError(f"{name} is {form[0]} in it; its code takes {constant}")
             out.seek(offsets[constant.name])
             with package.open_weight(file) as entry, open_storage(entry, name) as (dtype, storage):
                 if dtype != constant.dtype:
                     raise PackageError(f"{name} is {dtype} in it; its code takes {constant}")
-                _copy(storage, offset * itemsize(dtype), constant, out, name)
+                _copy(storage, offset * constant.itemsize, constant, out, name)
 
 
 def _copy(storage: IO[bytes], skip: int, constant: Constant, out: IO[bytes], name: str) -> None:

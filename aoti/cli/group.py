@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 
 import click
 
+from aoti._text import printable
 from aoti._version import __version__
-from aoti.cli.terminal import COMMON, note, printable
+from aoti.cli.terminal import COMMON, note
 from aoti.errors import (
     AmbiguousModelError,
     AotiError,

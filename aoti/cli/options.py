@@ -28,7 +28,7 @@ def package_argument(*, required: bool = True) -> Decorator[Any]:
 
 
 def choice_option(name: str, choices: list[str], text: str) -> Decorator[Any]:
-    """An option with a few values, of which the first one is the default."""
+    """An option with a few values; the first one is the default."""
     return click.option(
         name, type=click.Choice(choices), default=choices[0], show_default=True, help=text
     )
@@ -41,48 +41,58 @@ device_option = click.option(
     "--device",
     callback=device_name,
     metavar="DEVICE",
-    help="cpu or cuda:0. Default: what it was built for.",
+    help="cpu or cuda:0. Default: the device that the package was compiled for.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
-_LOADING: tuple[Decorator[Any], ...] = (
+_SOURCES: tuple[Decorator[Any], ...] = (
     package_argument(required=False),
     click.option(
         "-m",
         "--model",
         metavar="PT2",
         shell_complete=complete_model,
-        help="The package, or the name of a registered model, in place of PT2.",
+        help="The package, or the name of a registered model, instead of PT2.",
     ),
     click.option(
         "--config",
         "config_file",
         metavar="TOML",
-        help="Settings from a file. Flags go over the environment, and that over the file.",
+        help="Settings from a file. Flags win over the environment, which wins over the file.",
     ),
     model_name_option,
     device_option,
-    click.option("--num-runners", type=int, metavar="N", help="How many calls run at a time."),
-    click.option("--intra-op-threads", type=int, metavar="N", help="How many threads a call uses."),
 )
+
+# Options of `aoti.load` that are flags of the same name.
+_FLAGS = {
+    "num_runners": "How many calls may run at the same time.",
+    "intra_op_threads": "How many threads a call uses.",
+}
 
 
 def loading_options(command: Command) -> Command:
     """Add the options that `chosen` takes."""
-    for option in reversed(_LOADING):
+    from aoti.options import SETTINGS
+
+    flags = (
+        click.option(f"--{name.replace('_', '-')}", type=SETTINGS[name], metavar="N", help=text)
+        for name, text in _FLAGS.items()
+    )
+    for option in reversed((*_SOURCES, *flags)):
         command = option(command)
     return command
 
 
 def chosen(config_file: str | None, path: str | None, **flags: Any) -> Config:
-    """The configuration to load by: flags over the environment, and that over the file.
+    """The configuration to load: flags win over the environment, which wins over the file.
 
     Raises
     ------
     ConfigError
         As `Config.from_file`.
     click.UsageError
-        Nothing says which model, or two things do.
+        No model is named, or two are.
     """
     from aoti.config import Config
 

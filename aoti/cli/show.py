@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
-from aoti.cli.terminal import printable, width
+from aoti._text import printable
+from aoti.cli.terminal import width
 from aoti.errors import AotiError, DeviceError
 
 if TYPE_CHECKING:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from aoti._text import printable
+
 _QUIET, _VERBOSE = "aoti.quiet", "aoti.verbose"  # of the context that all commands share
 
 
@@ -56,11 +58,6 @@ COMMON = (
         **_SETTING,
     ),
 )
-
-
-def printable(value: object) -> str:
-    """The text of a value, with what a terminal would act on written out."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
 
 
 def quiet() -> bool:

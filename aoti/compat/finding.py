@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from aoti.errors import IncompatiblePackageError, PackageError
 
-_MANY = 5  # names in a message
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -53,15 +51,3 @@ def require(findings: Iterable[Finding]) -> None:
     for finding in wrong[1:]:
         error.add_note(str(finding))
     raise error
-
-
-def show(text: str) -> str:
-    """Text of a package, for a message: printable and short."""
-    text = text if len(text) <= 60 else text[:60] + "..."
-    return text if text.isprintable() and text else repr(text)
-
-
-def listing(names: list[str]) -> str:
-    """The first few of many names, for a message."""
-    more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
-    return ", ".join(map(show, names[:_MANY])) + more

@@ -1,7 +1,7 @@
 """Does a package fit this machine: its system, its CPU's instructions, its GPU?
 
-Told by the package's metadata alone, before anything is extracted. `aoti.compat.binary` looks at
-the files next.
+This compares the package's metadata alone, before anything is extracted. `aoti.compat.binary`
+checks the files next.
 """
 
 from __future__ import annotations
@@ -11,24 +11,15 @@ import re
 import sys
 from collections.abc import Mapping
 
-from aoti.compat.finding import Finding, show
-from aoti.machine.device import TYPES, Device, cpu_flags
+from aoti._text import listing, quoted
+from aoti.compat.finding import Finding
+from aoti.compat.gpu_kernels import export_for
+from aoti.machine.cpu import INSTRUCTION_SETS, cpu_flags
+from aoti.machine.device import TYPES, Device
 from aoti.machine.gpu import gpus
 
 _PORTABLE = "export it with cpp.march='x86-64-v3' and cpp.simdlen=256, as aoti.export does"
 
-# What the compiler may use for each name in AOTI_CPU_ISA, as /proc/cpuinfo calls it: `_arch_flags`
-# in torch/_inductor/cpu_vec_isa.py. VSX and ZVECTOR come with their machines.
-_ISA_FLAGS = {
-    "AVX2": ("avx2", "fma", "f16c"),
-    "AVX512": ("avx512f", "avx512dq", "avx512vl", "avx512bw", "fma"),
-    "AVX512_VNNI": ("avx512_vnni",),
-    "AMX_TILE": ("amx_tile", "amx_bf16", "amx_int8"),
-    "ASIMD": ("asimd",),
-    "VSX": (),
-    "ZVECTOR": (),
-    "INVALID_VEC_ISA": (),  # compiled without vector instructions
-}
 _MACHINE_ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
 _PLATFORMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
 
@@ -42,23 +33,24 @@ def check_machine(metadata: Mapping[str, str], device: Device | None = None) -> 
         The package's metadata. Keys and values: `get_device_information` in
         ``torch/_inductor/codecache.py``.
     device : Device, optional
-        The device that is asked for. Default: the one that the package was compiled for.
+        The requested device. Default: the one that the package was compiled for.
 
     Returns
     -------
     list of Finding
         A package for a GPU is also compared with the GPUs, which initialises their driver. That
-        creates no context, but a process that forks later cannot use CUDA in the child.
+        does not create a context, but a child that is forked later cannot use CUDA.
     """
     findings = [_platform(metadata), _isa(metadata)]
     compiled_for = metadata.get("AOTI_DEVICE_KEY", "")
     if compiled_for not in TYPES:
-        what = f"for {show(compiled_for)}, which is no device" if compiled_for else "for no device"
+        named = f"{quoted(compiled_for)}, which is not a device"
+        what = f"for {named if compiled_for else 'no device'}"
         fix = f"export it for one of {', '.join(TYPES)}"
         return [*findings, Finding("device", False, f"the package was compiled {what}", fix)]
     device = device or Device(compiled_for)
     if device.type != compiled_for:
-        message = f"the package was compiled for {compiled_for}, and {device} is asked for"
+        message = f"the package was compiled for {compiled_for}, but {device} was requested"
         fix = f"load it with device={compiled_for!r}, or export the model on {device.type}"
         return [*findings, Finding("device", False, message, fix)]
     findings.append(Finding("device", True, f"the package was compiled for {compiled_for}"))
@@ -72,7 +64,7 @@ def _platform(metadata: Mapping[str, str]) -> Finding:
     wanted = metadata.get("AOTI_PLATFORM", "") or here
     asked = metadata.get("AOTI_MACHINE", "") or machine
     ok = wanted == here and _MACHINE_ALIASES.get(asked.lower(), asked) == machine
-    place = f"{_PLATFORMS.get(wanted) or show(wanted)} on {show(asked)}"
+    place = f"{_PLATFORMS.get(wanted) or quoted(wanted)} on {quoted(asked)}"
     message = f"the package was compiled for {place}, this is {_PLATFORMS.get(here, here)} on "
     return Finding("platform", ok, message + machine, "" if ok else export_here(machine))
 
@@ -84,25 +76,22 @@ def export_here(machine: str) -> str:
 
 def _isa(metadata: Mapping[str, str]) -> Finding:
     names = metadata.get("AOTI_CPU_ISA", "").upper().split()
-    unknown = [name for name in names if name not in _ISA_FLAGS]
+    unknown = [name for name in names if name not in INSTRUCTION_SETS]
     has = cpu_flags()
-    if unknown:
-        message = f"the package uses {show(' '.join(unknown))}, instructions that aoti knows not"
-        return Finding("isa", True, message)
     if not names or not has:
-        which = "the package does not say" if not names else "this system does not tell"
+        which = "the package does not say" if not names else "this system does not say"
         return Finding("isa", True, f"{which} which vector instructions it has")
-    missing = [flag for name in names for flag in _ISA_FLAGS[name] if flag not in has]
-    if not missing:
-        return Finding("isa", True, f"this CPU has what {' '.join(names)} stands for")
-    best = max((n for n in ("AVX2", "AVX512") if has.issuperset(_ISA_FLAGS[n])), default=None)
-    return Finding(
-        "isa",
-        False,
-        f"the package was compiled for CPUs with {' '.join(names)}, and this one has no "
-        f"{', '.join(dict.fromkeys(missing))}",
-        _PORTABLE if best else "export it with cpp.march='x86-64' and cpp.simdlen=1",
-    )
+    flags = [flag for name in names for flag in INSTRUCTION_SETS.get(name, ())]
+    if missing := [flag for flag in dict.fromkeys(flags) if flag not in has]:
+        message = f"the package was compiled for CPUs with {quoted(' '.join(names))}, and this one "
+        message += f"does not have {', '.join(missing)}"
+        vectors = any(has.issuperset(INSTRUCTION_SETS[name]) for name in ("AVX2", "AVX512"))
+        fix = _PORTABLE if vectors else "export it with cpp.march='x86-64' and cpp.simdlen=1"
+        return Finding("isa", False, message, fix)
+    if unknown:
+        message = "the package uses instruction sets unknown to this version of aoti: "
+        return Finding("isa", True, message + listing(unknown))
+    return Finding("isa", True, f"this CPU has what {' '.join(names)} stands for")
 
 
 def _gpu(capability: str, device: Device) -> Finding:
@@ -116,21 +105,19 @@ def _gpu(capability: str, device: Device) -> Finding:
         fix = f"choose one of {there}"
         return Finding("gpu", False, f"there is no {device}: this machine has {there}", fix)
     gpu = found[index]
-    message = f"the package's kernels are for {show(capability)}, {gpu.device} is a {gpu.name} "
+    message = f"the package's kernels are for {quoted(capability)}, {gpu.device} is a {gpu.name} "
     message += f"({gpu.architecture})"
     if not capability:
         return Finding("gpu", True, f"the package does not say for which GPU it is; {message}")
     if capability.startswith("gfx") or gpu.architecture.startswith("gfx"):
         ok = capability.partition(":")[0] == gpu.architecture
     elif not re.fullmatch(r"\d{2,4}", capability):
-        return Finding("gpu", True, f"{message}: an architecture that aoti knows not")
+        return Finding("gpu", True, f"{message}: an architecture unknown to this version of aoti")
     else:
         wanted, has = int(capability), int(gpu.architecture.removeprefix("sm_"))
         # Binary kernels run on the same major number from their minor on. A newer major needs
-        # portable ones (PTX), which metadata does not tell, so it is not refused here.
+        # portable ones (PTX). Metadata does not say whether there are, so this is not refused here.
         if wanted // 10 < has // 10:
             message += "; newer ones need an export with aot_inductor.emit_multi_arch_kernel=True"
         ok = wanted <= has
-    fix = f"export it on a {gpu.architecture}, or the oldest it shall run on with "
-    fix += "aot_inductor.emit_multi_arch_kernel=True"
-    return Finding("gpu", ok, message, "" if ok else fix)
+    return Finding("gpu", ok, message, "" if ok else export_for(gpu.architecture))

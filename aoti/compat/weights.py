@@ -12,12 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aoti.compat.finding import Finding
-from aoti.errors import PackageError
 from aoti.package.archive import Span
 from aoti.package.elf import SharedObject
+from aoti.package.layout import WEIGHTS_START, find_weights, weights_file, weights_size
 
 _IN_SO = "aot_inductor.package_constants_in_so=True"
-_START, _END = "_binary_constants_bin_start", "_binary_constants_bin_end"
 _MMAP_ALIGNMENT = 0x4000  # _get_constants_start in torch/csrc/inductor/aoti_runtime/model_base.h
 _PLAUSIBLE_SIZE = 1 << 48  # bytes; tells a size from a pair of floats
 
@@ -33,15 +32,12 @@ def check_weights(
     `num_constants` tells how many the model has. It is asked only where there are no weights.
     `weights` is where an extraction has them (see aoti.cache.weight_file).
 
-    The distance of two symbols tells where that is (`AotCodeCompiler.compile` in
-    ``torch/_inductor/codecache.py``): 1 byte for no weights at all, 8 for the size of a blob in a
-    file, 16 for the size and the magic number of weights behind the shared object, else the weights
-    themselves: on the CPU a multiple of 64, on a GPU any size, so those two may be weights too.
+    `aoti.package.layout.weights_size` says what the sizes mean that are compared here.
     """
     size = weights_size(so)
     if size is None:
         return Finding("weights", True, "the model's code does not tell where its weights are")
-    start = so.defined[_START]
+    start = so.defined[WEIGHTS_START]
     if size in (8, 16):
         wanted = struct.unpack("<Q", so.read(start, 8))[0]
         if size == 8 and wanted < _PLAUSIBLE_SIZE:
@@ -59,29 +55,13 @@ def check_weights(
     return Finding("weights", True, "the package has no weights, as for a model without constants")
 
 
-def weights_size(so: SharedObject) -> int | None:
-    """How many bytes stand where the code expects its weights; None if it does not tell.
-
-    Raises
-    ------
-    PackageError
-        The file is damaged.
-    """
-    if _START not in so.defined or _END not in so.defined:
-        return None
-    size = so.defined[_END] - so.defined[_START]
-    if size < 0:
-        raise PackageError(f"{so.path.name} is damaged: its weights end before they begin")
-    return size
-
-
 def _blob(so: SharedObject, directory: Path, wanted: int, weights: Span | None) -> Finding:
-    path = directory / f"{so.path.stem}_weights.blob"
+    path = weights_file(so.path)
     if weights is not None:
         path, has = weights.path, weights.nbytes
     else:
         if not path.exists():
-            path = next(iter(sorted(directory.glob("*.blob"))), path)
+            path = find_weights(directory) or path
         has = path.stat().st_size if path.exists() else 0
     if has >= wanted:
         return Finding("weights", True, f"the weights are in a file: {wanted} bytes")

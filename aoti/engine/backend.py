@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aoti.engine.dlopen import open_library
-from aoti.engine.libtorch import BACKEND_LIBRARIES, Libtorch, cores, find, used
+from aoti.engine.libtorch import find, used
+from aoti.engine.libtorch_files import BACKEND_LIBRARIES, Libtorch, builds
 from aoti.errors import LibtorchError
 
-# Variables that name a toolkit, and where it stands by default.
+# Variables that name a toolkit, and where it is by default.
 _TOOLKITS = {
     "cuda": (("CUDA_HOME", "CUDA_PATH"), "/usr/local/cuda"),
     "rocm": (("ROCM_PATH",), "/opt/rocm"),
@@ -30,10 +31,10 @@ def chosen() -> tuple[Libtorch, str] | None:
     None where no libtorch fits. Loads nothing.
     """
     try:
-        libtorch, core = used() or find(cores())
+        libtorch, build = used() or find(builds())
     except LibtorchError:
         return None
-    return libtorch, core.backend
+    return libtorch, build.backend
 
 
 def toolkit(backend: str, env: Mapping[str, str]) -> Path | None:
@@ -56,7 +57,7 @@ def toolkit(backend: str, env: Mapping[str, str]) -> Path | None:
 
 
 def runtime_of(libtorch: Libtorch) -> str | None:
-    """What a libtorch was built for, as ``CUDA 13.0``; None where no file tells."""
+    """What a libtorch was built for, as ``CUDA 13.0``; None if no file says."""
     try:
         text = (libtorch.lib.parent / "version.py").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -66,7 +67,7 @@ def runtime_of(libtorch: Libtorch) -> str | None:
 
 
 def load() -> None:
-    """Load what models on a GPU need, after the core. Safe to call from any thread.
+    """Load what models on a GPU need, after the engine. Safe to call from any thread.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def load() -> None:
 
 
 def load_libraries(libtorch: Libtorch, backend: str) -> None:
-    """Load the libraries of a backend from where they stand.
+    """Load the libraries of a backend from where they are.
 
     Those of ROCm find their data beside themselves, so links are followed first. What they need
     beyond libtorch's own directory and what the system knows is looked for in the toolkit.

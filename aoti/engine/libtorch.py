@@ -1,18 +1,18 @@
-"""Finds the libtorch to run on, checks that it fits a compiled core, and loads both.
+"""Finds the libtorch to run on, chooses the build of the engine that fits it, and loads both.
 
-A core built for one torch minor that meets another one imports and returns garbage, so everything
-stands on the check here: the version is read as text before anything is loaded, and compared again
-with what the loaded library says of itself before the core is imported.
+A build for one torch minor imports on another one and returns garbage. So the version is read as
+text before anything is loaded, and compared with what the loaded library says of itself before the
+build is imported.
 
-Looked at in this order, the first that is there decides:
+The first of these that exists is used:
 
 1. a libtorch that is already loaded in this process (somebody imported torch);
 2. the directory named by the environment variable ``LIBTORCH``;
-3. the directory named in the file ``libtorch.path`` of aoti's directory, which tools/bundle writes;
-4. the installed package ``torch``, if there is a core for its minor version (it is never imported);
-5. the installed package ``aoti_libtorch``, which brings nothing but the libraries.
+3. the directory named in the file ``libtorch.path`` in aoti's directory, which tools/bundle writes;
+4. the installed package ``torch``, which is never imported, if a build is for its minor version;
+5. the installed package ``aoti_libtorch``, which contains the libraries and nothing else.
 
-Nothing happens at import. `core()` does it all, once, when the first model is loaded.
+Nothing happens at import. `engine()` does everything, once, when the first model is loaded.
 """
 
 from __future__ import annotations
@@ -20,163 +20,39 @@ from __future__ import annotations
 import ctypes
 import importlib.machinery
 import importlib.util
-import json
 import logging
 import os
-import re
 import sys
 import threading
-import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from aoti._warnings import warn
 from aoti.engine.dlopen import open_library
+from aoti.engine.libtorch_files import Build, Libtorch, builds, minor_of
 from aoti.errors import LibtorchError
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-_AOTI = Path(__file__).parents[1]  # the cores, and in a bundle libtorch.path, are there
-
-# Libraries that make a libtorch one of a backend, in the order in which they are loaded, after
-# libtorch_cpu and only where a model needs them (aoti/engine/backend.py).
-BACKEND_LIBRARIES = {
-    "cpu": (),
-    "cuda": ("libc10_cuda.so", "libtorch_cuda.so"),
-    "rocm": ("libc10_hip.so", "libtorch_hip.so"),
-}
-
+_AOTI = Path(__file__).parents[1]  # in a bundle, libtorch.path is there
+_MODULE = "aoti.engine._libtorch._libtorch"
 _RTLD_DI_ORIGIN = 6  # of dlinfo(3); ctypes and os do not name it
-_MARKER = re.compile(rb"AOTI_BUILD_INFO:(\{.*?\})\0", re.DOTALL)
-_VERSION_FILES = (
-    ("version.py", r"__version__\s*=\s*['\"]([^'\"]+)['\"]"),
-    ("build-version", r"^(\d+\.\d+\.\d+\S*)"),
-)
-_VERSION_HEADERS = ("torch/headeronly/version.h", "torch/csrc/api/include/torch/version.h")
-_VERSION_MACRO = r"#define\s+TORCH_VERSION\s+\\?\s*\"([^\"]+)\""
 
 
-def minor_of(version: str) -> str:
-    """The part of a torch version that a core depends on: ``2.13`` of ``2.13.0+cpu``."""
-    match = re.match(r"(\d+)\.(\d+)", version)
-    return f"{match[1]}.{match[2]}" if match else version
-
-
-@dataclass(frozen=True)
-class Libtorch:
-    """A libtorch on disk.
-
-    Attributes
-    ----------
-    lib : Path
-        The directory that holds ``libtorch_cpu.so``.
-    version : str or None
-        Such as ``2.13.0+cpu``; None where no file tells.
-    backend : str
-        ``cpu``, ``cuda`` or ``rocm``, told by the libraries it brings.
-    source : str
-        How it was found, for messages.
-    """
-
-    lib: Path
-    version: str | None
-    backend: str
-    source: str
-
-    @classmethod
-    def read(cls, root: Path, source: str, lib: Path | None = None) -> Libtorch:
-        """What stands under `root`, told by its files alone."""
-        lib = lib or root / "lib"
-        backend = next(
-            (
-                name
-                for name, libraries in BACKEND_LIBRARIES.items()
-                if libraries and (lib / libraries[-1]).exists()
-            ),
-            "cpu",
-        )
-        return cls(lib, read_version(root), backend, source)
-
-    @property
-    def present(self) -> bool:
-        """Whether its main library is there."""
-        return (self.lib / "libtorch_cpu.so").exists()
-
-    def __str__(self) -> str:
-        version = f"torch {self.version}" if self.version else "torch of unknown version"
-        return f"{version} ({self.backend}) in {self.lib}, {self.source}"
-
-
-def read_version(root: Path, include: Path | None = None) -> str | None:
-    """The torch version that the files under `root` state, None if none of them does.
-
-    `include` holds the headers, where that is not ``root/include``.
-    """
-    include = include or root / "include"
-    files = [(root / name, pattern) for name, pattern in _VERSION_FILES]
-    files += [(include / name, _VERSION_MACRO) for name in _VERSION_HEADERS]
-    for path, pattern in files:
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        if match := re.search(pattern, text, re.MULTILINE):
-            return match[1]
-    return None
-
-
-@dataclass(frozen=True)
-class Core:
-    """A compiled core: the file, and what it was built from (`build_info` compiled into it)."""
-
-    path: Path
-    build: dict[str, Any]
-
-    @property
-    def minor(self) -> str:
-        """The minor version of torch that it was built for."""
-        return minor_of(self.build["torch"])
-
-    @property
-    def backend(self) -> str:
-        """What it was built for: cpu, cuda or rocm."""
-        return str(self.build["backend"])
-
-
-def build_of(content: bytes) -> dict[str, Any] | None:
-    """What a core was built from, by the content of its file; None if it is no core."""
-    match = _MARKER.search(content)
-    return json.loads(match[1]) if match else None
-
-
-def cores() -> list[Core]:
-    """The compiled cores of this installation, found beside aoti's modules; newest torch first."""
-    found = []
-    for directory in _AOTI.glob("_torch*"):
-        # A source tree may hold builds for other Pythons too: take the one that Python would.
-        names = [directory / f"_core{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-        path = next(filter(Path.exists, names), None)
-        if path and (build := build_of(path.read_bytes())):
-            found.append(Core(path, build))
-    return sorted(found, key=lambda core: [int(n) for n in core.minor.split(".")], reverse=True)
-
-
-def find(cores: list[Core]) -> tuple[Libtorch, Core]:
-    """Choose the libtorch to run on and the core that fits it. Loads nothing.
+def find(builds: list[Build]) -> tuple[Libtorch, Build]:
+    """Choose the libtorch to run on and the build that fits it. Loads nothing.
 
     Raises
     ------
     LibtorchError
         With all that was looked at, what is needed and how to get it.
     """
-    if not cores:
+    if not builds:
         raise LibtorchError(
-            "aoti has no compiled core here. Build it: "
+            "aoti has no build of the libtorch engine here. Build it: "
             "pip install torch==2.13.0 && pip install --no-build-isolation ."
         )
     if loaded := _loaded():
-        return loaded, _fitting(loaded, cores, "It is loaded already and cannot be replaced.")
+        return loaded, _fitting(loaded, builds, "It is loaded already and cannot be replaced.")
     if root := os.environ.get("LIBTORCH"):
         named = Libtorch.read(Path(root).absolute(), "named by LIBTORCH")
         if not named.present:
@@ -184,29 +60,28 @@ def find(cores: list[Core]) -> tuple[Libtorch, Core]:
                 f"LIBTORCH={root} holds no lib/libtorch_cpu.so. "
                 "Point it at the root of a libtorch, or unset it."
             )
-        return named, _fitting(named, cores, "Point LIBTORCH at a libtorch that fits.")
+        return named, _fitting(named, builds, "Point LIBTORCH at a libtorch that fits.")
 
     if bundled := _bundled():
-        return bundled, _fitting(bundled, cores, "Make the bundle afresh.")
+        return bundled, _fitting(bundled, builds, "Make the bundle afresh.")
 
     installed = _installed("torch")
-    if installed and (core := _fit(installed, cores)):
-        return installed, core
+    if installed and (build := _fit(installed, builds)):
+        return installed, build
     if provider := _installed("aoti_libtorch"):
-        core = _fitting(provider, cores, f"Install a torch that fits: {_remedy(cores)}")
+        build = _fitting(provider, builds, f"Install a torch that fits: {_remedy(builds)}")
         if installed:
-            warnings.warn(
+            warn(
                 f"aoti runs on {provider}; the installed {installed} does not fit it. "
                 "Importing torch into this process will fail.",
                 RuntimeWarning,
-                stacklevel=5,
             )
-        return provider, core
+        return provider, build
     if installed:
-        raise _misfit(installed, cores, f"Install one that fits: {_remedy(cores)}")
+        raise _misfit(installed, builds, f"Install one that fits: {_remedy(builds)}")
     raise LibtorchError(
         f"no libtorch was found: none is loaded, LIBTORCH is not set, and neither torch nor "
-        f"aoti_libtorch is installed. This aoti needs {_needs(cores)}: {_remedy(cores)}"
+        f"aoti_libtorch is installed. This aoti needs {_needs(builds)}: {_remedy(builds)}"
     )
 
 
@@ -287,44 +162,44 @@ def _installed(package: str) -> Libtorch | None:
     return found if found.present else None
 
 
-def _fit(libtorch: Libtorch, cores: list[Core]) -> Core | None:
-    """The core for this libtorch. A cpu core runs on every libtorch of its minor, but one for the
-    libtorch's own backend comes first.
+def _fit(libtorch: Libtorch, builds: list[Build]) -> Build | None:
+    """The build for this libtorch. A build for the CPU runs on every libtorch of its minor, but one
+    for the backend of the libtorch comes first.
     """
     fitting = [
-        core
-        for core in cores
-        if (libtorch.version is None or minor_of(libtorch.version) == core.minor)
-        and core.backend in ("cpu", libtorch.backend)
+        build
+        for build in builds
+        if (libtorch.version is None or minor_of(libtorch.version) == build.minor)
+        and build.backend in ("cpu", libtorch.backend)
     ]
-    return min(fitting, key=lambda core: core.backend != libtorch.backend, default=None)
+    return min(fitting, key=lambda build: build.backend != libtorch.backend, default=None)
 
 
-def _fitting(libtorch: Libtorch, cores: list[Core], advice: str) -> Core:
-    core = _fit(libtorch, cores)
-    if core is None:
-        raise _misfit(libtorch, cores, advice)
-    return core
+def _fitting(libtorch: Libtorch, builds: list[Build], advice: str) -> Build:
+    build = _fit(libtorch, builds)
+    if build is None:
+        raise _misfit(libtorch, builds, advice)
+    return build
 
 
-def _misfit(libtorch: Libtorch, cores: list[Core], advice: str) -> LibtorchError:
-    return LibtorchError(f"found {libtorch}, but this aoti needs {_needs(cores)}. {advice}")
+def _misfit(libtorch: Libtorch, builds: list[Build], advice: str) -> LibtorchError:
+    return LibtorchError(f"found {libtorch}, but this aoti needs {_needs(builds)}. {advice}")
 
 
-def _needs(cores: list[Core]) -> str:
+def _needs(builds: list[Build]) -> str:
     wanted = [
-        f"torch {core.minor}" + (f" for {core.backend}" if core.backend != "cpu" else "")
-        for core in cores
+        f"torch {build.minor}" + (f" for {build.backend}" if build.backend != "cpu" else "")
+        for build in builds
     ]
     return " or ".join(wanted)
 
 
-def _remedy(cores: list[Core]) -> str:
+def _remedy(builds: list[Build]) -> str:
     kinds = {"cuda": ", with CUDA", "rocm": ", from PyTorch's index for ROCm"}
-    return f"pip install 'torch=={cores[0].minor}.*'" + kinds.get(cores[0].backend, "")
+    return f"pip install 'torch=={builds[0].minor}.*'" + kinds.get(builds[0].backend, "")
 
 
-def _preload(libtorch: Libtorch, core: Core, cores: list[Core]) -> tuple[Libtorch, Core]:
+def _preload(libtorch: Libtorch, build: Build, builds: list[Build]) -> tuple[Libtorch, Build]:
     """Load the libraries by their full paths, so that no search path has a say.
 
     RTLD_LOCAL is enough: whatever needs them names them by SONAME, and finds them loaded. Gives
@@ -342,23 +217,23 @@ def _preload(libtorch: Libtorch, core: Core, cores: list[Core]) -> tuple[Libtorc
     said = _abi_version(load(libtorch.lib / "libtorch_cpu.so"))
     if libtorch.version is None and said:
         libtorch = replace(libtorch, version=said)
-        core = _fitting(libtorch, cores, f"Install one that fits: {_remedy(cores)}")
-    if said is None or minor_of(said) != core.minor:
+        build = _fitting(libtorch, builds, f"Install one that fits: {_remedy(builds)}")
+    if said is None or minor_of(said) != build.minor:
         says = f"says it is torch {said}" if said else "is too old to say its version"
         raise LibtorchError(
-            f"{libtorch}: the library itself {says}, but the core that was chosen is for "
-            f"{core.minor}. The installation is mixed up; install torch afresh: {_remedy([core])}"
+            f"{libtorch}: the library itself {says}, but the build that was chosen is for "
+            f"{build.minor}. The installation is mixed up; install torch afresh: {_remedy([build])}"
         )
-    return libtorch, core
+    return libtorch, build
 
 
 _log = logging.getLogger("aoti.libtorch")
 _lock = threading.Lock()
-_state: tuple[ModuleType, Libtorch, Core] | None = None
+_state: tuple[object, Libtorch, Build] | None = None
 
 
-def core() -> Any:  # the module aoti._core, typed by _core.pyi
-    """The compiled core, loaded together with its libtorch on the first call.
+def engine() -> Any:
+    """The engine, loaded together with its libtorch on the first call: a capsule for the core.
 
     Safe to call from several threads. Takes about 0.2 s the first time, most of it libtorch
     registering its operators.
@@ -372,47 +247,59 @@ def core() -> Any:  # the module aoti._core, typed by _core.pyi
     if _state is None:
         with _lock:
             if _state is None:
-                available = cores()
+                available = builds()
                 libtorch, chosen = _preload(*find(available), available)
-                _state = (_import(chosen, libtorch), libtorch, chosen)
-                _log.info("torch %s from %s, core %s", libtorch.version, libtorch.lib, chosen.path)
+                _state = (_load(chosen, libtorch), libtorch, chosen)
+                place = libtorch.lib
+                _log.info("torch %s from %s, engine %s", libtorch.version, place, chosen.path)
     return _state[0]
 
 
-def core_minor() -> tuple[int, ...]:
-    """The torch minor of the core in use, after `core` was called: ``(2, 13)``."""
+def minor() -> tuple[int, ...]:
+    """The torch minor of the engine in use, after `engine` was called: ``(2, 13)``."""
     assert _state is not None
     return tuple(int(number) for number in _state[2].minor.split("."))
 
 
-def used() -> tuple[Libtorch, Core] | None:
-    """The libtorch and the core in use; None before the first call of `core`."""
+def used() -> tuple[Libtorch, Build] | None:
+    """The libtorch and the build in use; None before the first call of `engine`."""
     return None if _state is None else _state[1:]
 
 
 def library() -> ctypes.CDLL:
-    """The loaded ``libtorch_cpu``, after `core` was called."""
+    """The loaded ``libtorch_cpu``, after `engine` was called."""
     assert _state is not None
     path = _state[1].lib / "libtorch_cpu.so"
     return ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
 
 
-def _import(chosen: Core, libtorch: Libtorch) -> ModuleType:
-    """Import a core under the name ``aoti._core``, whichever directory it stands in."""
-    loader = importlib.machinery.ExtensionFileLoader("aoti._core", str(chosen.path))
-    spec = importlib.util.spec_from_file_location("aoti._core", chosen.path, loader=loader)
+def has_operator(name: str, overload: str) -> bool:
+    """Whether an operator such as ``aten::add`` is registered in this process."""
+    from aoti.engine._core import _device
+
+    return _device.has_operator(engine(), name, overload)
+
+
+def _load(chosen: Build, libtorch: Libtorch) -> object:
+    """Import a build, whichever directory it is in, and make its engine known to the core."""
+    from aoti.engine._core import _device
+
+    loader = importlib.machinery.ExtensionFileLoader(_MODULE, str(chosen.path))
+    spec = importlib.util.spec_from_file_location(_MODULE, chosen.path, loader=loader)
     assert spec is not None
     try:
         module = importlib.util.module_from_spec(spec)
     except ImportError as error:  # of the right minor, yet lacking symbols: a nightly, an old ABI
         raise LibtorchError(f"{chosen.path} does not load on {libtorch}: {error}") from error
-    sys.modules["aoti._core"] = module
+    sys.modules[_MODULE] = module
     try:
         loader.exec_module(module)
+        capsule: object = module.engine()
+        _device.add_engine(capsule)
     except BaseException:
-        del sys.modules["aoti._core"]
+        del sys.modules[_MODULE]
         raise
-    return module
+    return capsule
 
 
 def build_info() -> dict[str, Any]:
@@ -423,8 +310,8 @@ def build_info() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``version``: of aoti. ``cores``: per compiled core its ``torch`` version, ``backend``,
-        ``compiler``, ``flags``, ``cxx11_abi``, ``debug``, ``sanitize`` and ``path``.
+        ``version``: of aoti. ``builds``: per build of the engine its ``torch`` version,
+        ``backend``, ``compiler``, ``flags``, ``cxx11_abi``, ``debug``, ``sanitize`` and ``path``.
         ``libtorch``: None before the first model is loaded, then the ``version``, ``backend``,
         ``path`` and ``source`` of the one in use.
     """
@@ -441,6 +328,6 @@ def build_info() -> dict[str, Any]:
         }
     return {
         "version": __version__,
-        "cores": [{**core.build, "path": str(core.path)} for core in cores()],
+        "builds": [{**build.build, "path": str(build.path)} for build in builds()],
         "libtorch": libtorch,
     }

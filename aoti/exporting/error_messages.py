@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from aoti._logging import debugging
 from aoti.errors import ExportError
 
 # Frames from below these are nobody's mistake.
@@ -180,7 +181,7 @@ def explain_text(said: str, doing: str, place: str) -> ExportError:
 
 def cause(error: BaseException) -> BaseException | None:
     """What to raise an explanation from: torch's own error, if somebody wants to see it all."""
-    return error if os.environ.get("AOTI_DEBUG") else None
+    return error if debugging() else None
 
 
 def _place(error: BaseException) -> str:

@@ -35,6 +35,7 @@ from aoti.exporting.verify.speed import Speed
 from aoti.exporting.verify.speed import measure as time_calls
 from aoti.exporting.verify.verifying import Case, Eager, golden_values
 from aoti.exporting.verify.verifying import verify as compare_with_eager
+from aoti.package.layout import golden_values as golden_file
 from aoti.signature.signature import METADATA_KEY
 
 Buffers = Literal["refuse", "reset"]
@@ -194,7 +195,7 @@ def export(
             model.compile(scratch / key, metadata or {}, in_process=in_process)
             if golden:
                 say(f"golden values of {key}")
-                extra[f"aoti/golden/{key}.json"] = golden_values(model.eager())
+                extra[golden_file(key)] = golden_values(model.eager())
         say("writing the package")
         with replacing(target) as written:
             write_package(written, {key: model.files for key, model in exports.items()}, extra)

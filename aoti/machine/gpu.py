@@ -33,49 +33,6 @@ _DRM = Path("/sys/class/drm")
 _AMDGPU = Path("/sys/module/amdgpu/version")
 
 
-def usable_gpus() -> tuple[tuple[DeviceInfo, ...], str]:
-    """The GPUs that this build of aoti can run models on.
-
-    Returns
-    -------
-    found : tuple of DeviceInfo
-        As of `gpus`, with what libtorch was built for.
-    reason : str
-        Why there is none; empty if there is one.
-    """
-    from aoti.engine.backend import chosen, runtime_of
-
-    engine = chosen()
-    if engine is None:
-        return (), "no libtorch fits"
-    libtorch, backend = engine
-    if backend == "cpu":
-        return (), "this build of aoti is for the CPU, and models on a GPU need one for that"
-    found, reason = gpus()
-    runtime = runtime_of(libtorch)
-    fitting = [gpu for gpu in found if gpu.architecture.startswith("gfx") == (backend == "rocm")]
-    if found and not fitting:
-        return (), f"this build of aoti is for {backend}, and the GPU here is a {found[0].name}"
-    if fitting and (why := too_old(fitting[0].driver, runtime)):
-        return (), why
-    return tuple(replace(gpu, runtime=runtime) for gpu in fitting), reason
-
-
-def too_old(driver: str | None, runtime: str | None) -> str:
-    """Why a driver does not run what was built for this version of CUDA; empty if it does.
-
-    Within a major version of CUDA, older drivers run what newer toolkits built.
-    """
-    knows = re.search(r"CUDA (\d+)", driver or "")
-    wants = re.fullmatch(r"CUDA (\d+)\.\d+", runtime or "")
-    if not knows or not wants or int(knows[1]) >= int(wants[1]):
-        return ""
-    return (
-        f"the driver is too old: it is {driver}, and libtorch is built for {runtime}; update the "
-        f"driver, or install a torch for CUDA {knows[1]}"
-    )
-
-
 def gpus(
     load: Callable[[str], Any] = ctypes.CDLL,
     kfd: Path = _KFD,

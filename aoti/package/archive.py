@@ -17,7 +17,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple, cast
 
 from aoti.errors import PackageError, PackageNotFoundError, reason
 
@@ -268,6 +268,22 @@ class Directory:
 
     def close(self) -> None:
         """Nothing stays open."""
+
+
+def seekable(file: object, name: str) -> BinaryIO:
+    """A file object that an archive can be read from, or an error that says what is wrong."""
+    if not callable(getattr(file, "read", None)):
+        raise PackageError(
+            f"a package must be a path, bytes or a binary file, not {type(file).__name__}"
+        )
+    if isinstance(file, io.TextIOBase):
+        raise PackageError(f"{name} was opened as text; open it with mode 'rb'")
+    if getattr(file, "closed", False):
+        raise PackageError(f"{name} is closed; open it with mode 'rb'")
+    seekable = getattr(file, "seekable", None)
+    if seekable is None or not seekable():
+        raise PackageError(f"{name} cannot be sought in; pass what its read() gives")
+    return cast("BinaryIO", file)
 
 
 def check_files(archive: str, files: dict[str, int], limits: Limits) -> None:

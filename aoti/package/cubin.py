@@ -1,7 +1,7 @@
-"""Which GPUs of NVIDIA a package's kernels are compiled for, by their own files.
+"""Reads which GPUs of NVIDIA a package's kernels are compiled for.
 
-A ``.cubin`` is an ELF file for one architecture; a ``.fatbin`` holds several of those, and portable
-code (PTX), which the driver compiles for newer GPUs.
+A ``.cubin`` is an ELF file for one architecture. A ``.fatbin`` contains several of those, and
+portable code (PTX), which the driver compiles for newer GPUs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from aoti.compat.finding import Finding, listing
 from aoti.errors import PackageError
 
 _ELF, _EM_CUDA = b"\x7fELF", 190
@@ -22,16 +21,16 @@ _LIMIT = 1000  # entries of a fatbin
 
 @dataclass(frozen=True, order=True)
 class Target:
-    """What one piece of a kernel is compiled for.
+    """The GPUs that one piece of a kernel is compiled for.
 
     Attributes
     ----------
     number : int
         The compute capability: 90 for 9.0.
     portable : bool
-        Whether it is PTX, which also runs on every newer one.
+        Whether it is PTX, which also runs on every newer GPU.
     specific : bool
-        Whether it runs on no other one.
+        Whether it runs on this compute capability only.
     """
 
     number: int
@@ -45,7 +44,7 @@ class Target:
     def runs_on(self, number: int) -> bool:
         """Whether a GPU of this compute capability runs it.
 
-        Of code for another minor number, a GPU runs that for lower ones.
+        Within a major number, a GPU runs code for its own and for lower minor numbers.
         """
         if self.specific:
             return self.number == number
@@ -53,7 +52,7 @@ class Target:
 
 
 def read_targets(path: Path) -> tuple[Target, ...]:
-    """What a kernel's file is compiled for.
+    """The targets of a kernel's file.
 
     Raises
     ------
@@ -74,7 +73,7 @@ def read_targets(path: Path) -> tuple[Target, ...]:
                 file.seek(offset)
                 kind, _flags, header, length, number = struct.unpack("<HHIQ12xI", file.read(32))
                 if not number or kind not in (_PTX, _CODE) or header < 32:
-                    raise ValueError("it holds what no fatbin has")
+                    raise ValueError("an entry is not one of a fatbin")
                 found.append(Target(number, portable=kind == _PTX))
                 offset += header + length
             return tuple(found)
@@ -85,37 +84,7 @@ def read_targets(path: Path) -> tuple[Target, ...]:
 def _of_cubin(head: bytes) -> Target:
     (machine,), (flags,) = struct.unpack_from("<H", head, 18), struct.unpack_from("<I", head, 48)
     if machine != _EM_CUDA:
-        raise ValueError("it is for no GPU of NVIDIA")
+        raise ValueError("it is not for a GPU of NVIDIA")
     if head[8] >= 8:  # the version of its ABI, since sm_100
         return Target(flags >> 8 & 0xFF)
     return Target(flags & 0xFF, specific=bool(flags & _SPECIFIC))
-
-
-def check_kernels(directory: Path, architecture: str) -> Finding:
-    """Do the kernels of a model run on a GPU?
-
-    Parameters
-    ----------
-    directory : Path
-        The model's directory: ``data/aotinductor/<model>`` of an extraction.
-    architecture : str
-        The GPU's: ``sm_90``.
-    """
-    number = int(architecture.removeprefix("sm_"))
-    files = sorted((*directory.glob("*.cubin"), *directory.glob("*.fatbin")))
-    try:
-        targets = {file.name: read_targets(file) for file in files}
-    except PackageError as error:
-        return Finding("kernels", False, str(error), "copy the package again, or export it again")
-    has = listing(sorted({str(target) for found in targets.values() for target in found}))
-    for name, found in targets.items():
-        if not any(target.runs_on(number) for target in found):
-            message = (
-                f"the package's kernels are for {has}, and none of {name} runs on {architecture}"
-            )
-            fix = f"export it on a {architecture}, or the oldest it shall run on with "
-            fix += "aot_inductor.emit_multi_arch_kernel=True"
-            return Finding("kernels", False, message, fix)
-    if not files:
-        return Finding("kernels", True, "the package has no files of kernels for GPUs of NVIDIA")
-    return Finding("kernels", True, f"the package's kernels are for {has}")

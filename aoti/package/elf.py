@@ -114,6 +114,7 @@ class SharedObject:
     defined: Mapping[str, int] = field(default_factory=dict)
     undefined: tuple[Undefined, ...] = ()
     _segments: tuple[tuple[int, int, int], ...] = ()
+    _start: int = 0
 
     def read(self, address: int, size: int) -> bytes:
         """The bytes that stand at an address once the file is mapped.
@@ -124,16 +125,19 @@ class SharedObject:
             No segment maps so many bytes there.
         """
         with self.path.open("rb") as file:
-            return _Image(self.path, file.fileno(), self._segments).at(address, size)
+            part = _Part(file.fileno(), self._start, self.size)
+            return _Image(self.path, part, self._segments).at(address, size)
 
 
-def read_elf(path: Path) -> SharedObject:
+def read_elf(path: Path, start: int = 0, nbytes: int | None = None) -> SharedObject:
     """Read a shared object.
 
     Parameters
     ----------
     path : Path
         The file. Little of it is read, however large it is.
+    start, nbytes : int, optional
+        The part of the file that is the shared object. Default: the whole file.
 
     Returns
     -------
@@ -142,14 +146,14 @@ def read_elf(path: Path) -> SharedObject:
     Raises
     ------
     PackageError
-        It is no shared object, is cut short or damaged.
+        It is not a shared object, is cut short or damaged.
     """
     with path.open("rb") as file:
-        descriptor = file.fileno()
-        size = os.fstat(descriptor).st_size
-        header = os.pread(descriptor, 64, 0)
+        size = os.fstat(file.fileno()).st_size - start if nbytes is None else nbytes
+        part = _Part(file.fileno(), start, size)
+        header = part.read(64, 0)
         if header[:4] != b"\x7fELF" or len(header) < 52:
-            raise PackageError(f"{path.name} is no ELF shared object")
+            raise PackageError(f"{path.name} is not an ELF shared object")
         bits = 64 if header[4] == 2 else 32
         byteorder = "big" if header[5] == 2 else "little"
         kind, number = struct.unpack_from(">HH" if byteorder == "big" else "<HH", header, 16)
@@ -161,7 +165,7 @@ def read_elf(path: Path) -> SharedObject:
             return SharedObject(path, size, machine, bits, byteorder)
         if len(header) < 64:
             raise _damage(path, "it ends within its header")
-        image, dynamic, executable_stack = _segments(path, descriptor, header, size)
+        image, dynamic, executable_stack = _segments(path, part, header)
         entries, needed, runpath = _dynamic(image, dynamic)
         names = _Names(image, entries[_DT_STRTAB], entries[_DT_STRSZ])
         defined, undefined = _symbols(image, entries, names)
@@ -177,6 +181,7 @@ def read_elf(path: Path) -> SharedObject:
             defined=defined,
             undefined=undefined,
             _segments=image.segments,
+            _start=start,
         )
 
 
@@ -215,8 +220,8 @@ def drop_libtorch(path: Path) -> None:
         header = file.read(64)
         if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
             return
-        size = os.fstat(file.fileno()).st_size
-        image, (address, length), _ = _segments(path, file.fileno(), header, size)
+        part = _Part(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        image, (address, length), _ = _segments(path, part, header)
         entries, needed, _ = _dynamic(image, (address, length))
         names = _Names(image, entries[_DT_STRTAB], entries[_DT_STRSZ])
         libraries = {names.at(value): value for value in needed}
@@ -233,21 +238,30 @@ def _damage(path: Path, what: str) -> PackageError:
     return PackageError(f"{path.name} is damaged: {what}")
 
 
+class _Part(NamedTuple):
+    """The part of an open file that is a shared object."""
+
+    descriptor: int
+    start: int
+    size: int
+
+    def read(self, size: int, offset: int) -> bytes:
+        return os.pread(self.descriptor, max(0, min(size, self.size - offset)), self.start + offset)
+
+
 class _Image:
     """A file as its segments map it: `at` takes addresses, not offsets."""
 
-    def __init__(
-        self, path: Path, descriptor: int, segments: tuple[tuple[int, int, int], ...]
-    ) -> None:
+    def __init__(self, path: Path, part: _Part, segments: tuple[tuple[int, int, int], ...]) -> None:
         self.path = path
         self.segments = segments  # address, size in the file, offset
-        self._descriptor = descriptor
+        self._part = part
 
     def at(self, address: int, size: int) -> bytes:
         offset, room = self._place(address)
         if not 0 <= size <= min(room, _MAX_TABLE):
             raise self.damage(f"{size} bytes at address {address:#x} reach beyond their segment")
-        found = os.pread(self._descriptor, size, offset)
+        found = self._part.read(size, offset)
         if len(found) < size:
             raise self.damage("it got shorter")
         return found
@@ -258,7 +272,7 @@ class _Image:
     def upto(self, address: int, size: int) -> bytes:
         """At most `size` bytes: those that the segment has."""
         offset, room = self._place(address)
-        return os.pread(self._descriptor, min(size, room), offset)
+        return self._part.read(min(size, room), offset)
 
     def damage(self, what: str) -> PackageError:
         return _damage(self.path, what)
@@ -270,22 +284,20 @@ class _Image:
         raise self.damage(f"nothing is mapped at address {address:#x}")
 
 
-def _segments(
-    path: Path, descriptor: int, header: bytes, size: int
-) -> tuple[_Image, tuple[int, int], bool]:
-    """The mapped segments, where PT_DYNAMIC is, and whether the stack shall be executable."""
+def _segments(path: Path, part: _Part, header: bytes) -> tuple[_Image, tuple[int, int], bool]:
+    """The mapped segments, where PT_DYNAMIC is, and whether the stack must be executable."""
     (table,) = struct.unpack_from("<Q", header, 32)
     entry, count = struct.unpack_from("<HH", header, 54)
-    if entry != 56 or not 0 < count <= _MAX_SEGMENTS or table + entry * count > size:
+    if entry != 56 or not 0 < count <= _MAX_SEGMENTS or table + entry * count > part.size:
         raise _damage(path, "its program headers do not make sense")
     segments, dynamic, executable_stack = [], None, False
     for kind, flags, offset, address, _, stored, mapped, _ in struct.iter_unpack(
-        "<IIQQQQQQ", os.pread(descriptor, entry * count, table)
+        "<IIQQQQQQ", part.read(entry * count, table)
     ):
         if kind == _PT_LOAD:
             # What is mapped beyond the end of the file is SIGBUS at the first touch.
-            if offset + stored > size:
-                raise _damage(path, f"it ends at {size} bytes, and needs {offset + stored}")
+            if offset + stored > part.size:
+                raise _damage(path, f"it ends at {part.size} bytes, and needs {offset + stored}")
             if stored > mapped or address + mapped > 1 << 63:
                 raise _damage(path, "its segments do not make sense")
             segments.append((address, stored, offset))
@@ -294,8 +306,8 @@ def _segments(
         elif kind == _PT_GNU_STACK:
             executable_stack = bool(flags & _PF_X)
     if dynamic is None or not segments:
-        raise PackageError(f"{path.name} is no shared object: it has nothing to link or to map")
-    return _Image(path, descriptor, tuple(segments)), dynamic, executable_stack
+        raise PackageError(f"{path.name} is not a shared object: it has nothing to link or to map")
+    return _Image(path, part, tuple(segments)), dynamic, executable_stack
 
 
 def _dynamic(image: _Image, place: tuple[int, int]) -> tuple[dict[int, int], list[int], int | None]:

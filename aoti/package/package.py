@@ -1,47 +1,33 @@
 """Reads AOTInductor packages (``.pt2``): models, metadata, files. Runs nothing of them.
 
-A package is a zip archive, or the same files in a directory. Every name stands under one prefix,
-usually the file's stem; a model's files stand in ``data/aotinductor/<model>/`` below it. The
-format is that of ``torch/csrc/export/pt2_archive_constants.h``.
+A package is a zip archive, or the same files in a directory; `aoti.package.layout` has their names.
 
-libtorch's own reader checks neither names nor checksums, so it never gets to see the archive: what
-is read here is checked here, and the loader gets an extraction that this module wrote.
+libtorch's own reader checks neither names nor checksums, so it never reads the archive. `Package`
+checks them, and libtorch's loader gets what `Package.extract` wrote.
 """
 
 from __future__ import annotations
 
 import collections
 import io
-import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO
 
-from aoti.compat.weights import weights_size
 from aoti.errors import ModelNotFoundError, PackageError
-from aoti.package.archive import Directory, Limits, Span, Zip, readable
-from aoti.package.elf import drop_libtorch, forbid_executable_stack, read_elf
-from aoti.package.wrapper_cpp import (
-    may_abort,
-    read_call_spec,
-    read_num_constants,
-    read_threads,
-    read_weight_bytes,
-    read_wrapper,
-)
-from aoti.signature.signature import METADATA_KEY, Signature, on_one_thread
+from aoti.package import layout
+from aoti.package.archive import Directory, Limits, Span, Zip, readable, seekable
+from aoti.package.elf import SharedObject, drop_libtorch, forbid_executable_stack, read_elf
+from aoti.package.model_files import ModelFiles
+from aoti.signature.signature import Signature
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
-_MODEL_ENTRY = re.compile(r"(?:[^/]+/)?(data/aotinductor/([^/]+)/[^/]+)")
-_CONSTANT_ENTRY = re.compile(r"(?:[^/]+/)?(data/constants/[^/]+)")
 _DEFAULTS = Limits()
 _LARGE_WEIGHTS = 64 << 20  # bytes
-_WEIGHTS = ".blob"  # files of weights end so
 
 
 class Package:
@@ -97,13 +83,13 @@ class Package:
             self._archive = Zip(content, self.name, limits, owned=True)
         else:
             self.name = f"<{getattr(source, 'name', type(source).__name__)}>"
-            self._archive = Zip(_seekable(source, self.name), self.name, limits)
+            self._archive = Zip(seekable(source, self.name), self.name, limits)
         try:
             self.files = self._archive.files
-            self._entries = self._model_entries()
-            self.models = tuple(sorted(self._entries))
+            self._models = self._find_models()
+            self.models = tuple(sorted(self._models))
             if not self.models:
-                raise PackageError(self._why_no_model())
+                raise PackageError(f"{self.name} {layout.other_kind(self.files)}")
         except BaseException:
             self.close()
             raise
@@ -123,7 +109,10 @@ class Package:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file, in hex; of names and contents together for a directory."""
+        """SHA-256 of the file, in hex; of names and contents together for a directory.
+
+        Computed anew each time: the whole package is read.
+        """
         return self._archive.digest()
 
     @property
@@ -132,7 +121,7 @@ class Package:
         return self._archive.identity
 
     def select(self, model_name: str | None = None) -> str:
-        """The model that is meant: the given one, else the only one, else ``"model"``.
+        """The name of the chosen model: the given one, else the only one, else ``"model"``.
 
         Raises
         ------
@@ -148,61 +137,91 @@ class Package:
             raise ModelNotFoundError(f"no model {model_name!r} in {self.name}; it holds {names}")
         return model_name
 
+    def model(self, model_name: str | None = None) -> ModelFiles:
+        """A model's files and documents, each of which is read once.
+
+        Raises
+        ------
+        ModelNotFoundError
+            As `select`.
+        """
+        return self._models[self.select(model_name)]
+
     def metadata(self, model_name: str | None = None) -> dict[str, str]:
-        """What the exporter wrote about a model: ``AOTI_*`` keys, and the user's own."""
-        model = self.select(model_name)
-        name = self._find(model, "wrapper_metadata.json") or self._find(model, "_metadata.json")
-        if name is None:
-            raise PackageError(f"{self.name}: model {model!r} has no metadata file")
-        try:
-            metadata = json.loads(self._document(name))
-        except (ValueError, RecursionError) as error:
-            raise PackageError(f"{self.name}: {name} is not valid JSON: {error}") from error
-        if not isinstance(metadata, dict) or not all(
-            isinstance(value, str) for value in metadata.values()
-        ):
-            raise PackageError(f"{self.name}: {name} is not an object of strings")
-        return metadata
+        """What the exporter wrote about a model: ``AOTI_*`` keys, and the user's own.
+
+        Raises
+        ------
+        PackageError
+            There is no metadata, or it is damaged.
+        ModelNotFoundError
+            As `select`; so for every method below that takes a model's name.
+        """
+        return dict(self.model(model_name).metadata)
 
     def device(self, model_name: str | None = None) -> str | None:
-        """The type of device that a model was compiled for: ``cpu``. None if it does not say."""
-        return self.metadata(model_name).get("AOTI_DEVICE_KEY") or None
+        """The type of device that a model was compiled for: ``cpu``. None if it is not recorded.
+
+        Raises PackageError as `metadata` does.
+        """
+        return self.model(model_name).metadata.get("AOTI_DEVICE_KEY") or None
 
     def exporter(self, model_name: str | None = None) -> str:
-        """Which program wrote a model, as far as the package tells."""
+        """Which program wrote a model, as far as the package records it.
+
+        Raises PackageError as `signature` does.
+        """
         return self.signature(model_name).exporter or "torch, whose version packages do not record"
 
     def source(self, model_name: str | None = None) -> str | None:
-        """The generated C++ around the model's kernels; None where it was stripped."""
-        name = self._find(self.select(model_name), ".wrapper.cpp")
-        return None if name is None else self._document(name).decode("utf-8", "replace")
+        """The generated C++ around the model's kernels; None where it was stripped.
+
+        Some tens of MiB for the largest models. It is read once, and kept until this object is
+        gone.
+
+        Raises
+        ------
+        PackageError
+            The file is damaged or too large.
+        """
+        return self.model(model_name).source
 
     def num_constants(self, model_name: str | None = None) -> int | None:
-        """How many weights a model has; None where the generated C++ was stripped."""
-        return read_num_constants(self.source(model_name) or "")
+        """The number of a model's weights; None where the generated C++ was stripped.
+
+        Raises PackageError as `source` does.
+        """
+        return self.model(model_name).num_constants
 
     def call_spec(self, model_name: str | None = None) -> tuple[str, str] | None:
-        """The input and the output treespec, as JSON; None if only the loaded model tells."""
+        """The input and the output treespec, as JSON; None if only the loaded model has them.
+
+        Raises PackageError as `signature` does.
+        """
         return self.signature(model_name).call_spec
 
     def signature(self, model_name: str | None = None) -> Signature:
         """What a model takes and gives.
 
-        From the exporter's own record where there is one (see docs/signature.md), else from the
-        generated C++; where that was stripped too, nothing is known.
+        It comes from the exporter's own record where there is one (see docs/signature.md), else
+        from the generated C++. Where that was stripped too, nothing is known.
 
         Raises
         ------
         PackageError
-            The record is damaged or of a version that this aoti does not know.
+            The record is damaged, or of a version that this aoti does not know; or as `metadata`
+            and `source`.
         """
-        if (record := self.metadata(model_name).get(METADATA_KEY)) is not None:
-            return Signature.from_json(record, self.name)
-        source = self.source(model_name) or ""
-        return Signature.of_wrapper(read_wrapper(source), read_call_spec(source))
+        return self.model(model_name).signature
 
     def extra(self, name: str) -> str | None:
-        """The text of a file below ``extra/``; None if there is none of that name."""
+        """The text of a file below ``extra/``; None if there is no file of that name.
+
+        Raises
+        ------
+        PackageError
+            The file is damaged or too large.
+        """
         for file in self.files:
             if file == f"extra/{name}" or file.endswith(f"/extra/{name}"):
                 return self._document(file).decode("utf-8", "replace")
@@ -215,39 +234,52 @@ class Package:
         -------
         str
             ``code`` (in the shared object, or behind it), ``file`` (a ``*_weights.blob`` beside
-            it), ``pickles``, ``missing``, ``none`` (it needs none) or ``unknown`` (its generated
-            C++, which tells, was stripped).
+            it), ``pickles``, ``missing``, ``none`` (the model has no weights) or ``unknown`` (its
+            generated C++, which would say so, was stripped).
+
+        Raises
+        ------
+        PackageError
+            The generated C++ or the shared object is damaged.
+
+        Notes
+        -----
+        Where that takes a look at a shared object that is compressed or in memory, this unpacks it
+        to a temporary directory.
         """
-        model = self.select(model_name)
-        if self._find(model, "weights_config.json") is not None:
+        model = self.model(model_name)
+        if model.find(layout.PICKLED_WEIGHTS) is not None:
             return "pickles"
-        if self._find(model, "_weights.blob") is not None:
+        if model.find(layout.WEIGHTS) is not None:
             return "file"
-        wanted = read_weight_bytes(self.source(model) or "")
-        code = self._find(model, ".so")
+        wanted = model.weight_bytes
+        code = model.find(*layout.CODE)
         if wanted is None or code is None:
             return "unknown"
         if not wanted:
             return "none"
-        if wanted > _LARGE_WEIGHTS:  # no code alone is as large as that
+        if wanted > _LARGE_WEIGHTS:  # no code without weights is as large as that
             return "code" if self.files[code] > wanted else "missing"
-        with tempfile.TemporaryDirectory(prefix="aoti-") as directory:
-            path = Path(directory, "model.so")
-            self._write(code, path)
-            size = weights_size(read_elf(path))
+        size = layout.weights_size(self._read_elf(code))
         return "unknown" if size is None else "code" if size > 1 else "missing"
 
+    def _read_elf(self, name: str) -> SharedObject:
+        if self.path is not None and (span := self._archive.span(name)) is not None:
+            return read_elf(span.path, span.offset, span.nbytes)
+        with tempfile.TemporaryDirectory(prefix="aoti-") as directory:
+            path = Path(directory, "model.so")
+            self._write(name, path)
+            return read_elf(path)
+
     def may_abort(self, model_name: str | None = None) -> bool:
-        """Whether an index out of its range can abort the process, as far as the package tells.
+        """Whether an index out of its range can abort the process, as far as the package says.
 
         Kernels that run on several threads throw from inside an OpenMP region, where nothing can
         catch it. Packages that `aoti.export` wrote record the ranges, and calls are checked.
+
+        Raises PackageError as `signature` does.
         """
-        model = self.select(model_name)
-        if METADATA_KEY in self.metadata(model):
-            signature = self.signature(model)
-            return bool(signature.unchecked_indices) and not on_one_thread(signature.options)
-        return any(map(may_abort, self._kernels(model)))
+        return self.model(model_name).may_abort
 
     def threads(self, model_name: str | None = None) -> int | None:
         """How many threads a model's kernels were compiled to run on.
@@ -257,12 +289,16 @@ class Package:
         int or None
             The number that they use whatever ``OMP_NUM_THREADS`` or ``intra_op_threads`` says, as
             PyTorch's exporter compiles them: as many as the exporting machine had cores. None where
-            they go by the setting, as in larger models that `aoti.export` wrote, where none is
-            parallel, as in its small ones, or where the generated C++ was stripped. libtorch's own
-            operators, such as matrix products, always go by the setting.
+            they follow the setting, as in larger models that `aoti.export` wrote; where no kernel
+            is parallel, as in its small ones; or where the generated C++ was stripped. libtorch's
+            own operators, such as matrix products, always follow the setting.
+
+        Raises
+        ------
+        PackageError
+            As `source`.
         """
-        found = map(read_threads, self._kernels(self.select(model_name)))
-        return max(filter(None, found), default=None)
+        return self.model(model_name).threads
 
     def extract(self, model_name: str, destination: Path, *, weights: bool = True) -> None:
         """Write what a model needs to be loaded under `destination`, which must not exist; without
@@ -277,7 +313,7 @@ class Package:
         destination.mkdir()
         try:
             for source, name in self._runtime_entries(model_name):
-                if weights or not name.endswith(_WEIGHTS):
+                if weights or not name.endswith(layout.BLOB):
                     self._write(source, destination / name)
                 else:
                     collections.deque(self._blocks(source), maxlen=0)
@@ -286,32 +322,33 @@ class Package:
             raise
 
     def check_runnable(self, model_name: str) -> None:
-        """Refuse a form of package that holds nothing to run.
+        """Refuse a package that contains nothing to run.
 
         Raises
         ------
         PackageError
-            With what it is and what to do.
+            The message says what it contains and what to do.
         """
-        model = self.select(model_name)
-        if self._find(model, ".so") is None:
+        model = self.model(model_name)
+        if model.find(*layout.CODE) is None:
             raise PackageError(
-                f"{self.name}: model {model!r} comes as source code only, which aoti does not "
+                f"{self.name}: model {model.name!r} comes as source code only, which aoti does not "
                 "compile; export it with aot_inductor.package_cpp_only=False"
             )
 
     def open_weight(self, name: str) -> IO[bytes]:
         """Open a weight that is kept as a pickle, by the name that ``weights_config.json`` has."""
-        found = [file for file in self.files if file.endswith(f"data/weights/{name}")]
-        if len(found) != 1 or not re.fullmatch(r"weight_\d{1,9}", name):
+        ending = layout.pickled_weight(name)
+        found = [file for file in self.files if ending and file.endswith(ending)]
+        if len(found) != 1:
             raise PackageError(f"{self.name}: there is no weight {name!r:.100} in it")
         return self._archive.open_file(found[0])
 
     def blob(self, model_name: str) -> Span | None:
-        """Where the bytes of a model's file of weights are; None if it has no such file, or that is
-        compressed, or nobody else could open the package.
+        """Where the bytes of a model's file of weights are; None if there is no such file, if it
+        is compressed, or if the package is in memory.
         """
-        blobs = [name for name in self._entries[self.select(model_name)] if name.endswith(_WEIGHTS)]
+        blobs = [name for name in self.model(model_name).files if name.endswith(layout.BLOB)]
         if self.path is None or len(blobs) != 1:
             return None
         return self._archive.span(blobs[0])
@@ -322,25 +359,27 @@ class Package:
         return {
             name: self.files[source]
             for source, name in entries
-            if weights or not name.endswith(_WEIGHTS)
+            if weights or not name.endswith(layout.BLOB)
         }
 
     def _runtime_entries(self, model_name: str) -> Iterator[tuple[str, str]]:
-        """What the loader reads of a model, and its name without the prefix. Sources it does not
-        need: without them it does not look for the kernels' metadata either.
+        """The files of a model that libtorch's loader reads, and their names without the prefix.
+
+        It does not need the sources. Without them it does not look for the kernels' metadata.
         """
-        for name in self._entries[self.select(model_name)]:
-            if not name.endswith((".cpp", ".kernel_metadata.json")):
-                yield name, _MODEL_ENTRY.fullmatch(name)[1]  # type: ignore[index]
+        for name in self.model(model_name).files:
+            if not name.endswith((layout.GENERATED, layout.KERNEL_METADATA)):
+                yield name, layout.MODEL_FILE.fullmatch(name)[1]  # type: ignore[index]
         for name in self.files:
-            if match := _CONSTANT_ENTRY.fullmatch(name):
+            if match := layout.CONSTANT_FILE.fullmatch(name):
                 yield name, match[1]
 
     def extract_source(self, model_name: str, destination: Path) -> None:
         """Write the C++ that Inductor generated for a model, as `extract` writes the rest."""
-        for name in self._entries[self.select(model_name)]:
-            if name.endswith(".cpp"):
-                self._write(name, destination / _MODEL_ENTRY.fullmatch(name)[1])  # type: ignore[index]
+        for name in self.model(model_name).files:
+            if name.endswith(layout.GENERATED):
+                path = destination / layout.MODEL_FILE.fullmatch(name)[1]  # type: ignore[index]
+                self._write(name, path)
 
     def _write(self, source: str, path: Path) -> None:
         if path.exists():
@@ -370,42 +409,15 @@ class Package:
         with readable(self.name):
             return reader.read(1 << 20)
 
-    def _model_entries(self) -> dict[str, list[str]]:
-        entries: dict[str, list[str]] = {}
-        for name in self.files:
-            if match := _MODEL_ENTRY.fullmatch(name):
-                entries.setdefault(match[2], []).append(name)
-        return entries
-
-    def _why_no_model(self) -> str:
-        def holds(pattern: str) -> bool:
-            return any(re.search(pattern, name) for name in self.files)
-
-        if holds(r"(^|/)models/[^/]+\.json$"):
-            return (
-                f"{self.name} is an exported program (torch.export.save), not a compiled one; "
-                "compile it: aoti.export(torch.export.load(...), path=...)"
-            )
-        if holds(r"\.pte$"):
-            return f"{self.name} holds an ExecuTorch program: run it with executorch"
-        if holds(r"(^|/)code/__torch__"):
-            return f"{self.name} is a TorchScript model: export the module itself with aoti.export"
-        if holds(r"(^|/)data\.pkl$"):
-            return (
-                f"{self.name} is a checkpoint (torch.save): load it into its module and export "
-                "that with aoti.export"
-            )
-        return f"{self.name} is not an AOTInductor package: no data/aotinductor/<model>/ in it"
-
-    def _find(self, model_name: str, ending: str) -> str | None:
-        found = [name for name in self._entries[model_name] if name.endswith(ending)]
-        return found[0] if found else None
-
-    def _kernels(self, model_name: str) -> Iterator[str]:
-        """The generated C++ of a model, file by file."""
-        for name in self._entries[model_name]:
-            if name.endswith(".cpp"):
-                yield self._document(name).decode("utf-8", "replace")
+    def _find_models(self) -> dict[str, ModelFiles]:
+        found: dict[str, dict[str, int]] = {}
+        for name, size in self.files.items():
+            if match := layout.MODEL_FILE.fullmatch(name):
+                found.setdefault(match[2], {})[name] = size
+        return {
+            model: ModelFiles(self.name, model, files, self._document)
+            for model, files in found.items()
+        }
 
     def _document(self, name: str) -> bytes:
         if self.files[name] > self._limits.document_bytes:
@@ -432,19 +444,3 @@ def load_metadata_from_package(source: Source, model_name: str | None = None) ->
     """
     with Package(source) as package:
         return package.metadata(model_name)
-
-
-def _seekable(file: object, name: str) -> BinaryIO:
-    """A file object that an archive can be read from, or an error that says what is wrong."""
-    if not callable(getattr(file, "read", None)):
-        raise PackageError(
-            f"a package is a path, bytes or a binary file, not {type(file).__name__}"
-        )
-    if isinstance(file, io.TextIOBase):
-        raise PackageError(f"{name} was opened as text; open it with mode 'rb'")
-    if getattr(file, "closed", False):
-        raise PackageError(f"{name} is closed; open it with mode 'rb'")
-    seekable = getattr(file, "seekable", None)
-    if seekable is None or not seekable():
-        raise PackageError(f"{name} cannot be sought in; pass what its read() gives")
-    return cast("BinaryIO", file)

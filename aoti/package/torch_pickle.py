@@ -16,15 +16,10 @@ from typing import IO, Any
 
 from aoti.errors import PackageError
 from aoti.package.archive import readable
-from aoti.signature.spec import DTYPES
+from aoti.signature.dtypes import DTYPES
 
 _PICKLE_LIMIT = 1 << 20  # bytes; one tensor takes some hundred
-_STORAGES = {
-    "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
-    "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
-    "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128",
-}  # fmt: skip
+_STORAGES = {dtype.storage: name for name, dtype in DTYPES.items() if dtype.storage}
 
 
 @dataclass(frozen=True, slots=True)

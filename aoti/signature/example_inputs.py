@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from aoti.errors import ConfigError
+from aoti.signature.dtypes import numpy_dtype
 from aoti.signature.signature import Signature
-from aoti.signature.spec import Dim, TensorSpec, numpy_dtype
+from aoti.signature.spec import Dim, TensorSpec, evaluate
 
 
 def least_sizes(signature: Signature) -> dict[str, int]:
@@ -107,10 +109,7 @@ def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
 
 
 def _size(size: int | Dim, sizes: Mapping[str, int]) -> int:
-    if not isinstance(size, Dim):
-        return size
-    symbol, scale, offset = size.form
-    return scale * sizes.get(symbol, 1) + offset
+    return evaluate(size, defaultdict(lambda: 1, sizes))
 
 
 def _dtype(spec: TensorSpec) -> Any:

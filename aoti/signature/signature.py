@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from aoti.errors import IncompatiblePackageError, PackageError
+from aoti.signature.dtypes import DTYPES
 from aoti.signature.pytree import CallPlan
-from aoti.signature.size_expr import affine, fingerprint, symbols_of
-from aoti.signature.spec import DTYPES, ConstantSpec, Dim, Layout, TensorSpec
+from aoti.signature.size_expr import affine, polynomial, symbols_of
+from aoti.signature.spec import MAX_RANK, ConstantSpec, Dim, Layout, TensorSpec
 
 METADATA_KEY = "aoti.signature"
 VERSION = 1
@@ -24,7 +25,6 @@ Range = tuple[int | None, int | None]
 
 _ReadSize = Callable[[Any, Mapping[str, Range]], int | Dim]
 
-_MAX_RANK = 64
 _MAX_SIZE = 1 << 62  # of what is counted in 64 bits
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -290,10 +290,10 @@ def _read_export(record: Any) -> dict[str, Any]:
 
 def _read_tensor(item: Any, ranges: Mapping[str, Range], read_size: _ReadSize) -> TensorSpec:
     dtype, shape, strides = _text(item["dtype"]), _list(item["shape"]), _list(item["strides"])
-    if dtype not in DTYPES or len(shape) > _MAX_RANK or len(strides) not in (0, len(shape)):
+    if dtype not in DTYPES or len(shape) > MAX_RANK or len(strides) not in (0, len(shape)):
         raise ValueError(f"a tensor of {dtype:.40} in {len(shape)} dimensions")
-    if not all(stride in ("?", "0") or fingerprint(_text(stride)) for stride in strides):
-        raise ValueError("a stride that is no expression")
+    if not all(stride in ("?", "0") or polynomial(_text(stride)) for stride in strides):
+        raise ValueError("a stride that is not an expression")
     values = item["values"]
     if values is not None:
         low, high = _list(values)

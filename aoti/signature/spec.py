@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aoti.arrays.libraries import as_array
 from aoti.errors import IncompatiblePackageError, InputError, InputTypeError
-from aoti.signature.size_expr import affine, fingerprint
+from aoti.signature.size_expr import Polynomial, affine, constant, polynomial, product, symbol
 
-if TYPE_CHECKING:
-    import numpy as np
+MAX_RANK = 64  # dimensions: numpy's limit, and that of the core's fixed buffers
 
-# The dtypes that tensors and arrays share. numpy has the first lot, ml_dtypes the second but for
-# complex32, which torch alone has.
-DTYPES = frozenset(
-    "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 "
-    "float16 float32 float64 complex64 complex128 "
-    "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu "
-    "complex32".split()
-)
-
-# What the core is told of an input: see aoti._core.Loader.
+# What the core is told of an input: see aoti/engine/_core/_inputs.pyx.
 Size = int | tuple[int, int, int]
 Layout = tuple[
     str | None,
@@ -34,31 +22,6 @@ Layout = tuple[
     bool,
     tuple[Size, Size] | None,
 ]
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """Numpy's dtype of a name in `DTYPES`, which for some is that of another package.
-
-    Raises
-    ------
-    ValueError
-        ml_dtypes is not installed, or does not have it.
-    """
-    import numpy as np
-
-    try:
-        return np.dtype(name)
-    except TypeError:
-        try:
-            import ml_dtypes
-        except ImportError:
-            raise ValueError(
-                f"{name} needs the package ml_dtypes (pip install ml_dtypes)"
-            ) from None
-        if not hasattr(ml_dtypes, name):  # complex32 is torch's alone in older ones
-            raise ValueError(f"{name} is no dtype of the installed ml_dtypes") from None
-        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-        return dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +46,27 @@ class Dim:
 
     @property
     def form(self) -> tuple[str, int, int]:
-        """The number as ``scale * symbol + offset``: symbol, scale, offset.
+        """The size as ``scale * symbol + offset``: symbol, scale, offset.
 
-        One that has no such form stands for itself.
+        A size without such a form is a symbol itself.
         """
         return affine(self.name) or (self.name, 1, 0)
+
+    def evaluate(self, sizes: Mapping[str, int]) -> int:
+        """The size as a number, for these values of the symbols.
+
+        Raises
+        ------
+        KeyError
+            `sizes` lacks its symbol.
+        """
+        symbol, scale, offset = self.form
+        return scale * sizes[symbol] + offset
+
+
+def evaluate(size: int | Dim, sizes: Mapping[str, int]) -> int:
+    """A size as a number: see `Dim.evaluate`."""
+    return size if isinstance(size, int) else size.evaluate(sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +141,7 @@ class TensorSpec:
     def __str__(self) -> str:
         if self.shape is None:
             return f"{self.dtype or 'any dtype'} of any shape"
-        return f"{self.dtype or 'any dtype'} {_shape_text(self.shape)}"
+        return f"{self.dtype or 'any dtype'} {shape_text(self.shape)}"
 
     def layout(self, symbols: dict[str, int]) -> Layout:
         """What the core needs to check this input; `symbols` numbers the dims, shared by inputs.
@@ -188,7 +167,7 @@ class TensorSpec:
             if not all(stride.isdecimal() for stride in self.strides):
                 raise IncompatiblePackageError(
                     f"input {self.name!r} was exported with a memory layout that aoti cannot tell "
-                    f"from the package (shape {_shape_text(self.shape)}, strides "
+                    f"from the package (shape {shape_text(self.shape)}, strides "
                     f"{', '.join(self.strides)}); export with a contiguous example input"
                 )
             strides = tuple(int(stride) for stride in self.strides)
@@ -206,124 +185,32 @@ class TensorSpec:
         c_order = tuple(reversed(range(rank)))
         if not self.strides:
             return c_order
-        steps = [None if stride == "?" else fingerprint(stride) for stride in self.strides]
+        # A text that cannot be read is 0, which is not the step of any dense dimension.
+        steps = [None if stride == "?" else polynomial(stride) or {} for stride in self.strides]
         # Dense layouts of high rank that are not C order are too rare to search for.
         others = itertools.permutations(c_order) if rank <= 5 else ()
         orders = itertools.chain([c_order], others)
         return next((order for order in orders if self._dense_in(order, steps)), None)
 
-    def _dense_in(self, order: tuple[int, ...], steps: Sequence[int | None]) -> bool:
+    def _dense_in(self, order: tuple[int, ...], steps: Sequence[Polynomial | None]) -> bool:
         assert self.shape is not None
-        expected, symbolic = 1, False
+        expected: Polynomial | None = constant(1)  # None: unlike any step
+        symbolic = False
         for dim in order:
             size, step = self.shape[dim], steps[dim]
-            # The step of a dimension of one element means nothing. One that is not told can only
-            # be symbolic: a static stride is always told.
-            if size != 1 and step != expected and not (symbolic and step is None):
+            # The step of a dimension of one element means nothing. An unknown step can only be
+            # symbolic: packages always contain the static ones.
+            if size != 1 and (step is None or step != expected) and not (symbolic and step is None):
                 return False
             if isinstance(size, Dim):
                 symbolic = True
-                expected *= fingerprint(size.name) or fingerprint("unknown")
+                extent = polynomial(size.name) or symbol(size.name)
             else:
-                expected *= max(size, 1)
+                extent = constant(max(size, 1))
+            expected = expected and product(expected, extent)
         return True
 
-    def check(self, value: object, path: str) -> Any:
-        """The numpy array or `aoti.Tensor` over the memory of `value`, of the right dtype.
-
-        Parameters
-        ----------
-        value : object
-            What came: an array of numpy, an `aoti.Tensor`, or what has ``__dlpack__``,
-            ``__array_interface__`` or the buffer protocol.
-        path : str
-            Its place in the call, for messages.
-
-        Raises
-        ------
-        InputTypeError
-            It is no array, or of another dtype.
-        InputError
-            Its rank or one of its static sizes differs, or it cannot be read from the CPU.
-        """
-        array = as_array(value, self, path)
-        dtype: str = getattr(array.dtype, "name", array.dtype)
-        got = f"{dtype} {_shape_text(array.shape)}"
-        if dtype not in DTYPES:
-            raise InputTypeError(
-                f"{path}: expected {self}, got {got}, which torch has no dtype for"
-            )
-        if dtype != (self.dtype or dtype):
-            raise InputTypeError(
-                f"{path}: expected {self}, got {got}. Convert it: {_cast(value, self.dtype)}"
-            )
-        if not _address(array) and 0 not in array.shape:
-            raise InputError(f"{path}: the array's data pointer is null; it has no memory to read")
-        if self.shape is not None:
-            if len(self.shape) != len(array.shape):
-                raise InputError(
-                    f"{path}: expected {len(self.shape)} dimensions, {self}; got {got}"
-                )
-            for dim, (wanted, size) in enumerate(zip(self.shape, array.shape, strict=True)):
-                if isinstance(wanted, int) and wanted != size:
-                    raise InputError(
-                        f"{path}: expected {self}, got {got}: "
-                        f"dimension {dim} must be {wanted}, not {size}"
-                    )
-        return array
-
-    def conform(self, value: object, path: str) -> Any:
-        """A numpy array or `aoti.Tensor` with the value of `value` that the model can read.
-
-        It shares the memory of `value` where it can, and is a copy where that has another layout.
-
-        Check the dynamic sizes before this: a view may claim any number of elements over a few
-        bytes of memory, and the copy has them all.
-
-        Parameters
-        ----------
-        value : object
-            What came: as for `check`.
-        path : str
-            Its place in the call, for messages.
-
-        Raises
-        ------
-        InputError, InputTypeError
-            As `check`; or the model writes into the input, and would write into the copy.
-        """
-        array = self.check(value, path)
-        laid_out = array if self.obstacle(array) is None else self.laid_out(array, path)
-        if self.mutated and (laid_out is not array or not _writeable(array)):
-            raise InputError(
-                f"{path}: the model writes into this input; pass an array that it can write to: "
-                f"{self}, writeable, with strides of {', '.join(self.strides)} elements"
-            )
-        return laid_out
-
-    def obstacle(self, array: Any) -> str | None:
-        """Why an array of the right dtype and shape must be copied; None if it need not be."""
-        itemsize = array.nbytes // max(math.prod(array.shape), 1) or 1
-        strides = array.strides
-        if not isinstance(array.dtype, str):  # numpy's: in bytes, and of any byte order
-            if not array.dtype.isnative:
-                return "its bytes are in the other order"
-            itemsize = array.dtype.itemsize
-        else:
-            strides = tuple(stride * itemsize for stride in strides)
-        if 0 in array.shape:
-            return None
-        if _address(array) % min(itemsize, 8):
-            return f"it is not aligned to {min(itemsize, 8)} bytes"
-        wanted = tuple(step * itemsize for step in self._steps(array.shape))
-        if any(
-            size != 1 and stride != step
-            for size, stride, step in zip(array.shape, strides, wanted, strict=True)
-        ):
-            return f"its strides are {strides} bytes, and the model reads {wanted}"
-        return None
-
-    def _steps(self, shape: Sequence[int]) -> tuple[int, ...]:
+    def steps(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The strides that the kernels take for these sizes, in elements."""
         order = tuple(reversed(range(len(shape)))) if self.shape is None else self.order()
         if order is None:
@@ -342,7 +229,7 @@ class TensorSpec:
         InputError
             In that layout elements share memory; the message names `path`.
         """
-        steps = self._steps(array.shape)
+        steps = self.steps(array.shape)
         extent = 1
         for step, size in sorted(zip(steps, array.shape, strict=True)):
             if size > 1 and step < extent:
@@ -364,22 +251,8 @@ class TensorSpec:
         return copy
 
 
-def _address(array: Any) -> int:
-    pointer: int = array.data_ptr if isinstance(array.dtype, str) else array.ctypes.data
-    return pointer
-
-
-def _writeable(array: Any) -> bool:
-    return not array.readonly if isinstance(array.dtype, str) else bool(array.flags.writeable)
-
-
-def _cast(value: object, dtype: str | None) -> str:
-    if type(value).__module__.partition(".")[0] in ("aoti", "torch"):
-        return f".to(torch.{dtype})"
-    return f".astype({dtype!r})"
-
-
-def _shape_text(shape: Sequence[int | Dim]) -> str:
+def shape_text(shape: Sequence[int | Dim]) -> str:
+    """A shape as messages show it: ``(s0, 3)``."""
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 

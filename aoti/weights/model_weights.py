@@ -1,8 +1,8 @@
-"""The weights of a loaded model: where they come from, what they must be, and which set serves.
+"""`model.weights`: the constants of a loaded model, and how they are replaced while it runs.
 
-Every set of weights has containers of libtorch's of its own, with a number: a `Generation` of the
-core. New weights are checked, put into a new generation, and only then take the place of the
-serving ones, between two runs. Whatever fails before that leaves everything as it was.
+Each version of the weights gets its own containers of the engine. The core calls them a `WeightSet`
+and numbers it. New weights are checked, put into a new set, and only then replace the serving ones,
+between two runs. An error before that leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -12,196 +12,228 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aoti.arrays.libraries import as_array, type_name
-from aoti.compat.finding import listing
-from aoti.errors import ConstantError, InputError, ModelClosedError, PackageError
+from aoti._text import listing
+from aoti.engine._core._weights import Memory
+from aoti.errors import ConstantError, ModelClosedError, PackageError
+from aoti.options import LoadOptions, WeightSource
 from aoti.package.archive import Span, identity
-from aoti.package.constants import Constant, ConstantTable, check_table, is_frozen, itemsize
-from aoti.signature.spec import TensorSpec
-from aoti.weights.safetensors import Stored, read_header
+from aoti.package.constants import Constant, ConstantTable, check_table
+from aoti.weights.staging import MappedFile, Staging
 
 if TYPE_CHECKING:
-    from aoti import _core
     from aoti.cache.extraction import Extraction
-
-Source = Mapping[str, Any] | str | os.PathLike[str]
+    from aoti.engine._core._program import Program
+    from aoti.engine._core._tensor import Tensor
+    from aoti.engine._core._weights import WeightSet
 
 # Bytes of weights that every runner may have a copy of, to run without locks. Models with more
 # mostly run for so long that locks do not matter.
 _COPIED = 1 << 20
 
 
-class Weights:
-    """The weights of one model. Its methods may be called from any thread; changes take turns.
+class ModelWeights:
+    """The weights of a loaded model: `AOTIModel.weights`.
 
-    Parameters
-    ----------
-    core : module
-        `aoti._core`.
-    loader : _core.Loader
-        The model.
-    extraction : Extraction
-        Where its files are.
-    table : ConstantTable or None
-        What its generated C++ says of its constants.
-    package : str
-        What messages call it.
-    device : str
-        Where the model runs, and so where most of them lie: ``cpu`` or ``cuda:0``.
-    single_threaded : bool
-        Whether its one runner must do without the container's locks.
-
-    Attributes
-    ----------
-    call_spec, fqns : list of str
-        What the compiled code says of itself: treespecs, names of constants.
-    constants : tuple of Constant
-        The constants. Empty also where they are not known.
+    Notes
+    -----
+    All methods may be called from any thread while the model runs, and release the GIL while they
+    copy. Changes take turns. Runs that are under way finish with the weights that they started
+    with, later ones use the new ones; no run waits, and no run sees a mixture. If a change fails,
+    the old weights go on serving.
     """
 
     def __init__(
         self,
-        core: Any,
-        loader: _core.Loader,
+        program: Program,
+        first: WeightSet,
         extraction: Extraction,
         table: ConstantTable | None,
+        options: LoadOptions,
         package: str,
-        device: str = "cpu",
-        single_threaded: bool = False,
+        device: str,
+        apart: bool,
     ) -> None:
-        self._core, self._loader, self._package = core, loader, package
-        self._device = device
+        self._program, self._package, self._device = program, package, device
         self._lock, self._pid = threading.Lock(), os.getpid()
         self._closed = False
-        self._file: _core.Memory | None = None
-        self._previous: tuple[_core.Generation, dict[str, _core.Tensor]] | None = None
-        self._serving: _core.Generation | None = None
-        # libtorch before 2.13 unpacks an archive for each container.
-        self._apart = single_threaded or (
-            device == "cpu"
-            and extraction.path.is_dir()
-            and _can_be_copied(table, in_code=not extraction.weights)
-        )
-        self._spare: _core.Generation | None = loader.open(1, apart=self._apart)
+        self._apart = apart
         self._last = 1
-        self.call_spec, self.fqns, facts = self._spare.describe()
+        self._file: MappedFile | None = None
+        # Names of the code to what is not in the code.
+        self._set: dict[str, Tensor] = {}
+        self._serving: WeightSet | None = None
+        self._previous: tuple[WeightSet, dict[str, Tensor], MappedFile | None] | None = None
+        self._spare: WeightSet | None = first
+        _, fqns, facts = first.describe()
         if table is not None:
             check_table(table, facts, package)
-        present = self._spare.weights(copy=False)
+        present = first.weights(copy=False)
         table = table or _observed(facts, present, package)
-        self.constants, self._folds, self._written = table.constants, table.folds, table.written
-        self._in_code = all(constant.fqn in present for constant in self.constants) and (
-            bool(self.constants) or not facts or bool(present)
+        self._constants, self._folds = table.constants, table.folds
+        self._staging = Staging(package, device, table.constants, tuple(fqns), table.written)
+        self._in_code = all(constant.fqn in present for constant in self._constants) and (
+            bool(self._constants) or not facts or bool(present)
         )
-        # What is not in the code, by the code's names.
-        self._set: dict[str, _core.Tensor] = {}
         if not self._in_code and extraction.weights:
-            self._set = self._map(extraction.weights, table)
-
-    def start(self, source: Source | None = None, *, map_source: bool = False) -> None:
-        """Let the first weights serve: the package's own, or others in their place.
-
-        Parameters and errors are those of `change`.
-        """
-        if source is not None:
-            self.change(source, full=True, share=False, keep=False, map_source=map_source)
+            self._map(extraction.weights, table)
+        if options.weights is not None:
+            self.update(options.weights, map_source=options.map_source, keep=False)
         elif self._in_code:
-            assert self._spare is not None
-            self._serve(self._spare)
+            self._serve(first)
         elif self._set:
-            self._fill(self._set, keep=False)
+            self._fill(self._set, self._file, keep=False)
         else:
-            self._loader.unset = self._unset()
+            program.unset = self._unset()
+
+    @property
+    def constants(self) -> tuple[Constant, ...]:
+        """The constants, in the order of the code; empty if the package does not describe them."""
+        all_set = self._serving is not None
+        return tuple(replace(c, loaded=all_set or c.name in self._set) for c in self._constants)
 
     @property
     def version(self) -> int:
-        """The number of the serving weights; 0 as long as there are none."""
+        """The version of the weights that new runs use: 1 at first, a new number for every change.
+
+        A number always means the same weights: `rollback` brings the old number back. 0 as long as
+        the model has no weights.
+        """
         return 0 if self._serving is None else self._serving.number
 
-    def listed(self) -> tuple[Constant, ...]:
-        """The constants, with whether each has a value."""
-        all_set = self._serving is not None
-        return tuple(replace(c, loaded=all_set or c.name in self._set) for c in self.constants)
+    @property
+    def file(self) -> MappedFile | None:
+        """The file that the serving weights are mapped from; None if they are not mapped."""
+        return self._file
 
-    def change(
-        self, source: Source, *, full: bool, share: bool, keep: bool, map_source: bool = False
-    ) -> None:
-        """Check weights and let them serve.
+    def load(self, weights: Mapping[str, Any], *, full: bool = True, share: bool = False) -> None:
+        """Replace the weights, or provide the weights of a model that came without.
 
         Parameters
         ----------
-        source : mapping or path
-            Arrays by their fully qualified names, or a ``.safetensors`` file.
-        full : bool
-            Whether all parameters must be given. What is not given stays as it is.
-        share : bool
-            Whether to read the arrays where they are, for as long as the weights are used.
-        keep : bool
-            Whether to keep the weights that serve now, for `go_back`.
-        map_source : bool
-            Whether to map the file instead of reading it.
+        weights : mapping of str to array
+            Arrays of any library by their fully qualified names, as in ``state_dict()``.
+        full : bool, default True
+            Whether all parameters must be given. If not, parameters that are not given stay as
+            they are; a model without weights refuses to run until it has all. Buffers and other
+            constants may always be left out if they have values.
+        share : bool, default False
+            Read the arrays where they are, instead of copying them. They are kept alive, and must
+            have the layout of `constants`. Whoever writes to them changes what runs compute.
 
         Raises
         ------
-        ConstantError, ModelClosedError, ExecutionError
-            Nothing has changed.
-        """
-        with self._turn():
-            given = self._read(source, share=share, map_source=map_source)
-            if full:
-                wanted = [c for c in self.constants if c.kind == "parameter"]
-                if missing := [c.fqn for c in wanted if c.name not in given]:
-                    raise ConstantError(
-                        f"{self._package}: these weights are missing: {listing(missing)}; pass "
-                        "them too, or full=False to keep the model's own"
-                    )
-            tensors = {**self._others(given), **given}
-            if any(c.name not in tensors for c in self.constants):
-                if full:
-                    raise ConstantError(self._unset(tensors))
-                self._set = tensors  # nothing serves yet
-                self._loader.unset = self._unset()
-                return
-            self._fill(tensors, keep=keep)
+        ConstantError
+            A name is unknown or missing, an array has another dtype, shape or device, or the
+            weights cannot be replaced. Nothing has changed.
+        ModelClosedError
+            The model was closed.
 
-    def go_back(self) -> None:
-        """Let the weights serve that served before the last change that kept them."""
+        Notes
+        -----
+        The replaced weights are freed as soon as no run uses them. `update` can keep them.
+        """
+        self._change(weights, full=full, share=share, keep=False)
+
+    def update(
+        self,
+        weights: WeightSource,
+        *,
+        full: bool = True,
+        share: bool = False,
+        map_source: bool = False,
+        keep: bool = True,
+    ) -> int:
+        """Replace the weights, and keep the old ones for `rollback`.
+
+        Parameters
+        ----------
+        weights : mapping of str to array, or path
+            Arrays by their fully qualified names, or a ``.safetensors`` file with them.
+        full, share
+            As for `load`.
+        map_source : bool, default False
+            Map the file instead of copying its content. If the file is truncated or changed, the
+            process ends or computes something else: replace such files, never write to them.
+        keep : bool, default True
+            Keep the replaced weights in memory until the next change.
+
+        Returns
+        -------
+        int
+            The new `version`.
+
+        Raises
+        ------
+        ConstantError, ModelClosedError
+            As for `load`.
+        FileNotFoundError
+            The file does not exist.
+        """
+        self._change(weights, full=full, share=share, keep=keep, map_source=map_source)
+        return self.version
+
+    def rollback(self) -> int:
+        """Go back to the weights before the last `update`.
+
+        Returns
+        -------
+        int
+            Their `version`.
+
+        Raises
+        ------
+        ConstantError
+            No weights were kept, or the model went back already.
+        ModelClosedError
+            The model was closed.
+        """
         with self._turn():
             if self._previous is None:
                 raise ConstantError(
-                    f"{self._package}: there are no weights to go back to: update_weights keeps "
-                    "those that it replaces, once"
+                    f"{self._package}: there are no weights to go back to; update keeps the "
+                    "weights that it replaces, for one rollback"
                 )
-            generation, tensors = self._previous
-            self._serve(generation)
-            self._set, self._previous = tensors, None
+            weights, tensors, file = self._previous
+            self._serve(weights)
+            self._set, self._file, self._previous = tensors, file, None
+        return self.version
 
-    def read_back(self) -> dict[str, Any]:
-        """Copies of the serving weights, by their fully qualified names."""
+    def extract(self) -> dict[str, Any]:
+        """Copies of the weights by their fully qualified names.
+
+        Returns
+        -------
+        dict of str to numpy.ndarray
+            An `aoti.Tensor` if numpy does not have the dtype and ml_dtypes is not installed.
+
+        Raises
+        ------
+        ConstantError
+            The model has no weights yet.
+        ModelClosedError
+            The model was closed.
+        """
         with self._turn():
             if (serving := self._serving) is None:
                 raise ConstantError(self._unset())
             copies = _plain(serving, copy=True)
-        return {c.fqn: _as_numpy(copies[c.fqn]) for c in self.constants}
+        return {c.fqn: _as_numpy(copies[c.fqn]) for c in self._constants}
 
     def populate(self) -> None:
-        """Bring mapped weights into the process, so that no run waits for them."""
-        if self._file is not None:
-            self._file.populate()
+        """Read mapped weights into memory now, so that no run waits for the disk."""
+        if (file := self._file) is not None:
+            file.memory.populate()
 
-    def close(self) -> None:
-        """Give up all weights that nothing runs on."""
+    def release(self) -> None:
+        """Give up all weights that no run uses. `AOTIModel.close` does it."""
         self._closed = True
         self._serving = self._previous = self._spare = self._file = None
         self._set = {}
 
-    # -- where weights come from -----------------------------------------------------------------
-
-    def _map(self, span: Span, table: ConstantTable) -> dict[str, _core.Tensor]:
-        """The package's own weights, from the file that its extraction has, or from itself."""
+    def _map(self, span: Span, table: ConstantTable) -> None:
+        """Map the package's own weights, from the file of its extraction or from the package."""
         with span.path.open("rb") as file:
             status = os.fstat(file.fileno())
             if span.identity not in (None, identity(status)):
@@ -212,168 +244,77 @@ class Weights:
                     f"{self._package}: its weights have {size} bytes instead of {table.nbytes}; "
                     "get the package again"
                 )
-            memory = self._core.Memory.map(file.fileno(), span.offset, table.nbytes, table.written)
-        self._file = memory
+            memory = Memory.map(file.fileno(), span.offset, table.nbytes, table.written)
+        self._file = MappedFile(span.path, table.nbytes, memory)
         offsets = table.offsets()
-        return {
+        self._set = {
             c.name: memory.tensor(offsets[c.name], c.dtype, c.shape, c.strides)
             for c in table.constants
         }
 
-    def _read(self, source: Source, *, share: bool, map_source: bool) -> dict[str, _core.Tensor]:
-        """Check what is given; tensors by the code's names for them, in memory to stay."""
-        if isinstance(source, Mapping):
-            by_fqn = self._known(source)
-            return {c.name: self._take(c, source[fqn], share) for fqn, c in by_fqn.items()}
-        path = Path(source)
-        if path.suffix != ".safetensors":
-            raise ConstantError(
-                f"weights are a mapping of names to arrays, or a .safetensors file, and not {path}"
-            )
-        with path.open("rb") as file:
-            stored = read_header(file.fileno(), str(path))
-            by_fqn = self._known(stored)
-            for fqn, constant in by_fqn.items():
-                self._compare(constant, stored[fqn].dtype, stored[fqn].shape)
-            return self._load(file.fileno(), {c: stored[fqn] for fqn, c in by_fqn.items()},
-                              map_source=map_source)  # fmt: skip
+    def _change(
+        self, source: WeightSource, *, full: bool, share: bool, keep: bool, map_source: bool = False
+    ) -> None:
+        with self._turn():
+            given, file = self._staging.read(source, share=share, map_source=map_source)
+            if full:
+                wanted = [c for c in self._constants if c.kind == "parameter"]
+                if missing := [c.fqn for c in wanted if c.name not in given]:
+                    raise ConstantError(
+                        f"{self._package}: these weights are missing: {listing(missing)}; pass "
+                        "them too, or full=False to keep the model's own"
+                    )
+            kept = self._others(given)
+            if file is None and kept:
+                file = self._file
+            tensors = {**kept, **given}
+            if any(c.name not in tensors for c in self._constants):
+                if full:
+                    raise ConstantError(self._unset(tensors))
+                self._set, self._file = tensors, file  # no weights serve yet
+                self._program.unset = self._unset()
+                return
+            self._fill(tensors, file, keep=keep)
 
-    def _load(
-        self, file: int, stored: Mapping[Constant, Stored], *, map_source: bool
-    ) -> dict[str, _core.Tensor]:
-        found = {}
-        end = max((at.offset + c.nbytes for c, at in stored.items()), default=0)
-        whole = self._core.Memory.map(file, 0, end, self._written) if map_source else None
-        for constant, at in stored.items():
-            memory, offset = whole, at.offset
-            if memory is None:
-                memory, offset = self._core.Memory.read(file, at.offset, constant.nbytes), 0
-            tensor = memory.tensor(offset, constant.dtype, at.shape, at.strides)
-            if offset % itemsize(constant.dtype) or not _same_steps(tensor, constant):
-                tensor = tensor.copied(constant.strides)
-            found[constant.name] = tensor
-        return found
-
-    def _known(self, given: Mapping[str, object]) -> dict[str, Constant]:
-        """The constants that are given, by their names there."""
-        if is_frozen(self.fqns):
-            raise ConstantError(
-                f"{self._package} was frozen at the export: its weights were merged into others, "
-                "and cannot be replaced; export it without freezing"
-            )
-        if not self.constants:
-            raise ConstantError(
-                f"{self._package}: the model has no constants that could be replaced"
-                + ("" if not self.fqns else " safely: the package does not tell their shapes")
-            )
-        by_fqn = {constant.fqn: constant for constant in self.constants}
-        if unknown := [str(fqn) for fqn in given if fqn not in by_fqn]:
-            raise ConstantError(
-                f"{self._package}: the model has no constants of these names: {listing(unknown)}; "
-                "see model.constants. What the compiler put into the code, "
-                "such as tensors of a few elements, cannot be replaced: export it with "
-                "options={'always_keep_tensor_constants': True}"
-            )
-        return {fqn: by_fqn[fqn] for fqn in given}
-
-    def _take(self, constant: Constant, value: object, share: bool) -> _core.Tensor:
-        """An array as a tensor that lives as long as the weights: a copy, unless it is shared."""
-        view = self._view(constant, value, share)
-        self._compare(constant, view.dtype, view.shape)
-        if not share:
-            return view.copied(constant.strides)
-        who = f"{constant.fqn}: a shared array is read where it is"
-        if view.device != (where := self._where(constant)):
-            raise ConstantError(f"{who}, so it must lie on {where}, and not on {view.device}")
-        if not _same_steps(view, constant):
-            raise ConstantError(
-                f"{who}, and the model takes strides {constant.strides}, not {view.strides}; pass "
-                "it in that layout, or let it be copied"
-            )
-        if view.data_ptr % min(itemsize(constant.dtype), 8):
-            raise ConstantError(f"{who}, and it is not aligned to its elements; let it be copied")
-        if view.readonly and self._written:
-            raise ConstantError(
-                f"{who}, and this one is read-only, while the model may write to its buffers; pass "
-                "one that can be written to, or let it be copied"
-            )
-        return view
-
-    def _view(self, constant: Constant, value: object, share: bool) -> _core.Tensor:
-        spec = TensorSpec(constant.fqn, constant.dtype, constant.shape, device="cpu")
-        view: _core.Tensor
-        try:
-            view = self._core.view_of(value)
-        except Exception as first:  # of whatever library the array is
-            reason = str(first).partition("\n")[0]
-            try:
-                array = as_array(value, spec, constant.fqn)
-                if not share:
-                    # In native order and aligned, which is what the core may not have found.
-                    view = self._core.view_of(array.astype(array.dtype.newbyteorder("="), "C"))
-                    return view
-            except InputError as error:
-                raise ConstantError(str(error).partition("\n")[0]) from error
-            except (TypeError, ValueError) as error:
-                raise ConstantError(f"{constant.fqn}: {error}") from error
-            raise ConstantError(f"{constant.fqn}: the array cannot be shared: {reason}") from first
-        if view.device not in ("cpu", self._device):
-            where = self._device.replace("cpu", "the cpu")
-            raise ConstantError(
-                f"{constant.fqn}: the model runs on {where}, and this {type_name(value)} lies on "
-                f"{view.device}; move it to {where} first"
-            )
-        return view
-
-    def _compare(self, constant: Constant, dtype: str, shape: tuple[int, ...]) -> None:
-        if (dtype, shape) != (constant.dtype, constant.shape):
-            raise ConstantError(
-                f"{constant.fqn} is {constant}, and {dtype} {shape} was given; "
-                + ("convert it" if dtype != constant.dtype else "it must have that shape")
-            )
-
-    def _others(self, given: Mapping[str, _core.Tensor]) -> dict[str, _core.Tensor]:
-        """What is kept of the present weights, apart from those that are given."""
+    def _others(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The present weights, without those that are given."""
         if self._set or not self._in_code:
             return {name: tensor for name, tensor in self._set.items() if name not in given}
-        # The container goes with those that are in the code, so they are copied out of it.
+        # The containers own the weights that are in the code, so those are copied.
         holder = self._serving or self._spare
         assert holder is not None
         views = _plain(holder, copy=False)
         return {
-            c.name: views[c.fqn].copied(c.strides) for c in self.constants if c.name not in given
+            c.name: views[c.fqn].copied(c.strides) for c in self._constants if c.name not in given
         }
 
-    # -- which set serves ------------------------------------------------------------------------
-
-    def _fill(self, tensors: dict[str, _core.Tensor], *, keep: bool) -> None:
-        generation = self._spare or self._loader.open(self._last + 1, apart=self._apart)
+    def _fill(self, tensors: dict[str, Tensor], file: MappedFile | None, *, keep: bool) -> None:
+        weights = self._spare or self._program.open(
+            self._last + 1, container_per_runner=self._apart
+        )
         self._spare = None
         if self._device != "cpu":
-            tensors = {c.name: self._placed(c, tensors[c.name]) for c in self.constants}
-            self._file = None  # what was mapped is on the device now
-        generation.fill(tensors, self._folds)
-        before = None if self._serving is None else (self._serving, self._set)
-        self._serve(generation)
-        self._last = generation.number
-        self._set, self._previous = tensors, before if keep else None
+            tensors = {c.name: self._placed(c, tensors[c.name]) for c in self._constants}
+            file = None  # the device has its own copy
+        weights.set(tensors, self._folds)
+        before = None if self._serving is None else (self._serving, self._set, self._file)
+        self._serve(weights)
+        self._last = weights.number
+        self._set, self._file, self._previous = tensors, file, before if keep else None
         if self._closed:
-            self.close()
+            self.release()
 
-    def _where(self, constant: Constant) -> str:
-        return "cpu" if constant.device == "cpu" else self._device
-
-    def _placed(self, constant: Constant, tensor: _core.Tensor) -> _core.Tensor:
-        where = self._where(constant)
+    def _placed(self, constant: Constant, tensor: Tensor) -> Tensor:
+        where = self._staging.where(constant)
         return tensor if tensor.device == where else tensor.moved(where)
 
-    def _serve(self, generation: _core.Generation) -> None:
-        self._loader.serve(generation)
-        self._serving, self._spare = generation, None
+    def _serve(self, weights: WeightSet) -> None:
+        self._program.serve(weights)
+        self._serving, self._spare = weights, None
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """One change at a time. Where a fork interrupted one, it goes on in the parent alone."""
+        """One change at a time. A change that a fork interrupted goes on in the parent only."""
         if self._pid != os.getpid():
             self._lock, self._pid = threading.Lock(), os.getpid()
         with self._lock:
@@ -383,24 +324,33 @@ class Weights:
 
     def _unset(self, tensors: Mapping[str, object] | None = None) -> str:
         has = self._set if tensors is None else tensors
-        missing = [c.fqn for c in self.constants if c.name not in has] or self.fqns
+        missing = [c.fqn for c in self._constants if c.name not in has] or [*self._staging.fqns]
         return (
-            f"{self._package}: these weights were never loaded: {listing(missing)}; give them to "
-            "load_constants, or to aoti.load(..., weights=...)"
+            f"{self._package}: these weights were never loaded: {listing(missing)}; pass them to "
+            "model.weights.load, or to aoti.load(..., weights=...)"
         )
 
 
-def _can_be_copied(table: ConstantTable | None, *, in_code: bool) -> bool:
-    """Whether every runner may have a container of its own, which folds for itself and copies what
-    stands in the code: that must be small, and nothing that the model may write to.
+def one_container_per_runner(
+    table: ConstantTable | None, extraction: Extraction, *, device: str, single_threaded: bool
+) -> bool:
+    """Whether each runner gets its own container, which runs without locks.
+
+    Every container folds for itself, and copies the weights that are in the code: they must be
+    small, and the model must not write to them.
     """
+    if single_threaded:
+        return True
+    # libtorch before 2.13 unpacks an archive for each container.
+    if device != "cpu" or not extraction.path.is_dir():
+        return False
     if table is None or table.folds or table.nbytes > _COPIED:
         return False
-    return not (in_code and table.written)
+    return extraction.weights is not None or not table.written
 
 
 def _observed(
-    facts: list[tuple[str, str, str]], present: Mapping[str, _core.Tensor | None], package: str
+    facts: list[tuple[str, str, str]], present: Mapping[str, Tensor | None], package: str
 ) -> ConstantTable:
     """The constants of a container that has its weights already, as they are there."""
     found = []
@@ -416,20 +366,14 @@ def _observed(
     return ConstantTable(tuple(found), folds=0 < len(present) < len(facts), written=True)
 
 
-def _same_steps(tensor: _core.Tensor, constant: Constant) -> bool:
-    """Whether a tensor is laid out as wanted. A dimension of one element has no step."""
-    steps = zip(tensor.strides, constant.strides, constant.shape, strict=True)
-    return 0 in constant.shape or all(has == wants for has, wants, size in steps if size != 1)
-
-
-def _plain(generation: _core.Generation, *, copy: bool) -> dict[str, _core.Tensor]:
-    """The weights of a generation that are plain tensors, by their fully qualified names."""
-    found = generation.weights(copy=copy)
+def _plain(weights: WeightSet, *, copy: bool) -> dict[str, Tensor]:
+    """The weights of a set that are plain tensors, by their fully qualified names."""
+    found = weights.weights(copy=copy)
     return {fqn: tensor for fqn, tensor in found.items() if tensor is not None}
 
 
-def _as_numpy(tensor: _core.Tensor) -> Any:
+def _as_numpy(tensor: Tensor) -> Any:
     try:
         return tensor.numpy()
-    except RuntimeError:  # numpy has no such dtype
+    except RuntimeError:  # numpy does not have the dtype
         return tensor

@@ -13,15 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from aoti.errors import ConstantError
-from aoti.package.constants import itemsize
+from aoti.signature.dtypes import DTYPES
 
 _HEADER_LIMIT = 100 << 20  # bytes; the library's own
-_DTYPES = {
-    "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16",
-    "U32": "uint32", "I32": "int32", "U64": "uint64", "I64": "int64",
-    "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "C64": "complex64",
-    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
-}  # fmt: skip
+_NAMES = {dtype.safetensors: name for name, dtype in DTYPES.items() if dtype.safetensors}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +54,13 @@ def read_header(file: int, name: str) -> dict[str, Stored]:
 
 
 def _stored(item: Any, start: int, size: int) -> Stored:
-    dtype, shape = _DTYPES.get(item["dtype"], item["dtype"].lower()), tuple(item["shape"])
+    code, shape = item["dtype"], tuple(item["shape"])
+    dtype = _NAMES.get(code, code.lower())
     begin, end = item["data_offsets"]
     if not all(type(number) is int and 0 <= number < 1 << 62 for number in (*shape, begin, end)):
         raise ValueError("sizes that are none")
-    if end - begin != math.prod(shape) * itemsize(dtype) and item["dtype"] in _DTYPES:
-        raise ValueError(f"{end - begin} bytes for {item['dtype']} {shape}")
+    if code in _NAMES and end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
+        raise ValueError(f"{end - begin} bytes for {code} {shape}")
     if start + end > size:
         raise ValueError(f"it has {size} bytes, and a tensor ends at {start + end}")
     return Stored(dtype, shape, start + begin)

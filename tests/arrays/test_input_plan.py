@@ -44,7 +44,7 @@ def more(interop):
         (VALUES.view(np.matrix), "shared", ""),
         (VALUES.astype("f8"), "refused", "args[0] (x): expected float32 (n, m), got float64"),
         (VALUES[0], "refused", "args[0] (x): expected 2 dimensions"),
-        (np.ma.masked_array(VALUES), "refused", "models know no masks"),
+        (np.ma.masked_array(VALUES), "refused", "a model does not take masks"),
         ([[1.0]], "refused", "expected"),
     ],
 )

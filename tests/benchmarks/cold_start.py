@@ -18,8 +18,8 @@ import tempfile
 
 import numpy as np
 
+from aoti._processes import Child
 from aoti.bench.engines.registry import ENGINES
-from aoti.bench.process.child import Child
 from aoti.bench.process.job import Finish, Inputs, Job
 from aoti.package.package import Package
 

@@ -20,9 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from aoti._processes import Channel, Child
 from aoti.bench.process import memory
-from aoti.bench.process.child import Child
-from aoti.bench.process.worker import Channel
 
 LOADERS = ("aoti", "torch")
 

@@ -12,9 +12,11 @@ from types import SimpleNamespace
 import pytest
 
 import aoti
-from aoti import ConfigError, Package, PackageError
+from aoti import ConfigError, Package, PackageError, Signature
+from aoti.arrays.validation import Checker
 from aoti.cache import cache
 from aoti.engine import libtorch
+from aoti.engine._core._program import Program
 
 pytestmark = pytest.mark.usefixtures("place")
 SO, BLOB = "a.wrapper.so", "a_weights.blob"
@@ -45,24 +47,19 @@ def test_as_zip_gives_an_archive_that_the_loader_takes(packages, rows, extract):
         assert {Path(name).parent.as_posix() for name in archive.namelist()} == {
             "model/data/aotinductor/model"
         }
-    loader = libtorch.core().Loader(
+    program = Program(
+        libtorch.engine(),
         str(extraction.path),
         "model",
         num_runners=1,
         device="cpu",
         threads=0,
-        inputs=None,
-        ranges=(),
-        ranges_hold=True,
-        validate=True,
-        repair=lambda index, inputs: pytest.fail("these rows need no repair"),
-        refuse_values=lambda index, inputs: pytest.fail("nothing indexes"),
-        outputs=None,
+        inputs=Checker(Signature(), "model.pt2").inputs(),
     )
-    loader.serve(loader.open(1, apart=False))
+    program.serve(program.open(1, container_per_runner=False))
     with aoti.load(packages / "stock.pt2") as model:
-        assert loader.run([rows])[0].tolist() == model.run([rows])[0].tolist()
-    loader.close()
+        assert program.run([rows])[0].tolist() == model.run([rows])[0].tolist()
+    program.close()
 
 
 def test_as_zip_works_where_the_clock_was_never_set(package_of, extract):

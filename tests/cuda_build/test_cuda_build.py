@@ -1,9 +1,9 @@
-"""A core for CUDA, compiled and linked against a torch for CUDA; it needs no GPU.
+"""aoti for CUDA, compiled and linked against a torch for CUDA; it needs no GPU.
 
 usage: AOTI_CUDA_PYTHON=/path/to/python pytest -m cuda_build tests/cuda_build
 
 That Python has a torch for CUDA, Cython, setuptools, numpy, click and rich; BACKEND=cuda
-tools/setup makes one. The core is built with pip, in a copy of the sources, and installed for these
+tools/setup makes one. aoti is built with pip, in a copy of the sources, and installed for these
 tests alone.
 """
 
@@ -52,7 +52,9 @@ def site(torch, tmp_path_factory) -> Path:
         path, target = ROOT / name, scratch / "source" / name
         target.parent.mkdir(exist_ok=True)
         if path.is_dir():
-            shutil.copytree(path, target, ignore=shutil.ignore_patterns("_torch*", "__pycache__"))
+            shutil.copytree(
+                path, target, ignore=shutil.ignore_patterns("torch2*", "*.so", "__pycache__")
+            )
         else:
             shutil.copy(path, target)
     command = [PYTHON, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -92,12 +94,19 @@ def run(site, tmp_path):
     return run
 
 
-def test_the_core_is_linked_with_nothing_of_cuda(site):
-    (core,) = site.glob("aoti/_torch*/_core*.so")
-    output = subprocess.run(["readelf", "-d", core], capture_output=True, text=True, check=True)
-    needed = [line.split("[")[1][:-1] for line in output.stdout.splitlines() if "NEEDED" in line]
-    assert {"libtorch_cpu.so", "libc10.so"} <= set(needed)
-    assert not [name for name in needed if "cuda" in name or "cu13" in name]
+def needed(path: Path) -> set[str]:
+    said = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True)
+    return {line.split("[")[1][:-1] for line in said.stdout.splitlines() if "NEEDED" in line}
+
+
+def test_the_engine_is_linked_with_nothing_of_cuda_and_the_core_not_even_with_libtorch(site):
+    (engine,) = site.glob("aoti/engine/_libtorch/torch*/_libtorch*.so")
+    (core,) = site.glob("aoti/engine/_core/_core*.so")
+    libraries = {"libtorch_cpu.so", "libc10.so"}
+    assert libraries <= needed(engine)
+    assert not libraries & needed(core)
+    for path in (engine, core):
+        assert not [name for name in needed(path) if "cuda" in name or "cu13" in name]
 
 
 def test_models_on_the_cpu_run_and_load_nothing_of_cuda(run, packages, tmp_path):
@@ -108,8 +117,8 @@ def test_models_on_the_cpu_run_and_load_nothing_of_cuda(run, packages, tmp_path)
     run(
         """
 import sys, numpy as np, aoti
-(core,) = aoti.build_info()["cores"]
-assert core["backend"] == "cuda", core
+(build,) = aoti.build_info()["builds"]
+assert build["backend"] == "cuda", build
 model = aoti.load(sys.argv[1])
 got = model(np.load(sys.argv[2]))
 assert np.allclose(got, np.load(sys.argv[3]), atol=1e-6), got
@@ -126,11 +135,11 @@ assert np.allclose(model(np.load(sys.argv[2])), got)
 
 
 def test_a_stream_of_another_library_has_its_handle_for_a_number(run):
-    """What csrc/aoti/device.h counts on, asked of libtorch itself."""
+    """What csrc/aoti/libtorch/devices.h counts on, asked of libtorch itself."""
     run("""
 import ctypes
 from aoti.engine import backend, libtorch
-libtorch.core()
+libtorch.engine()
 backend.load()
 class Stream(ctypes.Structure):
     _fields_ = [("device", ctypes.c_int8 * 2), ("number", ctypes.c_int64)]
@@ -154,11 +163,11 @@ def test_without_a_gpu_everything_says_so(run, packages, tmp_path):
     said = run("import aoti, sys; aoti.load(sys.argv[1])", tmp_path / "gpu.pt2", check=False)
     assert "IncompatiblePackageError: the package needs a GPU, and there is none: no GPU" in said
     assert "cpu" in run("import aoti; print(*(d.device for d in aoti.devices()))").split()
-    said = run("from aoti.machine.device import *; check_device('cuda:0')", check=False)
+    said = run("from aoti.engine.devices import *; check_device('cuda:0')", check=False)
     assert "cannot use cuda:0; it can use cpu: no GPU driver is installed" in said
     said = run(
-        "from aoti.engine import backend, libtorch; libtorch.core(); backend.load()\n"
-        "from aoti import _core; _core.find_device('cuda')",
+        "from aoti.engine import backend, libtorch; libtorch.engine(); backend.load()\n"
+        "from aoti.engine._core import _device; _device.find_device('cuda')",
         check=False,
     )
     assert "DeviceError: cuda cannot be used: CUDA error" in said
@@ -169,7 +178,9 @@ def test_another_libtorch_is_refused_in_a_line(run):
     root = Path(spec.stdout.strip()).parent
     if Libtorch.read(root, "the tests'").backend != "cpu":
         pytest.skip("needs a torch for the CPU to mix it up with")
-    said = run("from aoti.engine import libtorch; libtorch.core()", check=False, LIBTORCH=str(root))
+    said = run(
+        "from aoti.engine import libtorch; libtorch.engine()", check=False, LIBTORCH=str(root)
+    )
     last = said.strip().splitlines()[-1]
     assert "LibtorchError: found torch" in last
     assert "for cuda. Point LIBTORCH at a libtorch that fits." in last

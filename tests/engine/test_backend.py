@@ -11,7 +11,7 @@ import pytest
 import aoti
 from aoti.engine import backend as module
 from aoti.engine.backend import load_libraries, runtime_of, toolkit
-from aoti.engine.libtorch import BACKEND_LIBRARIES, Libtorch
+from aoti.engine.libtorch_files import BACKEND_LIBRARIES, Libtorch
 
 VARIABLES = ("CUDA_HOME", "CUDA_PATH", "ROCM_PATH")
 

@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 
 import aoti
-from aoti.engine.libtorch import cores
+from aoti.engine.libtorch_files import builds
 
 HOME = Path(aoti.__file__).parents[1]
 SPEC = importlib.util.find_spec("torch")
-if not cores() or SPEC is None or SPEC.origin is None:
-    pytest.skip("needs a compiled core and an installed torch", allow_module_level=True)
+if not builds() or SPEC is None or SPEC.origin is None:
+    pytest.skip("needs a built engine and an installed torch", allow_module_level=True)
 TORCH = Path(SPEC.origin).parent
-CORE = cores()[0]
-FITTING = CORE.minor
-BUILT = {core.minor for core in cores()}
+BUILD = builds()[0]
+FITTING = BUILD.minor
+BUILT = {build.minor for build in builds()}
 OLDER = next(f"2.{n}" for n in itertools.count(12, -1) if f"2.{n}" not in BUILT)
 NEWER = next(f"2.{n}" for n in itertools.count(15) if f"2.{n}" not in BUILT)
 REMEDY = f"pip install 'torch=={FITTING}.*'"
@@ -51,10 +51,10 @@ import sys
 from aoti.engine import libtorch
 from aoti.errors import LibtorchError
 try:
-    libtorch.core()
+    libtorch.engine()
 except LibtorchError as error:
     print(error)
-assert "aoti._core" not in sys.modules
+assert "aoti.engine._libtorch._libtorch" not in sys.modules
 """
 
 
@@ -81,7 +81,7 @@ def answer(run_python, packages, mlp, rows):
 
 @pytest.fixture
 def refusal(run_python):
-    """Ask for the core in a fresh process that must not import it; return the error's message."""
+    """Ask for the engine in a fresh process that must not import it; return the error's message."""
 
     def refusal(before: str = "", **env: object) -> str:
         return run_python(before + REFUSED, **{name: str(value) for name, value in env.items()})
@@ -190,12 +190,12 @@ def test_a_failed_attempt_is_not_remembered(answer):
     assert answer(HIDE_TORCH + failing + naming)["source"] == "named by LIBTORCH"
 
 
-def test_threads_that_load_at_once_get_the_same_core(run_python):
+def test_threads_that_load_at_once_get_the_same_engine(run_python):
     run_python("""
 from concurrent.futures import ThreadPoolExecutor
 from aoti.engine import libtorch
 with ThreadPoolExecutor(8) as pool:
-    assert len(set(pool.map(lambda _: libtorch.core(), range(8)))) == 1
+    assert len(set(pool.map(lambda _: libtorch.engine(), range(8)))) == 1
 """)
 
 
@@ -273,10 +273,10 @@ def test_a_loaded_libtorch_that_does_not_fit_is_refused(refusal, tmp_path, says)
 BACKENDS = {"cpu": [], "cuda": ["libtorch_cuda.so"], "rocm": ["libtorch_hip.so"]}
 FIND = """
 import sys
-from aoti.engine.libtorch import Core, LibtorchError, find
+from aoti.engine.libtorch import Build, LibtorchError, find
 try:
-    libtorch, core = find([Core(None, {"torch": "2.13.1", "backend": b}) for b in sys.argv[1:]])
-    print(libtorch.backend, core.backend)
+    libtorch, build = find([Build(None, {"torch": "2.13.1", "backend": b}) for b in sys.argv[1:]])
+    print(libtorch.backend, build.backend)
 except LibtorchError as error:
     print(error)
 """
@@ -293,7 +293,7 @@ except LibtorchError as error:
         ("cuda", "rocm", "needs torch 2.13 for rocm."),
     ],
 )
-def test_a_core_of_the_same_backend_is_best_and_a_cpu_core_runs_on_all(
+def test_a_build_for_the_same_backend_is_best_and_one_for_the_cpu_runs_on_all(
     run_python, tmp_path, tree, built, chosen
 ):
     root = write_tree(tmp_path / "named", "2.13.0", *BACKENDS[tree])
@@ -338,9 +338,10 @@ def test_importing_aoti_loads_nothing(run_python):
 import sys
 from pathlib import Path
 import aoti
-assert not {"numpy", "torch", "aoti._core"} & set(sys.modules)
+assert not {"numpy", "torch"} & set(sys.modules)
+assert not [name for name in sys.modules if name.startswith("aoti.engine._")]
 maps = Path("/proc/self/maps").read_text()
-assert not any(name in maps for name in ("libtorch", "libc10", "libgomp", "/_core"))
+assert not any(name in maps for name in ("libtorch", "libc10", "libgomp", "/_core", "/_libtorch"))
 """)
 
 
@@ -359,28 +360,48 @@ def test_a_moved_installation_works(answer, tmp_path):
     assert used["path"] == str(TORCH / "lib")
 
 
-def test_an_installation_without_a_core_says_how_to_build_one(refusal, tmp_path):
-    copy_package(tmp_path, "_torch*")
-    assert "no compiled core" in refusal(PYTHONPATH=tmp_path)
+def test_an_installation_without_an_engine_says_how_to_build_one(refusal, tmp_path):
+    copy_package(tmp_path, "torch2*")
+    said = refusal(PYTHONPATH=tmp_path)
+    assert "no build of the libtorch engine" in said
+    assert "pip install --no-build-isolation ." in said
+
+
+def test_an_installation_without_the_array_core_says_how_to_build_it(run_python, tmp_path):
+    copy_package(tmp_path, "*.so")
+    said = run_python("""
+from aoti.errors import LibtorchError
+try:
+    import aoti.engine._core._program
+except LibtorchError as error:
+    print(error)
+""", PYTHONPATH=str(tmp_path))  # fmt: skip
+    assert "no compiled core" in said
+    assert "pip install --no-build-isolation ." in said
 
 
 @pytest.mark.parametrize("version_file", ["version.py", None])
-def test_among_several_cores_the_one_that_fits_is_loaded(answer, tmp_path, version_file):
+def test_among_several_builds_the_one_that_fits_is_loaded(answer, tmp_path, version_file):
     copy = copy_package(tmp_path)
-    content = CORE.path.read_bytes()
+    content = BUILD.path.read_bytes()
     newer = content.replace(f'"torch": "{FITTING}'.encode(), f'"torch": "{NEWER}'.encode())
     assert newer != content
-    (copy / "_torch_newer").mkdir()
-    (copy / "_torch_newer" / CORE.path.name).write_bytes(newer)
+    directory = copy / "engine/_libtorch/torch_newer"
+    directory.mkdir()
+    (directory / BUILD.path.name).write_bytes(newer)
     tree = link_tree(tmp_path / "named", version_file)
     assert answer(PYTHONPATH=str(tmp_path), LIBTORCH=str(tree))["version"].startswith(FITTING)
 
 
-def test_a_core_for_another_python_is_left_alone(answer, tmp_path):
-    beside = copy_package(tmp_path) / CORE.path.parent.name
-    content = CORE.path.read_bytes().replace(b"PyInit_", b"PyLost_")
-    for version in ("1", "9"):  # before and after the right one, however they are sorted
-        (beside / f"_core.cpython-{version}99-x86_64-linux-gnu.so").write_bytes(content)
+def test_what_was_built_for_another_python_is_left_alone(answer, tmp_path):
+    copy_package(tmp_path)
+    core = Path(importlib.util.find_spec("aoti.engine._core._program").origin)
+    for path in (BUILD.path, core):
+        beside = tmp_path / path.parent.relative_to(HOME)
+        content = path.read_bytes().replace(b"PyInit_", b"PyLost_")
+        module = path.name.partition(".")[0]
+        for version in ("1", "9"):  # before and after the right one, however they are sorted
+            (beside / f"{module}.cpython-{version}99-x86_64-linux-gnu.so").write_bytes(content)
     assert answer(PYTHONPATH=str(tmp_path))["path"] == str(TORCH / "lib")
 
 
@@ -389,8 +410,8 @@ def test_build_info_tells_what_was_built_where_no_libtorch_is(run_python):
     info = json.loads(run_python(HIDE_TORCH + program))
     assert (info["version"], info["libtorch"]) == (aoti.__version__, None)
     keys = {"torch", "backend", "compiler", "flags", "cxx11_abi", "debug", "sanitize", "path"}
-    assert [set(core) for core in info["cores"]] == [keys] * len(cores())
-    assert all(Path(core["path"]).exists() for core in info["cores"])
+    assert [set(build) for build in info["builds"]] == [keys] * len(builds())
+    assert all(Path(build["path"]).exists() for build in info["builds"])
 
 
 def test_build_info_tells_the_libtorch_once_it_is_loaded(answer):

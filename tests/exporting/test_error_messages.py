@@ -134,6 +134,15 @@ def test_a_failure_is_told_in_two_lines(name, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("value", "shown"), [("1", True), ("0", False), ("", False)])
+def test_torchs_own_error_is_shown_only_for_debugging(tmp_path, monkeypatch, value, shown):
+    monkeypatch.setenv("AOTI_DEBUG", value)
+    module, args, options, _ = FAILURES["a branch on data"]
+    with pytest.raises(aoti.ExportError) as caught:
+        aoti.export(module.eval(), args, path=tmp_path / "m.pt2", **options)
+    assert (caught.value.__cause__ is not None) == shown
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

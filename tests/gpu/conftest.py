@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.machine.gpu import usable_gpus
+from aoti.engine.devices import usable_gpus
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

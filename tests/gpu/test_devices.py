@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.machine.device import check_device
+from aoti.engine.devices import check_device
 
 
 def test_devices_are_listed_and_work(torch):

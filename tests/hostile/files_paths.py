@@ -241,10 +241,10 @@ OPTIONS = (
             load=lambda source: aoti.load(source, sha256="0" * 64), repeats=50),
     refused("a digest that is none", lambda d: packages() / "mlp.pt2", aoti.ConfigError,
             "64 hexadecimal digits", load=lambda source: aoti.load(source, sha256="x" * 10_000)),
-    refused("no such device", lambda d: packages() / "mlp.pt2", aoti.DeviceError, "is no device",
+    refused("no such device", lambda d: packages() / "mlp.pt2", aoti.DeviceError, "is not a device",
             load=lambda source: aoti.load(source, device="gpu\n\x1b[2J")),
     refused("another device", lambda d: packages() / "mlp.pt2", aoti.IncompatiblePackageError,
-            "compiled for cpu, and cuda is asked for", load=lambda s: aoti.load(s, device="cuda")),
+            "compiled for cpu, but cuda was requested", load=lambda s: aoti.load(s, device="cuda")),
     refused("no runners", lambda d: packages() / "mlp.pt2", aoti.ConfigError, "at least 1",
             load=lambda source: aoti.load(source, num_runners=0)),
 )  # fmt: skip

@@ -30,7 +30,7 @@ from craft import FILES, METADATA, MODEL, SO, zipped
 
 import aoti
 from aoti import AotiError, Package, Signature
-from aoti.package.wrapper_cpp import may_abort, read_call_spec, read_wrapper
+from aoti.package.wrapper_cpp import may_abort, read_call_spec, read_inputs
 from aoti.signature.pytree import CallPlan
 
 MEMORY = 512 << 20  # bytes of address space over what the process has at the start
@@ -259,7 +259,7 @@ def read_document(kind: str, text: str) -> None:
                 use(package.signature())
         case "wrapper":
             may_abort(text)
-            use(Signature.of_wrapper(read_wrapper(text), read_call_spec(text)))
+            use(Signature.of_wrapper(read_inputs(text), read_call_spec(text)))
         case "treespec":
             try:
                 first, second = map(json.dumps, json.loads(text))

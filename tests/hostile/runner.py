@@ -275,7 +275,7 @@ def run(name: str, packages: Path, directory: Path) -> None:
 def main() -> None:
     """Fork a process per row. Loading numpy and libtorch each time would take minutes in all."""
     packages = Path(sys.argv[1]).absolute()
-    libtorch.core()  # starts no thread
+    libtorch.engine()  # starts no thread
     _ = aoti.load, np.ma.MaskedArray, np.random.default_rng, np.testing.assert_allclose
     for line in iter(sys.stdin.readline, ""):
         row, _, directory = line.rstrip("\n").partition("\t")

@@ -1,13 +1,10 @@
-"""Device names, and what this machine offers."""
+"""Device names."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 
 import aoti
-from aoti.machine.device import check_device
 
 
 @pytest.mark.parametrize(
@@ -33,20 +30,5 @@ def test_names(name, type_, index, text):
     "name", ["", "gpu", "cuda:", "cuda:-1", "cuda:a", "cuda:0:1", "CPU", "cpu:1", " cpu", None, 0]
 )
 def test_other_names_are_errors(name):
-    with pytest.raises(aoti.DeviceError, match="is no device"):
+    with pytest.raises(aoti.DeviceError, match="is not a device"):
         aoti.Device(name)
-
-
-def test_the_cpu_is_listed():
-    (cpu,) = aoti.devices()
-    assert str(cpu.device) == "cpu"
-    assert cpu.architecture.split()[0] == os.uname().machine
-    assert cpu.cores == len(os.sched_getaffinity(0))
-    assert cpu.memory_bytes > 2**28
-    assert cpu.name
-
-
-def test_the_cpu_works_and_others_are_told_apart():
-    assert check_device("cpu") > 0
-    with pytest.raises(aoti.DeviceError, match="cannot use cuda:0; it can use cpu"):
-        check_device("cuda:0")

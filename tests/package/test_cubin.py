@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from aoti.errors import PackageError
-from aoti.package.cubin import Target, check_kernels, read_targets
+from aoti.package.cubin import Target, read_targets
 
 
 def cubin(flags: int, abi: int = 7) -> bytes:
@@ -77,19 +77,3 @@ def test_damaged_kernels_are_refused(tmp_path, content):
 def test_what_runs_where(target, runs, runs_not):
     assert all(target.runs_on(number) for number in runs)
     assert not any(target.runs_on(number) for number in runs_not)
-
-
-def test_a_model_runs_where_all_its_kernels_do(tmp_path):
-    assert check_kernels(tmp_path, "sm_90").ok
-    (tmp_path / "a.cubin").write_bytes(cubin(SM90))
-    (tmp_path / "b.fatbin").write_bytes(fatbin((2, 80), (1, 80)))
-    found = check_kernels(tmp_path, "sm_90")
-    assert (found.ok, found.message) == (
-        True, "the package's kernels are for compute_80, sm_80, sm_90"
-    )  # fmt: skip
-    found = check_kernels(tmp_path, "sm_100")
-    assert not found.ok
-    assert "none of a.cubin runs on sm_100" in found.message
-    assert "emit_multi_arch_kernel=True" in str(found)
-    (tmp_path / "c.cubin").write_bytes(b"")
-    assert "c.cubin is damaged" in check_kernels(tmp_path, "sm_90").message

@@ -136,9 +136,9 @@ def test_other_machines_are_named(shared_object, tmp_path, changes, expected):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no ELF"),
-        (b"MZ\x90\0" * 40, "no ELF"),
-        (b"\x7fELF", "no ELF"),
+        (b"", "not an ELF"),
+        (b"MZ\x90\0" * 40, "not an ELF"),
+        (b"\x7fELF", "not an ELF"),
         (b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 1, 62) + bytes(44), "object file"),
         (b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 2, 62) + bytes(44), "a program"),
         (b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 3, 62) + bytes(40), "its header"),

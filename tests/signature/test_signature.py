@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import aoti
 from aoti import ConstantSpec, Dim, Package, PackageError, Signature, TensorSpec
-from aoti.package.wrapper_cpp import read_wrapper
+from aoti.package.wrapper_cpp import read_inputs
 
 SIGNATURE = Signature(
     arguments=(
@@ -172,7 +172,7 @@ EXPORTED = "alias derived dtypes inplace layouts lookup mlp scalars shared slow 
 def test_the_record_agrees_with_the_generated_code(packages, name):
     with Package(packages / f"{name}.pt2") as package:
         recorded = package.signature().inputs
-        generated = read_wrapper(package.source())
+        generated = read_inputs(package.source())
     for ours, theirs in zip(recorded, generated, strict=True):
         assert (ours.dtype, ours.device, ours.mutated) == (
             theirs.dtype, theirs.device, theirs.mutated,

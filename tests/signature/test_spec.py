@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from aoti import AotiError, Dim, IncompatiblePackageError, InputError, Package, TensorSpec
 from aoti.errors import InputTypeError
-from aoti.package.wrapper_cpp import read_call_spec, read_wrapper
+from aoti.package.wrapper_cpp import read_call_spec, read_inputs
+from aoti.signature.dtypes import DTYPES
 from aoti.signature.signature import Signature
-from aoti.signature.spec import DTYPES, ConstantSpec
+from aoti.signature.spec import ConstantSpec
 
 
 def spec(shape, strides, dtype="float32", name="x") -> TensorSpec:
@@ -40,7 +41,7 @@ def signature_of(inputs) -> Signature:
 def inputs_of(packages):
     def read(name):
         with Package(packages / f"{name}.pt2") as package:
-            return read_wrapper(package.source())
+            return read_inputs(package.source())
 
     return read
 
@@ -63,13 +64,6 @@ def test_sizes_that_must_agree_have_one_symbol(inputs_of):
         ("float32", ((0, 1, 0), 5), (1, 0), None, False, None),
     ]
     assert signature_of((x, y)).layouts() == (layouts, [(2, 1024)])
-
-
-def test_dtypes_are_those_that_the_core_passes():
-    from aoti.engine import libtorch
-
-    # The names stand twice, because this module knows no native code.
-    assert set(libtorch.core()._DTYPES) == DTYPES
 
 
 def test_every_dtype_is_read(inputs_of):
@@ -121,8 +115,8 @@ def test_a_text_without_checks_tells_nothing():
         wrapper(),
         "void AOTInductorModel::run_impl(\n" + wrapper(""),
     ):
-        assert read_wrapper(source) is None
-    assert read_wrapper(wrapper("").replace("[0]", "[1]")) is None
+        assert read_inputs(source) is None
+    assert read_inputs(wrapper("").replace("[0]", "[1]")) is None
     assert signature_of(None).layouts() is None
 
 
@@ -161,7 +155,7 @@ def test_a_text_without_checks_tells_nothing():
     ],
 )
 def test_the_forms_that_checks_can_have(checks, run, shape, strides, order):
-    (read,) = read_wrapper(wrapper(checks, run=run))
+    (read,) = read_inputs(wrapper(checks, run=run))
     assert read.shape == spec(shape, "").shape
     assert ", ".join(read.strides) == strides
     assert read.order() == order
@@ -177,7 +171,7 @@ def test_the_forms_that_checks_can_have(checks, run, shape, strides, order):
     ],
 )
 def test_bounds_are_those_that_are_told(checks, bounds):
-    (read,) = read_wrapper(wrapper(checks, run="assert_size_stride(arg0, {s0}, {1L}"))
+    (read,) = read_inputs(wrapper(checks, run="assert_size_stride(arg0, {s0}, {1L}"))
     assert (read.shape[0].min, read.shape[0].max) == bounds
 
 
@@ -196,7 +190,7 @@ def test_any_text_gives_a_result_or_an_aoti_error(pieces, expression):
     for source in ("".join(pieces), wrapper(" ".join(pieces), run=asserted + " ".join(pieces))):
         read_call_spec(source)
         with contextlib.suppress(AotiError):
-            layouts, _ = signature_of(read_wrapper(source)).layouts() or ([], [])
+            layouts, _ = signature_of(read_inputs(source)).layouts() or ([], [])
             for size in itertools.chain(*(layout[1] for layout in layouts)):
                 numbers = size if isinstance(size, tuple) else [size]
                 assert all(-(2**63) < number < 2**63 for number in numbers)
@@ -224,7 +218,7 @@ def test_a_hostile_text_takes_no_time(source):
     start = time.perf_counter()
     read_call_spec(source)
     with contextlib.suppress(AotiError):
-        signature_of(read_wrapper(source)).layouts()
+        signature_of(read_inputs(source)).layouts()
     assert time.perf_counter() - start < 2
 
 
@@ -291,109 +285,6 @@ def test_sizes_that_cannot_be_checked_against_each_other_are_refused(sizes):
     specs = [spec((size,), "1") for size in sizes]
     with pytest.raises(IncompatiblePackageError, match="depend on each other"):
         signature_of(specs).layouts()
-
-
-# -- arrays that do not fit ----------------------------------------------------------------------
-
-
-class Torchlike:
-    def numpy(self): ...
-
-    def __dlpack__(self): ...
-
-
-@pytest.mark.parametrize(
-    ("value", "error", "words"),
-    [
-        ([1.0, 2.0], InputTypeError, r"got list\. Pass np\.asarray\(\.\.\., 'float32'\)"),
-        (None, InputTypeError, "got NoneType"),
-        (1.0, InputTypeError, "got float"),
-        (Torchlike(), InputTypeError, r"Torchlike cannot be shared: .*\. Pass its \.numpy\(\)"),
-        (np.zeros((2, 3)), InputTypeError, r"got float64 \(2, 3\).*astype\('float32'\)"),
-        (np.zeros((2, 3), complex), InputTypeError, "got complex128"),
-        (np.zeros((2, 3), object), InputTypeError, "got object .* torch has no dtype for"),
-        (np.zeros((2, 3), "U5"), InputTypeError, "torch has no dtype for"),
-        (np.zeros((2, 3), "M8[s]"), InputTypeError, "torch has no dtype for"),
-        (np.zeros((2, 3), [("a", "f4")]), InputTypeError, "torch has no dtype for"),
-        (np.zeros((2, 3), np.longdouble), InputTypeError, "torch has no dtype for"),
-        (np.float32(1), InputError, r"expected 2 dimensions.*got float32 \(\)"),
-        (np.zeros(3, np.float32), InputError, r"expected 2 dimensions.*got float32 \(3,\)"),
-        (np.zeros((2, 4), np.float32), InputError, "dimension 1 must be 3, not 4"),
-        (np.zeros((0, 0), np.float32), InputError, "dimension 1 must be 3, not 0"),
-    ],
-)
-def test_each_refusal_says_what_is_wanted_what_came_and_what_to_do(value, error, words):
-    with pytest.raises(error, match=words) as caught:
-        spec(("s0", 3), "3, 1").conform(value, "args[0]")
-    assert str(caught.value).startswith("args[0]: expected ")
-    assert "float32 (s0, 3)" in str(caught.value)
-
-
-VALUES = np.arange(24, dtype=np.float32).reshape(4, 6)
-FORMS = {
-    "as it is": VALUES,
-    "transposed": np.ascontiguousarray(VALUES.T).T,
-    "Fortran": np.asfortranarray(VALUES),
-    "negative strides": np.ascontiguousarray(VALUES[::-1, ::-1])[::-1, ::-1],
-    "strided": np.repeat(VALUES, 2, axis=1)[:, ::2],
-    "byte-swapped": VALUES.astype(VALUES.dtype.newbyteorder()),
-    "misaligned": np.frombuffer(b"x" + VALUES.tobytes(), np.uint8)[1:].view("f4").reshape(4, 6),
-    "read-only": np.frombuffer(VALUES.tobytes(), "f4").reshape(4, 6),
-    "broadcast": np.broadcast_to(np.float32(3), (4, 6)),
-    "empty": np.zeros((0, 6), np.float32),
-    "one row": VALUES[:1],
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("strides", ["6, 1", "1, s0", "14, 2"])
-def test_any_form_becomes_the_one_that_is_wanted(form, strides):
-    value = FORMS[form]
-    rows = len(value) if strides == "14, 2" else "s0"
-    wanted = spec((rows, 6), strides)
-    array = wanted.conform(value, "x")
-    np.testing.assert_array_equal(array, value)
-    assert array.dtype.isnative
-    assert array.flags.aligned
-    steps = [eval(step, {"s0": max(len(value), 1)}) * 4 for step in strides.split(", ")]
-    for size, step, expected in zip(array.shape, array.strides, steps, strict=True):
-        assert array.size == 0 or size == 1 or step == expected
-
-
-def test_what_fits_is_not_copied():
-    assert np.shares_memory(spec(("s0", 6), "6, 1").conform(VALUES, "x"), VALUES)
-    assert np.shares_memory(spec((6, 4), "1, 6").conform(VALUES.T, "x"), VALUES)
-
-
-def test_channels_last_is_copied_to_channels_last():
-    image = np.arange(120, dtype=np.float32).reshape(2, 3, 4, 5)
-    for wanted in (spec(("n", 3, "h", 5), "15*h, 1, 15, 3"), spec(image.shape, "60, 1, 15, 3")):
-        array = wanted.conform(image, "x")
-        np.testing.assert_array_equal(array, image)
-        assert array.strides == (240, 4, 60, 12)
-
-
-@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4)])
-def test_an_input_of_unknown_shape_is_made_contiguous(shape):
-    value = np.asarray(np.arange(24, dtype=">i2")[: int(np.prod(shape))].reshape(shape).T)
-    array = TensorSpec("x", None, None).conform(value, "x")
-    np.testing.assert_array_equal(array, value)
-    assert array.flags.c_contiguous
-    assert array.dtype == np.int16
-
-
-@pytest.mark.parametrize("strides", ["0, 1", "1, 1", "2, 1"])
-def test_elements_that_share_memory_cannot_be_copied_to(strides):
-    wanted = spec((4, 6), strides)
-    with pytest.raises(InputError, match=f"^args.0.: .*share memory .strides {strides}"):
-        wanted.conform(VALUES, "args[0]")
-
-
-@pytest.mark.parametrize("value", [np.float32(2.5), np.asarray(2.5, np.float32)])
-def test_scalars_of_numpy_are_arrays(value):
-    array = spec((), "").conform(value, "x")
-    assert isinstance(array, np.ndarray)
-    assert (array.shape, array.item()) == ((), 2.5)
 
 
 # -- arguments that are no tensors ----------------------------------------------------------------

@@ -12,8 +12,7 @@ import numpy as np
 
 import aoti
 from aoti.compat import binary, platform
-from aoti.engine import backend, libtorch
-from aoti.machine import gpu
+from aoti.engine import backend, devices, libtorch
 from aoti.machine.device import DeviceInfo
 
 GPUS = tuple(
@@ -42,7 +41,7 @@ def for_gpu(source: Path, target: Path) -> Path:
 
 def start(library: str) -> ctypes.CDLL:
     """Bring the GPUs into this process."""
-    libtorch.core()
+    libtorch.engine()
     gpus = ctypes.CDLL(library)
     gpus.gpu_start()
     gpus.gpu_stream.restype = ctypes.c_void_p
@@ -51,7 +50,7 @@ def start(library: str) -> ctypes.CDLL:
     gpus.gpu_allocated.restype = ctypes.c_longlong
     backend.load = lambda: None
     platform.gpus = binary.gpus = lambda: (GPUS, "")
-    gpu.usable_gpus = lambda: (GPUS, "")
+    devices.usable_gpus = lambda: (GPUS, "")
     return gpus
 
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.engine.libtorch import cores, find
+from aoti.engine.libtorch import find
+from aoti.engine.libtorch_files import builds
 
-if not cores():
-    pytest.skip("needs a compiled core", allow_module_level=True)
+if not builds():
+    pytest.skip("needs a built engine", allow_module_level=True)
 ROOT = Path(__file__).parents[2]
 HOME = {"PATH": "/usr/bin:/bin"}  # and nothing else: no LIBTORCH, no PYTHONPATH
 PROGRAM = """
@@ -118,8 +119,9 @@ def test_all_run_paths_are_relative(bundle):
             assert all(part.startswith("$ORIGIN") for part in found.split(":")), path
 
 
-def test_it_has_one_core_and_the_licences(bundle):
-    assert len(list(bundle.glob("aoti/_torch*/*.so"))) == 1
+def test_it_has_one_engine_and_the_licences(bundle):
+    assert len(list(bundle.glob("aoti/engine/_libtorch/torch*/*.so"))) == 1
+    assert len(list(bundle.glob("aoti/**/*.so"))) == 2  # and the array core
     assert not list(bundle.glob("aoti/**/*.p?[xd]"))
     assert list(bundle.glob("licenses/**/LICENSE"))
 
@@ -132,7 +134,7 @@ def test_it_can_refer_to_the_libraries_instead(packages, tmp_path, inputs, mlp, 
         run(sys.executable, "-I", "-S", "-c", PROGRAM, tmp_path / "small", inputs, **cache)
     )
     assert used["out"] == mlp(rows).tolist()
-    assert used["path"] == str(find(cores())[0].lib)
+    assert used["path"] == str(find(builds())[0].lib)
 
 
 def test_a_bundle_without_its_libraries_says_so(packages, tmp_path, inputs):
@@ -156,7 +158,7 @@ def test_what_cannot_be_bundled_is_refused_and_leaves_nothing(tmp_path):
 
 def test_libraries_of_rocm_are_never_copied(packages, tmp_path):
     """A libtorch that says it is ROCm's: the libraries of the installed one, and an empty one."""
-    libtorch, _ = find(cores())
+    libtorch, _ = find(builds())
     lib = tmp_path / "rocm/lib"
     lib.mkdir(parents=True)
     for path in libtorch.lib.glob("*.so*"):

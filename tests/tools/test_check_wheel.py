@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -14,27 +15,34 @@ pytest.importorskip("auditwheel")
 pytest.importorskip("abi3audit")
 pytest.importorskip("elftools")
 
+ROOT = Path(__file__).parents[2]
 TAG = f"manylinux_2_28_{platform.machine()}"
 NAME = f"aoti_runtime-1.0-cp311-abi3-{TAG}"
-CORE = "aoti/_torch213/_core.abi3.so"
+ENGINE = "aoti/engine/_libtorch/torch213/_libtorch.abi3.so"
+CORE = "aoti/engine/_core/_core.abi3.so"
+MODULES = sorted(path.stem for path in (ROOT / "aoti/engine/_core").glob("*.pyx"))
 INFO = {"torch": "2.13.0+cpu", "backend": "cpu", "debug": False, "sanitize": ""}
-RUN_PATH = "$ORIGIN/../../torch/lib:$ORIGIN/../../aoti_libtorch/lib"
+RUN_PATH = "$ORIGIN/../../../../torch/lib:$ORIGIN/../../../../aoti_libtorch/lib"
 HIDE = "#pragma GCC visibility push(hidden)\n"
 
 
 @pytest.fixture
 def runtime(link, wheel, tmp_path):
-    """A wheel that keeps every promise, but for what is asked for."""
+    """A wheel that keeps every promise, but for what is asked for of its engine or its core."""
 
-    def runtime(name=NAME, core=CORE, run_path=RUN_PATH, code="", info=INFO, flags=("-s",)):
+    def runtime(name=NAME, engine=ENGINE, run_path=RUN_PATH, code="", info=INFO, flags=("-s",),
+                core=CORE, core_flags=("-s",), modules=MODULES):  # fmt: skip
         stubs = [
             link(tmp_path / "stubs" / n, soname=n, code="")
             for n in ("libtorch_cpu.so", "libc10.so")
         ]
         marker = json.dumps("AOTI_BUILD_INFO:" + json.dumps(info))
-        source = f"void *PyInit__core(void) {{ return 0; }}\n{code}\n"
+        source = f"void *PyInit__libtorch(void) {{ return 0; }}\n{code}\n"
         source += f"{HIDE}const char *volatile marker = {marker};\n"
         words = ["-Wl,--no-as-needed", *stubs, f"-Wl,-rpath,{run_path}", *flags]
+        link(tmp_path / "tree" / engine, *words, code=source)
+        source = "".join(f"void *PyInit_{name}(void) {{ return 0; }}\n" for name in modules)
+        words = [word.format(stubs=tmp_path / "stubs") for word in core_flags]
         link(tmp_path / "tree" / core, *words, code=source)
         return wheel(tmp_path / "tree", name)
 
@@ -50,11 +58,18 @@ def test_a_good_wheel_passes(tool, runtime):
     ("options", "finding"),
     [
         ({"name": f"aoti_runtime-1.0-cp311-abi3-linux_{platform.machine()}"}, "tag: tagged"),
-        ({"core": "aoti/_torch214/_core.abi3.so"}, "was built for torch 2.13.0+cpu"),
+        ({"engine": ENGINE.replace("213", "214")}, "was built for torch 2.13.0+cpu"),
         ({"info": {**INFO, "sanitize": "address"}}, "is a build for debugging"),
         ({"run_path": "/home/me/torch/lib"}, "has the run path /home/me/torch/lib, not $ORIGIN"),
         ({"flags": ["-s", "-Wl,--disable-new-dtags"]}, "has a DT_RPATH"),
-        ({"code": "int stray;"}, "exports PyInit__core, stray"),
+        ({"code": "int stray;"}, f"{ENGINE} exports stray"),
+        ({"modules": [*MODULES, "_stray"]}, f"{CORE} exports PyInit__stray"),
+        ({"modules": MODULES[1:]}, f"{CORE} does not export PyInit_{MODULES[0]}"),
+        ({"core_flags": ["-s", "-Wl,--no-as-needed", "{stubs}/libc10.so"]}, "needs libc10.so"),
+        ({"core_flags": ["-s", "-Wl,-rpath,$ORIGIN"]}, f"{CORE} has the run path $ORIGIN, not"),
+        ({"core_flags": ["-g"]}, f"{CORE} has debugging data: .symtab"),
+        ({"core": "aoti/_core.abi3.so"}, "no library aoti/engine/_core/_core.*.so"),
+        ({"core": "aoti/_core.abi3.so"}, "aoti/_core.abi3.so does not belong there"),
         ({"flags": ["-g"]}, "has debugging data: .symtab"),
         ({"flags": ["-s", "-Wl,--no-as-needed", "-lresolv"]}, "needs libresolv.so.2"),
         (
@@ -81,11 +96,11 @@ def test_a_wheel_too_large_is_named(tool, runtime, tmp_path):
 
 
 def test_files_that_do_not_belong_there_are_named(tool, runtime, tmp_path):
-    for name in ("aoti/_core.pyx", "tests/test_it.py"):
+    for name in ("aoti/engine/_core/_status.pyx", "tests/test_it.py"):
         (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tree" / name).touch()
     said = tool("check_wheel", runtime(), check=False)
-    assert "belonging: aoti/_core.pyx is no use there" in said
+    assert "belonging: aoti/engine/_core/_status.pyx is no use there" in said
     assert "belonging: tests/test_it.py does not belong there" in said
 
 

@@ -8,6 +8,8 @@ import zipfile
 import pytest
 
 pytest.importorskip("auditwheel")
+ENGINE = "aoti/engine/_libtorch/torch213/_libtorch.abi3.so"
+CORE = "aoti/engine/_core/_core.abi3.so"
 TAG = f"cp311-abi3-linux_{platform.machine()}"
 
 
@@ -17,21 +19,22 @@ def unrepaired(link, wheel, tmp_path):
 
     def unrepaired(needed: str = "libtorch_cpu.so"):
         stub = link(tmp_path / "stubs" / needed, soname=needed, code="int it;")
-        core = tmp_path / "tree/aoti/_torch213/_core.abi3.so"
-        link(core, "-Wl,--no-as-needed", stub, code="int PyInit__core;")
+        engine = tmp_path / "tree" / ENGINE
+        link(engine, "-Wl,--no-as-needed", stub, code="int PyInit__libtorch;")
+        link(tmp_path / "tree" / CORE, code="int PyInit__program;")
         return wheel(tmp_path / "tree", f"aoti_runtime-1.0-{TAG}")
 
     return unrepaired
 
 
-def test_the_tag_is_the_policy_and_the_core_is_as_it_was(tool, unrepaired, tmp_path):
+def test_the_tag_is_the_policy_and_the_libraries_are_as_they_were(tool, unrepaired, tmp_path):
     before = unrepaired()
     tool("repair_wheel", "-w", tmp_path / "out", before)
     (after,) = (tmp_path / "out").iterdir()
     assert after.name == f"aoti_runtime-1.0-cp311-abi3-manylinux_2_28_{platform.machine()}.whl"
-    name = "aoti/_torch213/_core.abi3.so"
     with zipfile.ZipFile(before) as one, zipfile.ZipFile(after) as other:
-        assert one.read(name) == other.read(name)
+        for name in (ENGINE, CORE):
+            assert one.read(name) == other.read(name)
         assert set(one.namelist()) == {n for n in other.namelist() if not n.endswith("/")}
 
 

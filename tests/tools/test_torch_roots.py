@@ -1,4 +1,4 @@
-"""What a core is compiled against, made from what there is of a torch."""
+"""What the engine is compiled against, made from what there is of a torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aoti.engine.libtorch import Libtorch
+from aoti.engine.libtorch_files import Libtorch
 from aoti.package.elf import read_elf
 
 

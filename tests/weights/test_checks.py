@@ -31,7 +31,7 @@ WRONG = {
     "no array": ("l1.bias", "text", "l1.bias: expected an array"),
     "a list": ("l1.bias", [1.0] * 16, "l1.bias: expected an array"),
     "objects": ("l1.bias", np.ones(16, object), "l1.bias"),
-    "masked": ("l1.bias", np.ma.ones(16, np.float32), "l1.bias: models know no masks"),
+    "masked": ("l1.bias", np.ma.ones(16, np.float32), "l1.bias: a model does not take masks"),
     "unknown": ("l1.boas", np.ones(16, np.float32), "no constants of these names: l1.boas;"),
     "not a name": (3, np.ones(16, np.float32), "no constants of these names: 3;"),
 }

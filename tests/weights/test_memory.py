@@ -75,12 +75,12 @@ def load():
     return aoti.load(path, intra_op_threads=1, warmup=True)
 def pss(model):
     text = Path("/proc/self/smaps").read_text()
-    weights = text.partition(str(model._extraction.weights.path))[2].partition("VmFlags")[0]
+    weights = text.partition(str(model.info().weights_file))[2].partition("VmFlags")[0]
     return [sum(int(line.split()[1]) << 10 for line in part.split("\\n") if line[:4] == "Pss:")
             for part in (text, weights)]
 def serve():
     model = inherited or load()
-    model._weights.populate()  # a fork leaves the pages of shared files out
+    model.weights.populate()  # a fork leaves the pages of shared files out
     model.run([np.zeros(4, np.int64)])
     os.write(ready[1], b"x")
     os.read(asked[0], 1)

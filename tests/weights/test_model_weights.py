@@ -42,10 +42,10 @@ def test_weights_work_wherever_the_package_has_them(model, state, rows, right, e
 
 def test_a_file_of_weights_is_mapped_read_only(weight_packages):
     with aoti.load(weight_packages / "blob.pt2") as model:
-        name = str(model._extraction.weights.path)
+        name = str(model.info().weights_file)
         (line,) = [line for line in Path("/proc/self/maps").read_text().split("\n") if name in line]
         assert line.split()[1] == "r--s"
-        (files,) = model._extraction.path.glob("data/aotinductor/*")
+        (files,) = model.info().code.glob("data/aotinductor/*")
         assert not list(files.glob("*.blob"))
     assert name not in Path("/proc/self/maps").read_text()
 
@@ -56,9 +56,9 @@ def test_the_package_itself_is_mapped_if_asked(
 ):
     path = (weight_packages / "blob.pt2").resolve()
     with aoti.load(path, map_source=True, cache=cache) as model:
-        assert model._extraction.weights.path == path
-        assert not list(model._extraction.directory.rglob("weights.bin"))
-        assert not list(model._extraction.directory.rglob("*.blob"))
+        assert model.info().weights_file == path
+        assert not list(model.info().entry.rglob("weights.bin"))
+        assert not list(model.info().entry.rglob("*.blob"))
         (line,) = [
             line for line in Path("/proc/self/maps").read_text().split("\n") if str(path) in line
         ]
@@ -66,7 +66,7 @@ def test_the_package_itself_is_mapped_if_asked(
         assert right(model, state, rows)
         assert equal(model.extract_constants(), state)
         with pickle.loads(pickle.dumps(model)) as again:
-            assert again._extraction.weights.path == path
+            assert again.info().weights_file == path
         model.update_weights(other)
         assert right(model, other, rows)
     assert str(path) not in Path("/proc/self/maps").read_text()
@@ -132,11 +132,11 @@ def test_a_package_that_changes_before_it_is_mapped_is_refused(
 def test_a_model_that_writes_to_its_weights_writes_to_pages_of_its_own(weight_packages):
     x = np.arange(1000, dtype=np.float32)
     with aoti.load(weight_packages / "counter.pt2") as model:
-        before = model._extraction.weights.path.read_bytes()
+        before = model.info().weights_file.read_bytes()
         assert model.constants[0].kind == "buffer"
         assert model(x).tolist() == (x + 1).tolist()
         assert model.extract_constants()["state"].tolist() == x.tolist()
-        assert model._extraction.weights.path.read_bytes() == before
+        assert model.info().weights_file.read_bytes() == before
 
 
 def test_a_model_without_weights_refuses_to_run_and_names_them(bare, rows):
@@ -214,7 +214,7 @@ def test_a_safetensors_file_is_mapped_if_asked(weight_packages, other, rows, tmp
 )
 def test_runners_of_small_models_whose_weights_stay_run_apart(weight_packages, name, apart):
     with aoti.load(weight_packages / f"{name}.pt2", num_runners=2) as model:
-        assert model._weights._apart is apart
+        assert model.info().containers == (2 if apart else 1)
 
 
 @pytest.mark.parametrize("options", [{"num_runners": 3}, {"single_threaded": True}], ids=str)
@@ -317,7 +317,7 @@ def test_source_of_another_model_is_noticed(weight_packages, tmp_path):
     def change(name, data):
         return data.replace(b'name = "l1_bias"', b'name = "l1_boas"')
 
-    with pytest.raises(aoti.PackageError, match="is not that of its compiled code"):
+    with pytest.raises(aoti.PackageError, match="does not belong to its compiled code"):
         aoti.load(rewritten(weight_packages / "blob.pt2", tmp_path, change))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from aoti.engine.libtorch import minor_of, read_version
+from aoti.engine.libtorch_files import minor_of, read_version
 
 pytestmark = pytest.mark.wheel
 
@@ -65,7 +65,7 @@ def write_torch(site: Path, version: str) -> Path:
 
 
 @pytest.mark.parametrize("version", ["2.10.0", "2.99.0+cu130"])
-def test_a_torch_without_a_core_is_refused(environment, models, dependencies, tmp_path, version):
+def test_a_torch_without_an_engine_is_refused(environment, models, dependencies, tmp_path, version):
     made = environment(write_torch(tmp_path / "site", version), dependencies)
     said = made.run(
         "aoti", "infer", "-m", models / "mlp.pt2", "-i", models / "mlp.npz", check=False
@@ -75,7 +75,7 @@ def test_a_torch_without_a_core_is_refused(environment, models, dependencies, tm
     assert "Traceback" not in said
 
 
-def test_the_provider_stands_in_for_a_torch_without_a_core(
+def test_the_provider_stands_in_for_a_torch_without_an_engine(
     environment, answers, provider, dependencies, tmp_path
 ):
     site = write_torch(tmp_path / "site", "2.10.0")

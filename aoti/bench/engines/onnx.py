@@ -10,7 +10,7 @@ from aoti.exporting.capture.dynamic_shapes import named_shapes
 from aoti.exporting.capture.module_source import Source
 
 if TYPE_CHECKING:
-    from aoti.bench.process.worker import Channel
+    from aoti._processes import Channel
 
 
 def convert(channel: Channel, source: str, path: str) -> None:

@@ -16,7 +16,7 @@ from aoti.errors import ConfigError
 if TYPE_CHECKING:
     from aoti.bench.process.timing import Call
 
-libtorch.core()  # libtorch is what others import with torch
+libtorch.engine()  # libtorch is what others import with torch
 
 
 class Runtime(Engine):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import pickle
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
+
+from aoti._processes import write
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,43 +122,3 @@ class Finished:
     private: int
     resident: int
     peak_resident: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """It could not be done.
-
-    Attributes
-    ----------
-    reason : str
-        In a line.
-    error : Exception or None
-        What `aoti` raised, where it was `aoti`.
-    """
-
-    reason: str
-    error: Exception | None = None
-
-
-def write(file: IO[bytes], message: object) -> None:
-    """Pickle a message, with its arrays in the memory layout that they have."""
-    _Pickler(file, pickle.HIGHEST_PROTOCOL).dump(message)
-
-
-class _Pickler(pickle.Pickler):
-    def reducer_override(self, obj: Any) -> Any:
-        import numpy as np
-
-        if not isinstance(obj, np.ndarray) or obj.flags.c_contiguous or not obj.size:
-            return NotImplemented
-        extent = 1 + sum((n - 1) * s for n, s in zip(obj.shape, obj.strides, strict=True)) // (
-            obj.itemsize
-        )
-        flat = np.lib.stride_tricks.as_strided(obj, (extent,), (obj.itemsize,))
-        return _strided, (flat.copy(), obj.shape, obj.strides)
-
-
-def _strided(memory: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
-    import numpy as np
-
-    return np.lib.stride_tricks.as_strided(memory, shape, strides)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aoti._processes import Channel, find
 from aoti.bench.process import memory
 from aoti.bench.process.job import Finished, Inputs, Job, Prepare, Prepared, Started, Turn
 from aoti.bench.process.timing import Round, queued, side_by_side
-from aoti.bench.process.worker import Channel, find
 
 if TYPE_CHECKING:
     from aoti.bench.engines.base import Engine

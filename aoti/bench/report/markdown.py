@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aoti._text import printable
 from aoti.bench.report import tables
 from aoti.bench.report.report import Report
 from aoti.bench.report.tables import Grid
@@ -38,5 +39,4 @@ def table(grid: Grid) -> str:
 
 
 def _cell(text: str) -> str:
-    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return printable.replace("|", "\\|")
+    return printable(text).replace("|", "\\|")

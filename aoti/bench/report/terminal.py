@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from aoti._text import printable
 from aoti.bench.report import tables
 from aoti.bench.report.report import Report
 from aoti.bench.report.tables import Grid
@@ -106,4 +107,4 @@ def _plain(text: str, console: Console) -> str:
     """The same in what the terminal can show, with what it would act on written out."""
     if console.options.ascii_only:
         text = text.replace("µs", "us").replace("±", "+-")
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable(text)

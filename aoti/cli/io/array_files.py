@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from aoti._files import replacing
 from aoti.cli.io.json_arrays import Array, in_order, parse, to_json
 from aoti.errors import InputError
 from aoti.signature.spec import TensorSpec
@@ -103,18 +102,8 @@ def replaced(destination: str) -> Iterator[IO[bytes]]:
     """A file that takes its place when it is complete; errors as for `write_outputs`."""
     path = Path(destination)
     try:
-        descriptor, name = tempfile.mkstemp(prefix=".aoti.", dir=path.parent)
-        partial = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                yield file
-            umask = os.umask(0)
-            os.umask(umask)
-            partial.chmod(0o666 & ~umask)  # as a file that was simply opened
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with replacing(path) as partial, partial.open("wb") as file:
+            yield file
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"cannot write {destination}: {error.strerror or error}") from error
     except BrokenPipeError:  # of another stream, while this one was open

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aoti.errors import InputError
-from aoti.signature.spec import DTYPES, TensorSpec, numpy_dtype
+from aoti.signature.dtypes import DTYPES, numpy_dtype
+from aoti.signature.spec import TensorSpec
 
 Array = NDArray[np.generic]
 

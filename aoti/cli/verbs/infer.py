@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aoti._text import printable
 from aoti.cli.options import choice_option, chosen, json_option, loading_options
 from aoti.cli.progress import counted, progress
-from aoti.cli.terminal import note, printable, quiet, summarize
+from aoti.cli.terminal import note, quiet, summarize
 
 if TYPE_CHECKING:
     from aoti.cli.io.output_stream import Arrays, Lines

@@ -9,6 +9,7 @@ import click
 
 from aoti.cli.options import json_option, package_argument
 from aoti.cli.show import located, show_json, show_table
+from aoti.package.layout import golden_values
 
 if TYPE_CHECKING:
     from aoti.package.package import Package
@@ -63,7 +64,7 @@ def _describe(package: Package, name: str) -> dict[str, Any]:
         "preset": signature.preset,
         "options": dict(signature.options),
         "notes": list(signature.notes),
-        "golden": package.extra(f"aoti/golden/{name}.json") is not None,
+        "golden": package.extra(golden_values(name)) is not None,
         "weights": package.weights(name),
         "threads": package.threads(name),
         "inputs": None if arguments is None else [describe(spec) for spec in arguments],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from aoti._text import printable
 from aoti.cli.options import json_option
 from aoti.cli.show import Mark, show_json, show_table
-from aoti.cli.terminal import printable
 
 
 @click.command()

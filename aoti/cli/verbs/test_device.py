@@ -24,8 +24,7 @@ def test_device(device: str | None, as_json: bool) -> None:
       aoti test-device cuda:0
     """
     import aoti
-    from aoti.machine.device import check_device
-    from aoti.machine.gpu import usable_gpus
+    from aoti.engine.devices import check_device, usable_gpus
 
     found = [{**asdict(info), "device": str(info.device)} for info in aoti.devices()]
     if device is not None:
@@ -50,7 +49,7 @@ def test_device(device: str | None, as_json: bool) -> None:
         if info["driver"]:
             line += f", driver {info['driver']}, libtorch for {info['runtime'] or 'GPUs'}"
         if device is not None:
-            line += f"; computed right in {info['milliseconds']:.1f} ms"
+            line += f"; computed correctly in {info['milliseconds']:.1f} ms"
         click.echo(line)
     if device is None and len(found) == 1:
         click.echo(f"cuda: none, {usable_gpus()[1]}")

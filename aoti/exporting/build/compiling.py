@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,12 +15,15 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from aoti._logging import debugging
+from aoti._processes import Channel, ChildError
 from aoti.errors import ExportError
-from aoti.exporting.build.children import ChildFailed, child_main, run_child
+from aoti.exporting.build.children import run_child
 from aoti.exporting.build.packing import check_space
 from aoti.exporting.error_messages import MachineError, explain_text
 from aoti.exporting.passes.operators import NAMESPACE
-from aoti.package.wrapper_cpp import read_wrapper
+from aoti.package.layout import SOURCE
+from aoti.package.wrapper_cpp import read_inputs
 from aoti.signature.signature import Signature
 from aoti.signature.spec import Dim
 
@@ -99,12 +101,12 @@ def compile_program(
     (directory / _JOB).write_text(json.dumps(asdict(job)))
     try:
         result = run_child(
-            "aoti.exporting.build.compiling",
+            "aoti.exporting.build.compiling:compile_in_child",
             directory,
             partial(_stage, directory),
             lambda stage: say(f"compiling {name}: {stage}"),
         )
-    except ChildFailed as error:
+    except ChildError as error:
         raise _died(error, name) from None
     if "error" in result:
         raise explain_text(result["error"], f"compile {name}", "")
@@ -150,8 +152,8 @@ def _one_thread(wanted: bool) -> Iterator[None]:
 
 def fixed_sizes(signature: Signature, files: Sequence[str]) -> str:
     """The dynamic sizes that the generated code has fixed, for people; empty if there is none."""
-    (wrapper,) = (file for file in files if file.endswith(".wrapper.cpp"))
-    generated = read_wrapper(Path(wrapper).read_text()) or ()
+    (wrapper,) = (file for file in files if file.endswith(SOURCE))
+    generated = read_inputs(Path(wrapper).read_text()) or ()
     names = {
         f"{size} at {there}": None
         for ours, theirs in zip(signature.inputs or (), generated, strict=False)
@@ -203,12 +205,12 @@ def _loaded(path: Path) -> torch.export.ExportedProgram:
 
 
 def _stage(directory: Path) -> str:
-    if any((directory / "model").glob("*.wrapper.cpp")):
+    if any((directory / "model").glob(f"*{SOURCE}")):
         return "C++ compiler"
     return "generating code" if (directory / _STARTED).exists() else "starting"
 
 
-def _died(failure: ChildFailed, name: str) -> ExportError:
+def _died(failure: ChildError, name: str) -> ExportError:
     if failure.killed:
         what = "the compiling process was killed, as happens when memory runs out"
         return MachineError(f"cannot compile {name}: {what}\nexport on a machine with more of it")
@@ -218,7 +220,8 @@ def _died(failure: ChildFailed, name: str) -> ExportError:
 # -- the child -------------------------------------------------------------------------------------
 
 
-def _work(directory: Path) -> dict[str, Any]:
+def compile_in_child(channel: Channel, directory: Path) -> None:
+    """Compile the program in a directory, and answer with the files or the error."""
     job = json.loads((directory / _JOB).read_text())
     for known_as, fields in job["namedtuples"].items():
         stand_in = namedtuple("stand_in", fields)  # type: ignore[misc]
@@ -227,12 +230,8 @@ def _work(directory: Path) -> dict[str, Any]:
     (directory / _PROGRAM).unlink()
     (directory / _STARTED).touch()
     try:
-        return {"files": compile_here(program, job["options"], directory)}
-    except Exception as error:  # told by the parent, in its own words
-        if os.environ.get("AOTI_DEBUG"):
+        channel.answer({"files": compile_here(program, job["options"], directory)})
+    except Exception as error:  # the parent words it
+        if debugging():
             raise
-        return {"error": f"{type(error).__name__}: {error}"}
-
-
-if __name__ == "__main__":
-    child_main(_work)
+        channel.answer({"error": f"{type(error).__name__}: {error}"})

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch.export.pt2_archive._package import package_pt2
 
+from aoti import _files
 from aoti.errors import ConfigError
 from aoti.exporting.error_messages import cause, explain
+from aoti.package.layout import WEIGHTS
 
 _SPARE = 1 << 20  # bytes, for names and gaps in the archive
 
@@ -48,33 +49,28 @@ def missing_parents(target: Path) -> list[Path]:
     return missing
 
 
-@contextmanager
+@contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A path to write a package to, which takes the place of `target` if all goes well.
 
-    It has the same name, which is the prefix of every name in the archive, in a directory beside
-    it, which is gone at the end.
+    It has the same name, which is the prefix of every name in the archive.
 
     Raises
     ------
     ExportError
         The disk is full, or the place cannot be written to.
     """
-    made = missing_parents(target)
-    scratch = target.parent / f".aoti-export-{secrets.token_hex(4)}"
-    done = False
+    made, done = missing_parents(target), False
     try:
-        try:
-            scratch.mkdir(parents=True)
-            yield scratch / target.name
-            (scratch / target.name).replace(target)
-            done = True
-        except OSError as error:
-            raise explain(error, f"write {target}") from cause(error)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _files.replacing(target) as partial:
+            yield partial
+        done = True
+    except OSError as error:
+        raise explain(error, f"write {target}") from cause(error)
     finally:
-        (scratch / target.name).unlink(missing_ok=True)
-        for directory in [scratch, *([] if done else made)]:
-            if directory.is_dir() and not any(directory.iterdir()):
+        for directory in [] if done else made:
+            with contextlib.suppress(OSError):  # not made, or something else is in it
                 directory.rmdir()
 
 
@@ -99,9 +95,7 @@ def write_package(
     """
     # A file of no bytes cannot be mapped, and without one there is nothing to map.
     files: dict[str, list[Any]] = {
-        name: [
-            f for f in compiled if not (f.endswith("_weights.blob") and not Path(f).stat().st_size)
-        ]
+        name: [f for f in compiled if not (f.endswith(WEIGHTS) and not Path(f).stat().st_size)]
         for name, compiled in models.items()
     }
     sizes = (Path(file).stat().st_size for listed in files.values() for file in listed)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from aoti._text import listing
 from aoti.errors import ExportError
-
-_SHOWN = 5  # names that a message lists
 
 
 def load_checkpoint(module: torch.nn.Module, path: str | os.PathLike[str]) -> None:
@@ -36,7 +35,7 @@ def load_checkpoint(module: torch.nn.Module, path: str | os.PathLike[str]) -> No
     unexpected = [name for name in weights if name not in wanted]
     if missing or unexpected:
         parts = [
-            f"{what} {_listed(names)}"
+            f"{what} {listing(names)}"
             for what, names in (("lacks", missing), ("has unknown", unexpected))
             if names
         ]
@@ -73,8 +72,3 @@ def _read(path: Path) -> Mapping[str, torch.Tensor]:
     ):
         raise ExportError(f"checkpoint {path} holds no state dict: a dict of tensors by name")
     return loaded
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

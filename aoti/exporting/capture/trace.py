@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from aoti._logging import debugging
 from aoti.errors import ExportError
 from aoti.exporting.capture.dynamic_shapes import check_examples
 from aoti.exporting.capture.module_source import Source
@@ -137,7 +137,7 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
         try:
-            if not os.environ.get("AOTI_DEBUG"):
+            if not debugging():
                 logger.setLevel(logging.CRITICAL + 1)
             yield
         finally:

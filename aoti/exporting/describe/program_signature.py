@@ -18,7 +18,7 @@ from aoti.exporting.capture.containers import Structure
 from aoti.exporting.capture.dynamic_shapes import shapes_by_tensor
 from aoti.exporting.describe.index_ranges import value_ranges
 from aoti.signature.signature import Range, Signature
-from aoti.signature.size_expr import fingerprint
+from aoti.signature.size_expr import polynomial
 from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
 
 _LONGEST_SIZE = 200  # characters that a size takes to write down
@@ -156,7 +156,7 @@ class _Renaming:
             name=name,
             dtype=str(value.dtype).removeprefix("torch."),
             shape=tuple(self.size(size) for size in value.shape),
-            strides=tuple(s if s == "0" or fingerprint(s) else "?" for s in strides),
+            strides=tuple(s if s == "0" or polynomial(s) else "?" for s in strides),
             device=value.device.type,
             mutated=mutated,
             values=bounds,

@@ -10,7 +10,7 @@ import torch
 
 from aoti.signature.signature import Signature
 from aoti.signature.size_expr import affine
-from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
+from aoti.signature.spec import ConstantSpec, Dim, TensorSpec, evaluate
 
 Sizes = dict[str, int]
 
@@ -82,7 +82,7 @@ def random_leaves(
         example
         if isinstance(spec, ConstantSpec)
         else _random(
-            spec, example, [_evaluate(size, sizes) for size in spec.shape or ()], sizes, generator
+            spec, example, [evaluate(size, sizes) for size in spec.shape or ()], sizes, generator
         )
         for spec, example in zip(signature.arguments or (), examples, strict=True)
     ]
@@ -110,7 +110,7 @@ def _fitting(signature: Signature, sizes: Sizes) -> Sizes:
 
 def _elements(signature: Signature, sizes: Sizes) -> int:
     return sum(
-        math.prod(_evaluate(size, sizes) for size in spec.shape or ())
+        math.prod(evaluate(size, sizes) for size in spec.shape or ())
         for spec in signature.inputs or ()
     )
 
@@ -133,7 +133,7 @@ def _random(
         drawn = torch.randn(shape, generator=generator, dtype=values.dtype) * spread + mean
         return drawn.to(device, dtype)
     if spec.values is not None:
-        low, high = (_evaluate(bound, sizes) for bound in spec.values)
+        low, high = (evaluate(bound, sizes) for bound in spec.values)
     else:
         whole = example.detach().cpu().to(torch.int64)
         low, high = (int(whole.min()), int(whole.max())) if whole.numel() else (0, 1)
@@ -147,10 +147,3 @@ def _dims(spec: TensorSpec | ConstantSpec) -> Iterator[tuple[int, Dim]]:
         for dim, size in enumerate(spec.shape or ()):
             if isinstance(size, Dim):
                 yield dim, size
-
-
-def _evaluate(size: int | Dim, sizes: Mapping[str, int]) -> int:
-    if isinstance(size, int):
-        return size
-    symbol, scale, offset = size.form
-    return scale * sizes[symbol] + offset

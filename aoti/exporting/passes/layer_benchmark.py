@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aoti.exporting.build.children import ChildFailed, child_main, run_child
+from aoti._processes import Channel, ChildError
+from aoti.exporting.build.children import run_child
 from aoti.exporting.passes.convolutions import Layer
 
 _ROUNDS = 15
@@ -66,8 +67,8 @@ def measure(
             return f"timing layer {max(done, 1)} of {len(layers)}"
 
         try:
-            times = run_child("aoti.exporting.passes.layer_benchmark", directory, stage, say)
-        except ChildFailed as error:
+            times = run_child(f"{__name__}:time_layers", directory, stage, say)
+        except ChildError as error:
             raise RuntimeError(f"layers could not be timed: {error}") from None
         return [tuple(pair) for pair in times]
 
@@ -141,7 +142,8 @@ def _slice(runner: Any, x: Tensor) -> float:
     return passed / calls if calls else passed
 
 
-def _work(directory: Path) -> list[tuple[float, float]]:
+def time_layers(channel: Channel, directory: Path) -> None:
+    """Time the layers of a job, and answer with the seconds."""
     import aoti.exporting.passes.kernel_templates  # noqa: F401 (tells Inductor of them)
 
     torch.set_num_threads(1)  # more would wait for each other where others work
@@ -150,7 +152,7 @@ def _work(directory: Path) -> list[tuple[float, float]]:
     for number, layer in enumerate(map(_layer, job["layers"])):
         (directory / str(number)).mkdir()
         times.append(_time(layer, job["options"], directory / str(number)))
-    return times
+    channel.answer(times)
 
 
 def _layer(fields: Mapping[str, Any]) -> Layer:
@@ -160,7 +162,3 @@ def _layer(fields: Mapping[str, Any]) -> Layer:
         return tuple(map(tuples, value)) if isinstance(value, list) else value
 
     return Layer(**{name: tuples(value) for name, value in fields.items()})
-
-
-if __name__ == "__main__":
-    child_main(_work)

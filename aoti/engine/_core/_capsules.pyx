@@ -1,0 +1,121 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
+"""DLPack capsules: those of other libraries become C++ tensors, and C++ tensors become capsules."""
+
+from cpython.pycapsule cimport (
+    PyCapsule_GetPointer,
+    PyCapsule_IsValid,
+    PyCapsule_New,
+    PyCapsule_SetName,
+)
+from libc.stdint cimport uint64_t
+
+from aoti.engine._core._device cimport resolve_device
+from aoti.engine._core._dtypes cimport is_known
+from aoti.engine.cxx.core_dlpack cimport discard, from_dlpack, to_dlpack
+from aoti.engine.cxx.dlpack cimport (
+    DLPACK_FLAG_BITMASK_READ_ONLY,
+    DLPACK_MAJOR_VERSION,
+    DLDevice,
+    DLManagedTensor,
+    DLManagedTensorVersioned,
+    DLPackExchangeAPI,
+    DLTensor,
+)
+from aoti.engine.cxx.dtype cimport dtype_of
+from aoti.engine.cxx.status cimport Status
+from aoti.engine.cxx.tensor cimport Tensor
+
+# Names of capsules, which stay with them: C's own strings.
+cdef const char* _VERSIONED = "dltensor_versioned"
+cdef const char* _VERSIONED_USED = "used_dltensor_versioned"
+cdef const char* _LEGACY = "dltensor"
+cdef const char* _LEGACY_USED = "used_dltensor"
+
+
+EXCHANGE_API = "dlpack_exchange_api"
+cdef DLPackExchangeAPI _exchange_api
+
+
+cdef DLPackExchangeAPI* exchange_api() noexcept:
+    """The C functions of `Tensor`, which _exchange fills in."""
+    return &_exchange_api
+
+
+cdef int _check_importable(const DLTensor& view) except -1:
+    cdef DLDevice device
+    if not resolve_device(view.device.device_type, view.device.device_id, &device):
+        raise BufferError("it lies on a device that aoti cannot use here")
+    if not is_known(dtype_of(view.dtype)):
+        raise BufferError("torch has no such dtype")
+    return 0
+
+
+cdef bint take_capsule(capsule, Tensor& tensor) except -1:
+    """Consume a capsule; it stays as it was if it cannot be used. Returns whether it is read-only.
+    """
+    cdef DLManagedTensor* managed
+    cdef Status status
+    cdef bint readonly
+    if PyCapsule_IsValid(capsule, _VERSIONED):
+        readonly = take_versioned(
+            <DLManagedTensorVersioned*>PyCapsule_GetPointer(capsule, _VERSIONED), tensor)
+        PyCapsule_SetName(capsule, _VERSIONED_USED)
+        return readonly
+    if not PyCapsule_IsValid(capsule, _LEGACY):
+        raise BufferError(f"not a DLPack capsule, or one that was used before: {capsule!r}")
+    managed = <DLManagedTensor*>PyCapsule_GetPointer(capsule, _LEGACY)
+    _check_importable(managed.dl_tensor)
+    status = from_dlpack(managed, tensor)
+    if not status.ok():
+        raise BufferError(status.message.decode())
+    PyCapsule_SetName(capsule, _LEGACY_USED)
+    return False
+
+
+cdef bint take_versioned(DLManagedTensorVersioned* managed, Tensor& tensor) except -1:
+    """Make a tensor own `managed`, which after an error is still the caller's. Returns whether it
+    is read-only.
+    """
+    cdef Status status
+    if managed.version.major != DLPACK_MAJOR_VERSION:
+        raise BufferError(f"version {managed.version.major} of DLPack is not supported")
+    _check_importable(managed.dl_tensor)
+    status = from_dlpack(managed, tensor)
+    if not status.ok():
+        raise BufferError(status.message.decode())
+    return (managed.flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0
+
+
+cdef void _drop_versioned(object capsule) noexcept:
+    """The destructor of a capsule: whoever used it renamed it, and calls the deleter."""
+    if PyCapsule_IsValid(capsule, _VERSIONED):
+        discard(<DLManagedTensorVersioned*>PyCapsule_GetPointer(capsule, _VERSIONED))
+
+
+cdef void _drop_legacy(object capsule) noexcept:
+    if PyCapsule_IsValid(capsule, _LEGACY):
+        discard(<DLManagedTensor*>PyCapsule_GetPointer(capsule, _LEGACY))
+
+
+cdef object versioned_capsule(const Tensor& tensor, uint64_t flags):
+    cdef DLManagedTensorVersioned* managed = NULL
+    cdef Status status = to_dlpack(tensor, flags, managed)
+    if not status.ok():
+        raise BufferError(status.message.decode())
+    try:
+        return PyCapsule_New(managed, _VERSIONED, _drop_versioned)
+    except BaseException:
+        discard(managed)
+        raise
+
+
+cdef object legacy_capsule(const Tensor& tensor):
+    cdef DLManagedTensor* managed = NULL
+    cdef Status status = to_dlpack(tensor, 0, managed)
+    if not status.ok():
+        raise BufferError(status.message.decode())
+    try:
+        return PyCapsule_New(managed, _LEGACY, _drop_legacy)
+    except BaseException:
+        discard(managed)
+        raise

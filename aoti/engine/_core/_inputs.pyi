@@ -1,0 +1,7 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+class Inputs:
+    def __init__(self, inputs: Sequence[tuple[Any, Any, Any, Any, bool, Any]] | None, ranges: Sequence[tuple[int | None, int | None]], *, ranges_hold: bool, validate: bool, convert: Callable[[int, Sequence[Any], Any, tuple[Any, ...]], Any]) -> None: ...
+    def examine(self, inputs: Sequence[Any]) -> list[Any]: ...

@@ -1,0 +1,1 @@
+# One file per C++ header of csrc/aoti: extern declarations and nothing else.

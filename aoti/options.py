@@ -1,0 +1,126 @@
+"""The options of `aoti.load`: each is declared here once, with its default and its checks."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from aoti.errors import ConfigError
+from aoti.machine.device import Device
+from aoti.package.archive import Limits
+
+WeightSource = Mapping[str, Any] | str | os.PathLike[str]
+
+_Source = TypeVar("_Source")
+_Model = TypeVar("_Model")
+_Options = ParamSpec("_Options")
+
+# How a settings file or an environment variable writes an option; without it, they cannot set it.
+_TEXT, _WHOLE, _NUMBER, _TRUTH = ({"setting": kind} for kind in (str, int, float, bool))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """How to load a model. `aoti.load` describes each option.
+
+    Raises
+    ------
+    ConfigError
+        An option has a value that cannot be used, or contradicts another one.
+    """
+
+    model_name: str | None = field(default=None, metadata=_TEXT)
+    device: str | Device | None = field(default=None, metadata=_TEXT)
+    device_index: int = field(default=-1, metadata=_WHOLE)
+    num_runners: int = field(default=1, metadata=_WHOLE)
+    single_threaded: bool = field(default=False, metadata=_TRUTH)
+    sha256: str | None = field(default=None, metadata=_TEXT)
+    validate: bool = field(default=True, metadata=_TRUTH)
+    cache: bool = field(default=True, metadata=_TRUTH)
+    limits: Limits | None = None
+    outputs: str | None = field(default=None, metadata=_TEXT)
+    intra_op_threads: int | None = field(default=None, metadata=_WHOLE)
+    queue_size: int = field(default=1024, metadata=_WHOLE)
+    timeout: float | None = field(default=None, metadata=_NUMBER)
+    self_test: bool = field(default=False, metadata=_TRUTH)
+    weights: WeightSource | None = field(default=None, metadata=_TEXT)
+    map_source: bool = field(default=False, metadata=_TRUTH)
+    warmup: bool | Sequence[Any] = field(default=False, metadata=_TRUTH)
+    stream: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("device_index", "num_runners", "intra_op_threads", "queue_size"):
+            if (number := getattr(self, name)) is not None:
+                object.__setattr__(self, name, operator.index(number))
+        if self.num_runners < 1:
+            raise ConfigError(f"num_runners must be at least 1, not {self.num_runners}")
+        if self.single_threaded and self.num_runners > 1:
+            raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
+        if self.intra_op_threads is not None and self.intra_op_threads < 1:
+            raise ConfigError(f"intra_op_threads must be at least 1, not {self.intra_op_threads}")
+        if self.queue_size < 1:
+            raise ConfigError(f"queue_size must be at least 1, not {self.queue_size}")
+        if self.timeout is not None and not self.timeout > 0:
+            raise ConfigError(f"timeout must be a number of seconds above 0, not {self.timeout}")
+        if self.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.sha256):
+            raise ConfigError(f"sha256 must be 64 hexadecimal digits, not {self.sha256!r:.80}")
+
+    def changed(self) -> dict[str, Any]:
+        """The options that are not at their defaults: ``LoadOptions(**changed)`` is the same."""
+        values = {name: getattr(self, name) for name in DEFAULTS}
+        return {name: value for name, value in values.items() if value is not DEFAULTS[name]}
+
+
+DEFAULTS: dict[str, Any] = {option.name: option.default for option in fields(LoadOptions)}
+
+# The options that settings can hold, with the type that they have there.
+SETTINGS: dict[str, type] = {
+    option.name: option.metadata["setting"]
+    for option in fields(LoadOptions)
+    if "setting" in option.metadata
+}
+
+
+def takes(
+    options: Callable[_Options, LoadOptions],
+) -> Callable[
+    [Callable[Concatenate[_Source, ...], _Model]],
+    Callable[Concatenate[_Source, _Options], _Model],
+]:
+    """Give a function ``(source, **options)`` the signature that spells the options out.
+
+    The function is returned as it is: type checkers, `help` and editors see the new signature.
+    """
+
+    def named(
+        load: Callable[Concatenate[_Source, ...], _Model],
+    ) -> Callable[Concatenate[_Source, _Options], _Model]:
+        own = inspect.signature(load)
+        (source,) = list(own.parameters.values())[:1]
+        parameters = [source, *inspect.signature(options).parameters.values()]
+        load.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return load
+
+    return named
+
+
+def merged(*layers: Mapping[str, Any]) -> LoadOptions:
+    """Options from several places; later places win.
+
+    Raises
+    ------
+    TypeError
+        There is no option of that name.
+    ConfigError
+        As `LoadOptions`.
+    """
+    chosen = {name: value for layer in layers for name, value in layer.items()}
+    for name in chosen:
+        if name not in DEFAULTS:
+            raise TypeError(f"load() got an unexpected keyword argument {name!r}")
+    return LoadOptions(**chosen)

@@ -1,0 +1,15 @@
+#include <aoti/libtorch/errors.h>
+#include <aoti/libtorch/operators.h>
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+namespace aoti::libtorch {
+
+int32_t has_operator(const char* name, const char* overload) noexcept {
+  bool found = false;
+  static_cast<void>(guarded(
+      [&] { found = c10::Dispatcher::singleton().findSchema({name, overload}).has_value(); }));
+  return found ? 1 : 0;
+}
+
+}  // namespace aoti::libtorch
