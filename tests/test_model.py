@@ -268,6 +268,22 @@ def test_a_wrong_number_of_arguments_is_a_clear_error(mlp, arguments, words):
         mlp.run(list(arguments))
 
 
+def test_outputs_go_to_the_arrays_of_any_iterable(mlp, rows):
+    (given,) = mlp.run([rows], out=(np.empty((len(rows), 1), np.float32) for _ in range(1)))
+    np.testing.assert_array_equal(given, mlp(rows))
+
+
+def test_boxed_inputs_that_do_not_agree_are_refused_with_both_sizes(packages):
+    with aoti.load(packages / "derived.pt2") as model:
+        boxed = [np.ones((4, 2), np.float32), np.ones((8, 2), np.float32)]
+        with pytest.raises(aoti.InputError, match="is 8, but must be .*2.*for some"):
+            model.boxed_run(boxed)
+        boxed = [np.ones((4, 2), np.float32), np.ones((11, 2), np.float32)]
+        with pytest.raises(aoti.InputError, match=r"is 11, but must be 9, as dimension 0 .* is 4"):
+            model.boxed_run(boxed)
+        assert boxed == []
+
+
 def test_run_wants_a_list_and_boxed_run_a_list_to_empty(mlp, rows):
     with pytest.raises(aoti.InputTypeError, match="run takes a list of arrays"):
         mlp.run(rows)

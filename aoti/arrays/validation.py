@@ -249,7 +249,7 @@ class Checker:
             raise InputError(f"{where} {wanted} for some {symbol}: {spec}")
         if kind == "conflict":
             other, first = self._first_with(symbol)
-            size = (value if other == index else values[other]).shape[first]
+            size = _size_beside(expected, wanted, self._inputs[other], first)
             raise InputError(
                 f"{where} {expected}, as dimension {first} of {self._path(other)} is {size}: "
                 f"{spec} and {self._inputs[other]} share {symbol}"
@@ -345,6 +345,16 @@ def _tensors_only(plan: CallPlan, count: int, package: str) -> Flatten:
         return tensors
 
     return flatten
+
+
+def _size_beside(size: int, wanted: Dim, other: TensorSpec, dim: int) -> int:
+    """The size of another dimension with the symbol of `wanted`, where `wanted` is `size`."""
+    assert other.shape is not None
+    beside = other.shape[dim]
+    assert isinstance(beside, Dim)
+    _, scale, offset = wanted.form
+    symbol = (size - offset) // scale
+    return beside.form[1] * symbol + beside.form[2]
 
 
 def _shown(array: Any) -> str:
