@@ -291,7 +291,7 @@ with aoti.load(packages / "blob.pt2") as host:
     assert np.allclose(one(x), host(x), atol=1e-6) and not np.allclose(one(x), y)
 one.rollback()
 assert np.allclose(one(x), y)
-refused(aoti.ConstantError, "must lie on cuda:0, and not on cpu",
+refused(aoti.ConstantError, "must be on cuda:0, not on cpu",
         lambda: one.load_constants(other, share=True))
 shared = {name: on("cuda:0", value) for name, value in other.items()}
 one.load_constants(shared, share=True)
