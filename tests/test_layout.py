@@ -23,12 +23,13 @@ WITH_TORCH = ("exporting/", "bench/engines/")
 # By folder, or module of the top level, what its files may import besides one another; `aoti` is
 # the public names. An arrow only points down this list.
 BELOW = {
-    "cli": """aoti _files _logging _text _version errors options machine signature package arrays
-        compat cache engine model config registry golden diagnostics bench exporting""",
+    "cli": """aoti _files _logging _text _version _warnings errors options machine signature
+        package arrays compat cache engine model config registry golden diagnostics bench
+        exporting""",
     "bench": """aoti _processes _text errors machine signature package arrays engine registry golden
         exporting""",
-    "exporting": """aoti _files _logging _processes _text _version errors machine signature package
-        golden""",
+    "exporting": """aoti _files _logging _processes _text _version _warnings errors machine
+        signature package golden""",
     "diagnostics": "errors machine package cache compat engine model loading",
     "loading": """_logging _warnings errors machine signature package cache compat engine weights
         model options config registry golden""",

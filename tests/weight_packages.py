@@ -106,6 +106,7 @@ def main(directory: Path) -> None:
             preset="updatable",
             options={**PLAIN, **options},
             buffers="reset",
+            in_process=True,
         )
 
     for name, place in (("inside", {}), ("blob", BLOB), ("bare", OUTSIDE)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,11 +95,10 @@ def test_those_of_a_larger_one_run_on_any_number_of_threads(minilm, threads):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_who_sets_a_number_gets_it(tmp_path):
-    linear, x = nn.Linear(3, 2), torch.ones(2, 3)
-    done = aoti.export(linear, (x,), path=tmp_path / "m.pt2", options={"cpp.threads": 3})
-    assert done.models["model"].signature.options["cpp.threads"] == 3
-    assert "cpp.dynamic_threads" not in done.models["model"].signature.options
+def test_who_sets_a_number_gets_it(exporter_packages):
+    options = json.loads((exporter_packages / "results.json").read_text())["three_threads"]
+    assert options["cpp.threads"] == 3
+    assert "cpp.dynamic_threads" not in options
 
 
 def _code(path: Path) -> str:

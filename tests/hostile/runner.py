@@ -279,6 +279,8 @@ def main() -> None:
     _ = aoti.load, np.ma.MaskedArray, np.random.default_rng, np.testing.assert_allclose
     for line in iter(sys.stdin.readline, ""):
         row, _, directory = line.rstrip("\n").partition("\t")
+        importlib.import_module(row.partition("/")[0])
+        gc.freeze()  # a child collects what is its own only, which halves its time
         child = os.fork()
         if child == 0:
             run(row, packages, Path(directory))

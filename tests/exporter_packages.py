@@ -1,0 +1,112 @@
+"""The packages that tests/exporting exports to see how: all in one process, which saves minutes.
+
+usage: python tests/exporter_packages.py DIRECTORY
+
+Writes down beside them what happened: results.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+import aoti
+from aoti.exporting.build.compiling import compile_program
+
+exporter = import_module("aoti.exporting.exporter")  # `aoti.export` is the function in it
+
+
+class Twice(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + 2 * y
+
+
+class Vector(nn.Module):
+    """Takes a vector, and has weights in a branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 10), nn.Linear(10, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return torch.cond(x.sum() > 0, lambda y: self.second(y), lambda y: y[:3] * 2, (y,))
+
+
+@contextlib.contextmanager
+def compiling_fails(*, rewritten: bool) -> Iterator[list[tuple[bool, bool]]]:
+    """Let Inductor fix a size where weights are frozen, and perhaps refuse what was rewritten.
+
+    Give what was compiled: whether it was rewritten, and whether it was frozen.
+    """
+    seen: list[tuple[bool, bool]] = []
+
+    def attempt(program: Any, job: Any, *rest: Any, **options: Any) -> list[str]:
+        seen.append(("linear.default" not in str(program.graph_module.graph),
+                     job.options["freezing"]))  # fmt: skip
+        if seen[-1][0] and rewritten:
+            raise aoti.ExportError(
+                "cannot compile model: Assertion: not that\nAOTI_DEBUG=1 shows more"
+            )
+        return [] if job.options["freezing"] else compile_program(program, job, *rest, **options)
+
+    def fixed_sizes(*_: object) -> str:
+        return "rows of x" if seen[-1][1] else ""
+
+    with (
+        patch.object(exporter, "compile_program", attempt),
+        patch.object(exporter, "fixed_sizes", fixed_sizes),
+    ):
+        yield seen
+
+
+def main(directory: Path) -> None:
+    """Export them all."""
+    torch.manual_seed(0)
+    results: dict[str, Any] = {}
+    # In a process of its own, as by default, and into a directory that is not there yet.
+    x = torch.ones(2, 3)
+    done = aoti.export(Twice(), (x, x), path=directory / "new/twice.pt2", metadata={"k": "v"})
+    with aoti.load(done) as model:
+        results["twice"] = model(x.numpy(), 10 * x.numpy())[0, 0].item()
+
+    program = torch.export.export(Twice(), (x, x))
+    aoti.export(program, path=directory / "program.pt2", in_process=True)
+
+    vector = Vector().eval(), (torch.randn(12),)
+    done = aoti.export(*vector, path=directory / "vector.pt2", verify=True, in_process=True)
+    results["vector"] = done.path.name
+
+    done = aoti.export(
+        nn.Linear(3, 2),
+        (torch.ones(2, 3),),
+        path=directory / "three_threads.pt2",
+        options={"cpp.threads": 3},
+        in_process=True,
+    )
+    results["three_threads"] = dict(done.models["model"].signature.options)
+
+    for refused in (True, False):
+        # A directory of its own, in which nothing but the package may be left.
+        path = directory / f"refused-{refused}/m.pt2"
+        net = nn.Linear(256, 300).eval()
+        with compiling_fails(rewritten=refused) as seen:
+            done = aoti.export(net, (torch.ones(4, 256),), path=path, verify=True, in_process=True)
+        results[f"refused-{refused}"] = {
+            "seen": seen,
+            "notes": done.models["model"].signature.notes,
+        }
+    (directory / "results.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
