@@ -44,7 +44,7 @@ def info(path: str, as_json: bool) -> None:
 
 def _describe(package: Package, name: str) -> dict[str, Any]:
     from aoti.errors import PackageError
-    from aoti.signature.signature import METADATA_KEY, describe
+    from aoti.signature.document import METADATA_KEY, describe
 
     signature = package.signature(name)
     if signature.call_spec is not None:
