@@ -46,8 +46,8 @@ from aoti.engine.libtorch_files import BACKEND_LIBRARIES, Libtorch, minor_of, re
 from aoti.errors import LibtorchError
 
 CORE, ENGINE = "aoti.engine._core", "aoti.engine._libtorch"
-LIMITED_API = "0x030b0000"  # CPython 3.11
-# A free-threaded Python has no limited API: a wheel for it is for exactly that version.
+COMPAT = ("-include", str(ROOT / "csrc/aoti/core/compat.h"))  # for manylinux_2_28
+# That of CPython 3.11. A free-threaded Python has none: a wheel for it is for exactly that version.
 LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 BACKEND_MACROS = {
     "cpu": [],
@@ -163,12 +163,12 @@ def _extension(
         include_dirs=[str(ROOT / "csrc"), *more.pop("include_dirs", ())],
         define_macros=[
             # Python.h defines the second one too, but some of the C++ does not include Python.h.
-            ("Py_LIMITED_API", LIMITED_API) if LIMITED else ("Py_GIL_DISABLED", "1"),
+            ("Py_LIMITED_API", "0x030b0000") if LIMITED else ("Py_GIL_DISABLED", "1"),
             *more.pop("define_macros"),
         ],
         # No path of the build machine in the file. The last prefix that fits counts, and headers
         # may be in a directory below the sources.
-        extra_compile_args=[*_flags(env), f"-ffile-prefix-map={ROOT}=.", *compile_args],
+        extra_compile_args=[*_flags(env), *COMPAT, f"-ffile-prefix-map={ROOT}=.", *compile_args],
         extra_link_args=[
             *([f"-fsanitize={sanitize}"] if sanitize else []),
             *([] if sanitize or _debug(env) else ["-s", exported]),

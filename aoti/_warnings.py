@@ -1,4 +1,4 @@
-"""Warnings that point at the caller's code, however many of our own frames lie in between."""
+"""Warnings that point at the caller's code, however many frames of aoti are in between."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from types import FrameType
 _OURS = f"{Path(__file__).parent}/"
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn with the place where a program called into aoti.
+class AotiWarning(UserWarning):
+    """A warning of aoti itself, in contrast to those of torch and other libraries."""
+
+
+def warn(message: str, category: type[Warning] = AotiWarning) -> None:
+    """Warn with the line that called into aoti.
 
     As ``skip_file_prefixes`` of `warnings.warn`, which Python has since 3.12.
     """

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from aoti.model import AOTIModel
     from aoti.protocol import InferenceResult, ModelRunner
-from aoti.signature.spec import TensorSpec
+    from aoti.signature.spec import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import pytest
 
 import aoti
 from aoti.options import LoadOptions
+from aoti.signature.dtypes import DTYPES
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "aoti").rglob("*.py"))
@@ -22,12 +23,13 @@ WITH_TORCH = ("exporting/", "bench/engines/")
 # By folder, or module of the top level, what its files may import besides one another; `aoti` is
 # the public names. An arrow only points down this list.
 BELOW = {
-    "cli": """aoti _files _logging _text _version errors options machine signature package arrays
-        compat cache engine model config registry golden diagnostics bench exporting""",
+    "cli": """aoti _files _logging _text _version _warnings errors options machine signature
+        package arrays compat cache engine model config registry golden diagnostics bench
+        exporting""",
     "bench": """aoti _processes _text errors machine signature package arrays engine registry golden
         exporting""",
-    "exporting": """aoti _files _logging _processes _text _version errors machine signature package
-        golden""",
+    "exporting": """aoti _files _logging _processes _text _version _warnings errors machine
+        signature package golden""",
     "diagnostics": "errors machine package cache compat engine model loading",
     "loading": """_logging _warnings errors machine signature package cache compat engine weights
         model options config registry golden""",
@@ -192,6 +194,49 @@ def test_a_folder_is_described_and_imports_nothing(path):
     (only,) = ast.parse(path.read_text()).body
     assert isinstance(only, ast.Expr)
     assert "May import: " in only.value.value
+
+
+def strings(path: Path) -> list[str]:
+    """The string literals of a file, without docstrings."""
+    tree = ast.parse(path.read_text())
+    docstrings = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return [c.value for c in constants if isinstance(c.value, str) and id(c) not in docstrings]
+
+
+# Facts that one file knows, by a text that only it may contain.
+KNOWN_ONCE = {
+    "data/aotinductor": "package.layout",
+    "data/constants": "package.layout",
+    "weights_config.json": "package.layout",
+    "_weights.blob": "package.layout",
+    ".wrapper.so": "package.layout",
+    ".wrapper.cpp": "package.layout",
+    "_binary_constants_bin": "package.layout",
+    "aoti/golden/": "package.layout",
+    "input_handles": "package.wrapper_cpp",
+    "constants_info_": "package.wrapper_cpp",
+    "AOTInductorModelBase": "package.wrapper_cpp",
+    "assert_size_stride": "package.wrapper_cpp",
+    "avx512f": "machine.cpu",
+    "/proc/cpuinfo": "machine.cpu",
+}
+
+
+@pytest.mark.parametrize("text", KNOWN_ONCE)
+def test_a_fact_is_known_once(text):
+    users = {dotted(path) for path in MODULES if any(text in s for s in strings(path))}
+    assert users == {KNOWN_ONCE[text]}
+
+
+def test_there_is_one_table_of_dtypes():
+    few = 8  # names that a file may need apart, as for tolerances
+    tables = {dotted(path) for path in MODULES if len(DTYPES.keys() & {*strings(path)}) > few}
+    assert tables == {"signature.dtypes"}
 
 
 def test_files_and_the_top_level_stay_small():

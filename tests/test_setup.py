@@ -285,6 +285,11 @@ def test_an_engine_says_what_it_was_built_for(extension):
     }
 
 
+def test_all_of_the_cxx_keeps_to_old_systems(either):
+    arguments = either().extra_compile_args
+    assert arguments[arguments.index("-include") + 1] == str(ROOT / "csrc/aoti/core/compat.h")
+
+
 def test_a_free_threaded_python_has_no_limited_api(build, either, monkeypatch):
     """All of the C++ is told, because not all of it includes Python.h."""
     monkeypatch.setattr(build, "LIMITED", False)

@@ -24,7 +24,7 @@ class Batches:
     Attributes
     ----------
     min_rows, max_rows : int or None
-        What the model takes along its first dimension, as far as the package tells.
+        What the model takes along its first dimension, if the package says.
     """
 
     min_rows: int | None
@@ -53,7 +53,7 @@ class Batches:
         return cls(*signature.ranges.get(rows.name, (None, None)))
 
     def key(self, inputs: Sequence[Array]) -> Hashable:
-        """Calls with the same key can be joined; None stands for one that cannot."""
+        """Calls with the same key can be joined; None means that it cannot."""
         rows = {array.shape[0] if array.ndim else None for array in inputs}
         (first, *more) = rows
         if more or first is None or first < (self.min_rows or 0):

@@ -53,7 +53,7 @@ class Checker:
     Parameters
     ----------
     signature : Signature
-        What the model takes, as the package tells it.
+        What the model takes, as the package describes it.
     package : str
         What messages call the package.
     device : str
@@ -136,7 +136,7 @@ class Checker:
     def plan_results(self, plan: CallPlan) -> tuple[Rebuild, FlattenResult]:
         """Give the functions from tensors to a result, and from a result's arrays to a flat list.
 
-        What is no tensor comes from the signature, since the model does not give it.
+        Values that are not tensors come from the signature, since the model does not return them.
         """
         results = self.signature.results or ()
         places = [n for n, spec in enumerate(results) if isinstance(spec, TensorSpec)]
@@ -317,10 +317,10 @@ class Checker:
 
 
 def _tensors_only(plan: CallPlan, count: int, package: str) -> Flatten:
-    """A flatten function that leaves out the arguments that are no tensors.
+    """A flatten function that leaves out the arguments that are not tensors.
 
     Their values were compiled in at the export, and the package says neither which they are nor
-    what they were. So whatever is no array is ignored, and a warning says so once.
+    what they were. So whatever is not an array is ignored, and a warning says so once.
     """
     warned = False
 

@@ -1,63 +1,60 @@
-"""Where extracted models stand: a content-addressed cache that processes share.
+"""The cache of extracted models: content-addressed, bounded, and shared by processes.
 
 ::
 
     <location>/<digest>-dir-<model>/            an entry: manifest.json, and model/ or model.pt2
     <location>/<digest>-dir+-<model>/           the same, its weights left in the package
-    <location>/<digest>-dir-<model>.lock        while somebody writes or removes that entry
-    <location>/<digest>-dir-<model>.partial/    what they write
-    <location>/<digest>-dir-<model>.old/        what they remove
-    <location>/index/<device>-<inode>.json      the digest of a file that did not change since
+    <location>/<digest>-dir-<model>.lock        while a process writes or removes that entry
+    <location>/<digest>-dir-<model>.partial/    an entry that is being written
+    <location>/<digest>-dir-<model>.old/        an entry that is being removed
+    <location>/index/<device>-<inode>.json      a digest: see aoti.cache.digests
 
-Who uses an entry holds a shared lock on its manifest; who writes or removes one holds the entry's
-lock file exclusively, and removes only what nobody else has locked. The kernel drops the locks of a
-process that is killed, so whatever it left half done is known to be nobody's: the next writer, and
-the first extraction of every process, remove it.
+A user of an entry holds a shared lock on its manifest. A process that writes or removes an entry
+holds the entry's lock file exclusively, and removes only entries that no one else has locked. The
+kernel drops the locks of a process that is killed, so unfinished work without a lock is known to be
+abandoned: the next writer, and the first extraction of every process, remove it.
 
-A model's shared object is never unmapped: the dynamic loader knows it by its name and maps it once,
-however often the model is loaded. So the name of an entry depends on what is in it alone.
+A model's shared object is never unmapped: the dynamic loader identifies it by its name and maps it
+once, however often the model is loaded. So the name of an entry depends on its content alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aoti.cache import filelock, private
+from aoti.cache import digests, filelock, private
 from aoti.cache.extraction import (
     MANIFEST,
     OLD,
     PARTIAL,
     Extraction,
     Key,
-    Place,
     discard,
     in_place,
     is_whole,
     needed_bytes,
     write,
 )
+from aoti.cache.place import Place
 from aoti.cache.weight_file import find_in_place
 from aoti.errors import ConfigError, IncompatiblePackageError
 from aoti.package.package import Package
 
-_VERSION = "v1"  # of the layout above: other versions stand beside it
+_VERSION = "v1"  # of the layout above; other versions have directories beside it
 _LOCK = ".lock"
 _DEFAULT_SIZE = 10 << 30  # bytes
-_INDEX_FILES = 1000
-_SETTLED = 2 * 10**9  # ns; the coarsest clock of a file system (FAT) ticks that often
+_INDEX = "index"
 
 _log = logging.getLogger("aoti.cache")
 
 _swept: set[Path] = set()
-# Of a configuration, by the variable that goes over it.
+# Settings of a configuration, by the environment variable that overrides each.
 _configured: dict[str, str] = {}
 
 
@@ -70,9 +67,9 @@ class Entry:
     key : str
         Its name: the package's digest, the form, and the model.
     bytes : int
-        What its files take.
+        The size of its files.
     last_used : float
-        When it was last asked for, in seconds since the epoch.
+        When it was last used, in seconds since the epoch.
     """
 
     key: str
@@ -89,7 +86,7 @@ def extract(
     verified: str | None = None,
     map_source: bool = False,
 ) -> Extraction:
-    """Extract a model, or share the extraction that there is already.
+    """Extract a model, or share an existing extraction.
 
     Parameters
     ----------
@@ -98,36 +95,37 @@ def extract(
     model_name : str
         Its name in the package.
     as_zip : bool
-        For libtorch below 2.13, whose loader takes no directory: it gets a zip file of the same
-        checked entries.
+        Pack the checked files into a zip file, for libtorch below 2.13, whose loader does not take
+        a directory.
     shared : bool, default True
-        Use the cache. Otherwise the model stands in a private directory below ``TMPDIR``, which is
-        removed with its last user in this process.
+        Use the cache. Otherwise the model is extracted to a private directory below ``TMPDIR``,
+        which is removed with its last user in this process.
     verified : str, optional
-        The digest of the package, for a caller who has just computed it. Otherwise it comes from
-        the index if the file did not change since.
+        The digest of the package, if the caller has just computed it. Otherwise it comes from the
+        index if the file has not changed since.
     map_source : bool, default False
-        Leave weights in the package where that has them as they are used.
+        Leave the weights in the package where it contains them as they are used.
 
     Returns
     -------
     Extraction
-        It is not removed from the cache before it is released.
+        It stays in the cache until it is released.
 
     Raises
     ------
     ConfigError
-        The location cannot be used (read-only, full, noexec, not ours), and the message says which
-        variable moves it; or ``AOTI_CACHE_SIZE`` is not a size.
+        The location cannot be used: it is read-only, full, mounted noexec, or belongs to another
+        user. The message names the variable that sets the location. Or ``AOTI_CACHE_SIZE`` is not
+        a size.
     PackageError
         The package is damaged.
     IncompatiblePackageError
-        It is a directory that `aoti.unpack` wrote, and `as_zip` is asked for.
+        The package is a directory that `aoti.unpack` wrote, and `as_zip` is True.
 
     Notes
     -----
-    Safe to call from any number of threads and processes. One of them writes, the others wait for
-    it, without the GIL; a signal whose handler raises ends the wait.
+    Safe to call from any number of threads and processes. One of them writes, and the others wait
+    without the GIL. A signal whose handler raises ends the wait.
     """
     model = package.select(model_name)
     if (unpacked := in_place(package, model)) is not None:
@@ -149,7 +147,7 @@ def extract(
         place.make(parents=True)
     if place.path not in _swept:
         _swept.add(place.path)
-        with contextlib.suppress(OSError):  # a location that is only read from
+        with contextlib.suppress(OSError):  # a read-only location
             _sweep(place.path)
     key = Key(verified or digest(package), model, as_zip, bare)
     directory = place.path / key.name
@@ -164,25 +162,12 @@ def extract(
 
 def digest(package: Package) -> str:
     """SHA-256 of a package, in hex; not computed again while its file stays the same."""
-    before, now = package.identity, time.time_ns()
-    if before is None:
-        return package.digest
-    record: Path | None = None
-    with contextlib.suppress(OSError, ConfigError):  # an index is worth no error
+    index: Path | None = None
+    with contextlib.suppress(OSError, ConfigError):  # a location without an index
         place = _place()
         place.check()
-        record = place.path / "index" / f"{before[0]:x}-{before[1]:x}.json"
-        if known := _recorded(record, before):
-            return known
-    found = package.digest
-    # A file may change again within a tick of its clock, and its times would not tell.
-    settled = now - max(before[3:]) > _SETTLED
-    if record is not None and settled and package.identity == before:
-        with contextlib.suppress(OSError):
-            record.parent.mkdir(exist_ok=True)
-            # One write of less than a page: readers see all of it or no valid JSON.
-            record.write_text(json.dumps([*before, found]))
-    return found
+        index = place.path / _INDEX
+    return package.digest if index is None else digests.find(package, index)
 
 
 def location() -> Path:
@@ -199,7 +184,7 @@ def location() -> Path:
     if chosen := _setting("AOTI_CACHE_DIR"):
         return Path(chosen).absolute() / _VERSION
     chosen = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(chosen).is_absolute():  # its specification has others ignored
+    if Path(chosen).is_absolute():  # the specification says to ignore others
         return Path(chosen, "aoti", _VERSION)
     try:
         return Path.home() / ".cache/aoti" / _VERSION
@@ -211,7 +196,10 @@ def location() -> Path:
 
 
 def configure(*, directory: str | None = None, size: str | None = None) -> None:
-    """What holds for this process where ``AOTI_CACHE_DIR`` and ``AOTI_CACHE_SIZE`` are not set."""
+    """Set the location and the size of the cache for this process.
+
+    ``AOTI_CACHE_DIR`` and ``AOTI_CACHE_SIZE`` take precedence.
+    """
     chosen = {"AOTI_CACHE_DIR": directory, "AOTI_CACHE_SIZE": size}
     for name, text in chosen.items():
         if text is not None and not os.environ.get(name):
@@ -219,7 +207,7 @@ def configure(*, directory: str | None = None, size: str | None = None) -> None:
 
 
 def entries() -> list[Entry]:
-    """What stands in the cache, least recently used first."""
+    """The extracted models in the cache, least recently used first."""
     place = _place()
     if not place.path.exists():
         return []
@@ -231,12 +219,12 @@ def entries() -> list[Entry]:
 def prune(max_bytes: int) -> int:
     """Remove the least recently used entries until the cache takes no more than `max_bytes`.
 
-    Entries in use stay. What killed processes left goes first.
+    Entries in use are kept. Files that killed processes left are removed first.
 
     Returns
     -------
     int
-        How many bytes were removed.
+        The number of bytes that were removed.
     """
     place = _place()
     if not place.path.exists():
@@ -260,12 +248,14 @@ def _setting(variable: str) -> str | None:
 
 
 def parse_size(text: str, origin: str = "") -> int:
-    """A number of bytes from a text such as ``500M`` or ``10G``; `origin` goes before it in errors.
+    """A number of bytes from a text such as ``500M`` or ``10G``.
+
+    `origin` precedes the text in errors.
 
     Raises
     ------
     ConfigError
-        It is no size.
+        The text is not a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text.strip(), re.ASCII | re.IGNORECASE)
     if match is None:
@@ -277,7 +267,7 @@ def parse_size(text: str, origin: str = "") -> int:
 
 
 def _hold(directory: Path, key: Key) -> filelock.FileLock | None:
-    """Lock an entry that is whole against removal, and note its use; None if there is none."""
+    """Lock a complete entry against removal and record its use; None if there is none."""
     try:
         held = filelock.lock(directory / MANIFEST, exclusive=False)
     except (FileNotFoundError, NotADirectoryError):
@@ -305,15 +295,15 @@ def _provide(package: Package, key: Key, place: Place) -> filelock.FileLock:
             raise place.too_small(missing)
         write(package, key, directory)
         _log.info("extracted %s to %s", package.name, directory)
-        # Nobody else removes it before it is locked: they would need the lock file.
+        # No other process removes it before it is locked: that takes the lock file.
         if held := _hold(directory, key):
             return held
-    raise place.refusal("something changes files there", "that nobody else writes to")
+    raise place.refusal("something changes files there", "that nothing else writes to")
 
 
 @contextlib.contextmanager
 def _changing(directory: Path, *, wait: bool = True) -> Iterator[bool]:
-    """The exclusive right to change an entry. False if somebody else has it and `wait` is False."""
+    """Hold the exclusive right to change an entry. False if it is taken and `wait` is False."""
     lock = filelock.lock(_beside(directory, _LOCK), exclusive=True, wait=wait)
     try:
         yield lock is not None
@@ -341,15 +331,15 @@ def _size(directory: Path) -> int:
     total = 0
     for parent, _, names in os.walk(directory):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # removed by somebody just now
+            with contextlib.suppress(FileNotFoundError):  # another process removed it just now
                 total += Path(parent, name).lstat().st_size
     return total
 
 
 def _shrink(root: Path, max_bytes: int) -> int:
-    """Remove what is stray, and then the least recently used until the rest fits."""
+    """Remove abandoned files, and then the least recently used entries until the rest fits."""
     _sweep(root)
-    _forget_oldest(root / "index")
+    digests.forget_oldest(root / _INDEX)
     found = _entries(root)
     kept, removed = sum(entry.bytes for entry in found), 0
     for entry in found:
@@ -364,7 +354,7 @@ def _shrink(root: Path, max_bytes: int) -> int:
 
 
 def _remove(directory: Path) -> bool:
-    """Remove an entry unless somebody uses or changes it."""
+    """Remove an entry unless it is in use or being changed."""
     old = _beside(directory, OLD)
     with _changing(directory, wait=False) as may:
         if not may:
@@ -375,7 +365,8 @@ def _remove(directory: Path) -> bool:
             unused = filelock.lock(manifest, exclusive=True, wait=False, create=False)
             if unused is None:
                 return False
-        # One step, so that nobody finds half an entry. Whoever waits for the manifest will notice.
+        # One step, so that no process finds half an entry. A process that waits for the manifest's
+        # lock will notice.
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             directory.rename(old)
         if unused is not None:
@@ -387,7 +378,7 @@ def _remove(directory: Path) -> bool:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what processes that were killed left behind."""
+    """Remove what killed processes left behind."""
     suffixes = (_LOCK, PARTIAL, OLD)
     names = (path.stem for path in root.iterdir() if path.suffix in suffixes)
     for directory in {root / name for name in names if Key.PATTERN.fullmatch(name)}:
@@ -395,20 +386,3 @@ def _sweep(root: Path) -> None:
             if may:
                 discard(_beside(directory, PARTIAL))
                 discard(_beside(directory, OLD))
-
-
-def _recorded(record: Path, identity: tuple[int, ...]) -> str | None:
-    """The digest in an index file, if it is that of the same file."""
-    try:
-        *of, known = json.loads(record.read_bytes())
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
-    same = of == [*identity] and isinstance(known, str) and re.fullmatch("[0-9a-f]{64}", known)
-    return known if same else None
-
-
-def _forget_oldest(index: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # no index yet, or another process was faster
-        records = sorted(index.iterdir(), key=lambda path: path.stat().st_mtime)
-        for record in records[: max(0, len(records) - _INDEX_FILES)]:
-            record.unlink()

@@ -1,15 +1,14 @@
-"""What stands in an extraction, how it gets there, and the places where extractions may stand.
+"""Extracted models: what an extraction contains, and how it is written.
 
-An extraction is a directory: a model's checked files, as libtorch's loader takes them, beside them
-its weights, if they are not in its code (see aoti.cache.weight_file), and a manifest, written last,
-that says what was written. It is made under another name and renamed into place, so under its own
-name it is whole unless something else meddled with it.
+An extraction is a directory with a model's checked files, as libtorch's loader takes them; with its
+weights, if they are not in its code (see aoti.cache.weight_file); and with a manifest, written
+last, that lists the files. It is written under another name and renamed into place, so an
+extraction is complete unless something else changed it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -17,22 +16,20 @@ import shutil
 import stat
 import weakref
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from aoti.cache.weight_file import TABLE, WEIGHTS, separate
-from aoti.errors import AotiError, ConfigError, PackageError
+from aoti.errors import PackageError
 from aoti.package import layout
 from aoti.package.archive import Span
 from aoti.package.package import Package
 
 FORMAT = 3
 MANIFEST = "manifest.json"
-PARTIAL, OLD = ".partial", ".old"  # no key ends like this
-
-_NOT_THE_PLACE = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+PARTIAL, OLD = ".partial", ".old"  # no key ends with these
 
 
 class Extraction:
@@ -41,14 +38,14 @@ class Extraction:
     Attributes
     ----------
     path : Path
-        What libtorch's loader gets: a directory, or a zip file where it knows no directories.
+        The path for libtorch's loader: a directory, or a zip file where it takes no directories.
     directory : Path
-        The directory that it stands in.
+        The directory of the extraction.
     weights : Span or None
-        Where its weights are, if they are not in its code: in a file of the extraction, or in the
+        Where the weights are, if they are not in the code: in a file of the extraction, or in the
         package itself.
     digest : str
-        SHA-256 of the package that it was made from, in hex; empty where it is the package itself.
+        SHA-256 of the package that it was made from, in hex; empty if it is the package itself.
     key : str
         The name of the directory: the same for the same content, model and form.
     """
@@ -71,20 +68,20 @@ class Extraction:
         self._give_back.atexit = False
 
     def code(self, model: str) -> Path:
-        """The directory of a model's code in an extraction that is a directory."""
+        """The directory of a model's code; only if the extraction is not a zip file."""
         return self.path / layout.model_folder(model)
 
     def release(self) -> None:
-        """Give it back. Harmless the second time, and in any thread.
+        """Give up the hold. May be called twice, and in any thread.
 
-        Never waits, so that the garbage collector may call it wherever it happens to run.
+        Never waits, so that the garbage collector can call it anywhere.
         """
         self._give_back()
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What an extraction is made from: nothing else decides what stands in it.
+    """What an extraction is made from. Its content depends on nothing else.
 
     Attributes
     ----------
@@ -93,9 +90,9 @@ class Key:
     model : str
         The name of the model.
     as_zip : bool
-        Whether its files are packed, for a libtorch that knows no directories.
+        Whether its files are packed, for a libtorch that does not load directories.
     bare : bool
-        Whether its weights stay in the package, if that describes them.
+        Whether its weights stay in the package, if the package describes them.
     """
 
     digest: str
@@ -105,9 +102,9 @@ class Key:
 
     @property
     def name(self) -> str:
-        """A file name of bounded length, one for every key."""
-        # "~" stands in no plain name, so no model can pass for another one's hash. No capitals:
-        # there are file systems that do not tell them apart.
+        """A file name of bounded length, different for every key."""
+        # A plain name contains no "~", so no model can pass for another one's hash. No capitals:
+        # some file systems ignore case.
         plain = re.fullmatch(r"[a-z0-9_-]{1,48}", self.model)
         model = self.model if plain else "~" + sha256(os.fsencode(self.model)).hexdigest()[:40]
         form = ("zip" if self.as_zip else "dir") + ("+" if self.bare else "")
@@ -116,77 +113,8 @@ class Key:
     PATTERN = re.compile(r"[0-9a-f]{64}-(?:dir|zip)\+?-[a-z0-9_~-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A directory for extractions, and the environment variable that moves it elsewhere."""
-
-    path: Path
-    variable: str
-
-    def refusal(self, why: str, wanted: str) -> ConfigError:
-        """An error that names the place, what is wrong with it, and what helps."""
-        return ConfigError(
-            f"cannot keep extracted models in {self.path}: {why}; "
-            f"set {self.variable} to a directory {wanted}"
-        )
-
-    def make(self, *, parents: bool) -> None:
-        """Make the directory if it is not there; refuse one that models cannot be loaded from."""
-        with contextlib.suppress(FileExistsError):
-            self.path.mkdir(mode=0o700, parents=parents)
-        self.check()
-        if os.statvfs(self.path).f_flag & os.ST_NOEXEC:
-            raise self.refusal(
-                "its file system is mounted noexec, and models are code",
-                "on a file system that code may be run from",
-            )
-
-    def check(self) -> None:
-        """Refuse a directory that is not there, or that somebody else could write to."""
-        status = self.path.lstat()
-        ours = "that belongs to you"
-        if not stat.S_ISDIR(status.st_mode):
-            raise self.refusal("it is not a directory", ours)
-        if status.st_uid not in (os.geteuid(), 0):
-            raise self.refusal(f"it belongs to another user ({status.st_uid})", ours)
-        if status.st_mode & 0o022:
-            raise self.refusal("others may write to it (chmod go-w)", ours)
-
-    def missing(self, needed: int) -> int:
-        """How many of `needed` bytes there is no room for."""
-        status = os.statvfs(self.path)
-        return max(0, needed - status.f_bavail * status.f_frsize)
-
-    def too_small(self, missing: int) -> ConfigError:
-        """An error for a place with `missing` bytes too little."""
-        return self.refusal(f"{missing} bytes more are needed than are free", "with enough room")
-
-    @contextlib.contextmanager
-    def named_in_errors(self, package: Package | None = None) -> Iterator[None]:
-        """Word what the file system has to say as a ConfigError with the place's name."""
-        try:
-            yield
-        except OSError as error:
-            if isinstance(error, AotiError):
-                raise
-            if package is not None:
-                if _is_below(error.filename, package.path):
-                    raise
-                error.add_note(f"while extracting {package.name} to {self.path}")
-            if error.errno in _NOT_THE_PLACE:
-                raise
-            why = error.strerror or str(error)
-            raise self.refusal(why, "with enough room that you can write to") from error
-
-
-def _is_below(name: object, path: Path | None) -> bool:
-    """Whether what the file system complains about belongs to the package."""
-    known = path is not None and isinstance(name, (str, os.PathLike))
-    return known and Path(name).is_relative_to(path)  # type: ignore[arg-type]
-
-
 def needed_bytes(package: Package, key: Key) -> int:
-    """Room that writing an extraction takes at its peak."""
+    """The disk space that writing an extraction takes at its peak."""
     sizes = package.runtime_files(key.model, weights=not _stays_bare(package, key)).values()
     return sum(sizes) + (max(sizes, default=0) if key.as_zip else 0)
 
@@ -196,17 +124,17 @@ def _stays_bare(package: Package, key: Key) -> bool:
 
 
 def write(package: Package, key: Key, directory: Path, *, with_source: bool = False) -> None:
-    """Write an extraction, whole or not at all, in the place of whatever stands there.
+    """Write an extraction, completely or not at all. It replaces what is at `directory`.
 
-    The caller keeps others from writing the same one. If one stands there, it is because it was
-    damaged; others may have mapped its files, so it is moved aside and never written to.
+    The caller keeps others from writing the same extraction. If there is one already, it was
+    damaged. Processes may have mapped its files, so it is moved aside and never written to.
 
     Raises
     ------
     PackageError
         The package is damaged, or was changed while it was read.
     OSError
-        The file system refuses. Nothing new is left.
+        The file system refuses. Nothing is left behind.
     """
     partial, old = (directory.with_name(directory.name + suffix) for suffix in (PARTIAL, OLD))
     discard(partial)
@@ -219,8 +147,8 @@ def write(package: Package, key: Key, directory: Path, *, with_source: bool = Fa
             package.extract_source(key.model, partial / "source")
         if key.as_zip:
             _pack(partial)
-        # The name says what stands here, to everybody and for long. The digest may come from the
-        # index, and the package may have changed since, or just now.
+        # Other processes rely on the name for a long time. The digest may come from the index, and
+        # the package may have changed since, or just now.
         if package.digest != key.digest:
             raise PackageError(f"{package.name} was changed while it was read; load it again")
         manifest = {"format": FORMAT, "digest": key.digest, "model": key.model}
@@ -237,7 +165,7 @@ def write(package: Package, key: Key, directory: Path, *, with_source: bool = Fa
 
 
 def is_whole(directory: Path, key: Key) -> bool:
-    """Whether an extraction is there with all its files, going by their sizes."""
+    """Whether an extraction exists with all its files. Compares their sizes, not their contents."""
     try:
         manifest = json.loads((directory / MANIFEST).read_bytes())
         files: dict[str, int] = manifest["files"]
@@ -250,7 +178,7 @@ def is_whole(directory: Path, key: Key) -> bool:
 
 
 def in_place(package: Package, model: str) -> Extraction | None:
-    """The extraction that a directory is that `aoti.unpack` wrote; None for any other package."""
+    """A directory that `aoti.unpack` wrote, as an extraction; None for any other package."""
     if package.path is None or MANIFEST not in package.files:
         return None
     try:
@@ -260,15 +188,16 @@ def in_place(package: Package, model: str) -> Extraction | None:
         raise PackageError(f"{package.name}: its {MANIFEST} is damaged: {error}") from error
     if not is_whole(package.path, key):
         raise PackageError(
-            f"{package.name} was unpacked by another aoti, or is damaged: unpack it again"
+            f"{package.name} was unpacked by another version of aoti, or is damaged; unpack the "
+            "package again"
         )
     found = Extraction(package.path.absolute(), key, lambda: None)
-    found.digest = ""  # what the directory was made from says nothing of what is in it now
+    found.digest = ""  # the files may have changed since it was made
     return found
 
 
 def discard(path: Path) -> None:
-    """Remove a directory or file, if it is there."""
+    """Remove a directory or file, if it exists."""
     try:
         shutil.rmtree(path)
     except FileNotFoundError:
@@ -278,8 +207,8 @@ def discard(path: Path) -> None:
 
 
 def _pack(partial: Path) -> None:
-    """Turn the files in ``model`` into an archive of the same name; they go as they are packed."""
-    # A clock that was never set says 1970, which the format cannot.
+    """Pack the files in ``model`` into an archive, and remove each one when it is packed."""
+    # A clock that was never set says 1970, which the format cannot store.
     with zipfile.ZipFile(partial / "model.pt2", "x", strict_timestamps=False) as archive:
         for file in sorted((partial / "model").rglob("*")):
             if file.is_file():

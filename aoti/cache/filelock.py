@@ -1,7 +1,7 @@
-"""Locks between processes that end with their holder, even if it is killed (``flock(2)``).
+"""File locks between processes (``flock(2)``).
 
-A lock belongs to an open file, and the kernel drops it with the last descriptor of that file. So
-nobody ever has to guess whether a process is still there.
+A lock belongs to an open file, and the kernel drops it with the last descriptor of that file, even
+if the process is killed. So nothing has to guess whether a holder is still alive.
 """
 
 from __future__ import annotations
@@ -14,48 +14,48 @@ from pathlib import Path
 
 
 class FileLock:
-    """A lock that is held, until `release`, `remove` or the end of this object or process."""
+    """A lock. It is held until `release`, `remove` or the end of this object or process."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
         self._close = weakref.finalize(self, os.close, descriptor)
-        self._close.atexit = False  # the kernel does it, once nothing of this process runs
+        self._close.atexit = False  # the kernel closes it at the end of the process
 
     def in_place(self) -> bool:
-        """Whether the locked file still is the one that others find at its path."""
+        """Whether the locked file is still the one at its path."""
         return _is_at(self._descriptor, self.path)
 
     def release(self) -> None:
-        """Let go. Harmless the second time, and in any thread; never waits.
+        """Release the lock. May be called twice, and in any thread; never waits.
 
         A forked child that inherited the descriptor keeps the lock.
         """
         self._close()
 
     def remove(self) -> None:
-        """Delete the file and let go. Whoever waits for it notices, and makes a new one."""
+        """Delete the file and release the lock. A process that waits for it creates a new file."""
         with contextlib.suppress(OSError):
             if self.in_place():
                 self.path.unlink()
-        # By name: a child may have inherited the descriptor, and would keep others waiting.
+        # Explicitly: a child may have inherited the descriptor, and would keep the lock.
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         self._close()
 
 
 def lock(path: Path, *, exclusive: bool, wait: bool = True, create: bool = True) -> FileLock | None:
-    """Lock a file. None if that means waiting and `wait` is False.
+    """Lock a file. None if the lock is taken and `wait` is False.
 
-    Waiting is done without the GIL and ends with a signal whose handler raises, such as Ctrl-C.
+    It waits without the GIL. A signal whose handler raises, such as Ctrl-C, ends the wait.
     Two locks of one process exclude each other like those of two processes.
 
-    A shared lock works on a file that can only be read, and does not create one. An exclusive lock
-    needs a file that can be written to, which is what NFS asks for.
+    A shared lock works on a read-only file, and does not create a file. An exclusive lock needs a
+    writable file, as NFS requires.
 
     Raises
     ------
     OSError
-        There is no such file and none is to be created, or the file system does not let us.
+        The file does not exist and must not be created, or the file system refuses.
     """
     flags = os.O_RDWR | (os.O_CREAT if create else 0) if exclusive else os.O_RDONLY
     operation = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
@@ -69,7 +69,7 @@ def lock(path: Path, *, exclusive: bool, wait: bool = True, create: bool = True)
             return None
         if held.in_place():
             return held
-        held.release()  # whoever had it removed it: what we hold excludes nobody
+        held.release()  # the last holder removed the file, so this lock excludes no one
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -1,12 +1,12 @@
 """Private extractions: one directory per process, below the temporary directory.
 
-It is shared by all models of the process and removed with the last of them, at exit at the latest.
-If the process is killed, the next one that extracts anything removes it: beside the directory lies
-a file that its owner keeps locked as long as it lives.
+All models of the process share it, and it is removed with the last of them, at exit at the latest.
+If the process is killed, the next process that extracts anything removes it: beside the directory
+is a file that its owner keeps locked until it ends.
 
-The name of an extraction is used again after it was removed. That matters because a model's shared
-object is never unmapped: the dynamic loader knows it by that name and maps it once, however often
-the model is loaded.
+The name of an extraction is used again after its removal, because a model's shared object is never
+unmapped: the dynamic loader identifies it by that name and maps it once, however often the model is
+loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from functools import partial
 from pathlib import Path
 
 from aoti.cache import filelock
-from aoti.cache.extraction import Extraction, Key, Place, is_whole, needed_bytes, write
+from aoti.cache.extraction import Extraction, Key, is_whole, needed_bytes, write
+from aoti.cache.place import Place
 from aoti.errors import ConfigError
 from aoti.package.archive import Span
 from aoti.package.package import Package
@@ -32,7 +33,7 @@ _swept: set[Path] = set()
 
 
 def extract(package: Package, key: Key, weights: Span | None = None) -> Extraction:
-    """Extract a model, or share the private extraction that this process has of it already.
+    """Extract a model, or share the private extraction that this process has already.
 
     Safe to call from several threads, which wait for each other.
     """
@@ -44,14 +45,14 @@ def extract(package: Package, key: Key, weights: Span | None = None) -> Extracti
 
 def sweep() -> None:
     """Remove what killed processes left in the temporary directory; once per process."""
-    with contextlib.suppress(OSError, ConfigError):  # then there is nothing of ours to tidy
+    with contextlib.suppress(OSError, ConfigError):  # then there is nothing to remove
         place = _place()
         if place.path in _swept:
             return
         _swept.add(place.path)
         place.check()
         for file in place.path.glob("*.lock"):
-            with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
                 guard = filelock.lock(file, exclusive=True, wait=False, create=False)
                 if guard is not None:
                     shutil.rmtree(file.with_suffix(""), ignore_errors=True)
@@ -60,14 +61,15 @@ def sweep() -> None:
 
 
 def _place() -> Place:
-    # Not gettempdir() alone: it takes another directory without a word if this one is unusable.
+    # Not gettempdir() alone: it silently uses another directory if this one is unusable.
     temporary = os.environ.get("TMPDIR") or tempfile.gettempdir()
     return Place(Path(temporary).absolute() / f"aoti-{os.geteuid()}", "TMPDIR")
 
 
 class _Store:
-    """The private extractions of one process. A forked child has a store of its own, and never
-    removes what its parent uses.
+    """The private extractions of one process.
+
+    A forked child gets its own store, and never removes what its parent uses.
     """
 
     def __init__(self) -> None:
@@ -87,7 +89,7 @@ class _Store:
     def acquire(self, package: Package, key: Key, weights: Span | None) -> Extraction:
         try:
             with self._lock:
-                if not self._users:  # else it stays with them, though TMPDIR may have changed
+                if not self._users:  # otherwise it stays, even if TMPDIR has changed
                     self._place = _place()
                 try:
                     with self._place.named_in_errors(package):
@@ -101,7 +103,7 @@ class _Store:
 
     def _provide(self, package: Package, key: Key) -> Path:
         directory = self._make_root() / key.name
-        if not is_whole(directory, key):  # something may clean up TMPDIR
+        if not is_whole(directory, key):  # something may have cleaned up TMPDIR
             if missing := self._place.missing(needed_bytes(package, key)):
                 raise self._place.too_small(missing)
             write(package, key, directory)
@@ -113,8 +115,9 @@ class _Store:
             self._remove_released()
 
     def _remove_released(self) -> None:
-        # Whoever holds the lock comes here after giving it back. It may be this very thread, in the
-        # middle of `acquire`, where the garbage collector ended a model: waiting would never end.
+        # Every holder of the lock calls this after releasing it. The holder may be this very
+        # thread, if the garbage collector freed a model during `acquire`: waiting would be a
+        # deadlock.
         while self._released and self._lock.acquire(blocking=False):
             try:
                 while self._released:
@@ -134,7 +137,7 @@ class _Store:
             shutil.rmtree(self._root, ignore_errors=True)
             self._guard.remove()
             self._guard = None
-            with contextlib.suppress(OSError):  # others have theirs in it
+            with contextlib.suppress(OSError):  # other processes have directories in it
                 self._root.parent.rmdir()
 
     def _remove_if_empty(self) -> None:
@@ -144,7 +147,7 @@ class _Store:
     def _make_root(self) -> Path:
         if self._root is None or self._root.parent != self._place.path:
             self._root = self._place.path / secrets.token_hex(8)
-        # Whoever removes what is unused may be faster than our lock.
+        # A process that removes unused directories may be faster than this lock.
         while self._guard is None or not self._guard.in_place():
             try:
                 self._place.make(parents=False)

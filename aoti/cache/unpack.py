@@ -1,4 +1,4 @@
-"""Unpacked models: directories that are loaded where they stand, without an extraction."""
+"""Unpacked models: directories that are loaded in place, without an extraction."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def unpack(
     model_name: str | None = None,
     limits: Limits | None = None,
 ) -> Path:
-    """Write a model of a package to a directory that `load` uses as it is.
+    """Write a model of a package to a directory that `load` uses in place.
 
-    For images and machines without a place for a cache: nothing is copied, hashed or written when
-    it is loaded, and processes share its pages. The directory must stay as it is as long as a model
-    that was loaded from it lives; its files are therefore read-only.
+    For container images and machines without a cache: loading copies, hashes and writes nothing,
+    and processes share the pages. The directory must not change as long as a model that was loaded
+    from it exists, so its files are read-only.
 
     Parameters
     ----------
     path : str, os.PathLike, bytes, bytearray, memoryview or binary file
         A package, as for `load`.
     directory : str or os.PathLike
-        Where to. It must not exist, and is there only once it is whole.
+        The directory to write. It must not exist, and appears only when it is complete.
     model_name : str, optional
-        Which model of the package; needed only where it holds several.
+        Which model of the package; needed only if there are several.
     limits : Limits, optional
-        How much the package may hold before it is refused.
+        How much the package may contain before it is refused.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def unpack(
 
     Notes
     -----
-    It takes libtorch 2.13 or newer to load it.
+    Loading the directory takes libtorch 2.13 or newer.
     """
     target = Path(directory)
     with Package(path, limits=limits or Limits()) as package:

@@ -1,8 +1,8 @@
-"""The weights of an extracted model in one file of their own, to be mapped.
+"""The weights of an extracted model in one file, which is mapped into memory.
 
 libtorch's loader copies a package's file of weights into memory of the process, and does not read
-pickled ones at all. So neither gets into the directory that it is given: what stands beside that is
-this file, and a description of what is in it, which comes from the model's generated C++.
+pickled weights at all. So the directory that it loads contains neither. Beside that directory are
+this file and a description of its content, which comes from the model's generated C++.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ALIGNMENT = 64  # bytes: AOTI_CONST_ALIGNMENT in torch/csrc/inductor/aoti_runti
 
 
 def separate(package: Package, model: str, directory: Path) -> None:
-    """Put the weights of a model into a file of their own, as far as they are not in its code.
+    """Move the weights of an extracted model to a separate file, if they are not in its code.
 
     Parameters
     ----------
@@ -35,14 +35,14 @@ def separate(package: Package, model: str, directory: Path) -> None:
     model : str
         Its name.
     directory : Path
-        Of the extraction, whose ``model`` directory holds the model's files already. Where the
-        generated C++ was stripped, or has constants that are no plain tensors, they stay as they
-        are, for libtorch to read.
+        The directory of the extraction, whose ``model`` directory contains the model's files
+        already. Where the generated C++ was stripped, or has constants that are not plain tensors,
+        the weights stay where they are, for libtorch to read.
 
     Raises
     ------
     PackageError
-        The weights are kept as pickles that cannot be read.
+        The weights are pickles that cannot be read.
     """
     files = directory / "model" / layout.model_folder(model)
     table = package.model(model).constants
@@ -52,7 +52,7 @@ def separate(package: Package, model: str, directory: Path) -> None:
     if config.exists():
         if table is None:
             raise PackageError(
-                f"{package.name}: model {model!r} keeps its weights as pickles, and does not tell "
+                f"{package.name}: model {model!r} keeps its weights as pickles, and does not say "
                 "how they are laid out (its generated C++ was stripped); get the whole package, or "
                 "export it again with aot_inductor.package_constants_on_disk_format='binary_blob'"
             )
@@ -65,7 +65,7 @@ def separate(package: Package, model: str, directory: Path) -> None:
 
 
 def find_in_place(package: Package, model: str) -> Span | None:
-    """Where a package has a file of weights as `separate` would write it; None if it has not."""
+    """A file of weights in a package, as `separate` would write it; None if there is none."""
     span = package.blob(model)
     if span is None or span.offset % _ALIGNMENT or package.weights(model) != "file":
         return None
@@ -73,7 +73,7 @@ def find_in_place(package: Package, model: str) -> Span | None:
 
 
 def read_table(directory: Path) -> ConstantTable | None:
-    """What `separate` found out about the constants of an extraction."""
+    """The constants of an extraction, which `separate` described; None if it did not."""
     try:
         return ConstantTable.from_json((directory / TABLE).read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Does this package fit this machine: each question about it, answered by findings.
+"""Checks whether a package fits this machine. Every check returns findings.
 
 May import: engine, cache, package, signature, machine and errors.
 """

@@ -78,9 +78,9 @@ def check_files(
     Returns
     -------
     list of Finding
-        Ends with the first one if that is not in order: the code is damaged, or for another
-        machine. Versions of symbols are compared with the libraries that are loaded already. None
-        is loaded for it, because libtorch could bring another one.
+        Only one if the code is damaged or for another machine. Versions of symbols are compared
+        with the libraries that are loaded already. None is loaded for that, because libtorch could
+        bring a different one.
     """
     try:
         so = shared_object(directory)

@@ -1,4 +1,4 @@
-"""What a check found: one thing that was looked at, in order or not, and what to do about it."""
+"""The result of one compatibility check: passed or failed, why, and how to fix it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from aoti.errors import IncompatiblePackageError, PackageError
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes
     ----------
     check : str
-        What it is about: ``platform``, ``isa``, ``device``, ``gpu``, ``file``, ``symbols``,
-        ``versions``, ``weights``, ``libraries`` or ``operators``.
+        The subject: ``platform``, ``isa``, ``device``, ``gpu``, ``file``, ``symbols``,
+        ``versions``, ``weights``, ``kernels``, ``libraries`` or ``operators``.
     ok : bool
-        Whether the model can run as far as this goes.
+        Whether the check passed.
     message : str
-        What the package wants and what this machine has.
+        What the package needs and what this machine has.
     fix : str
-        What to do, where it is not in order: the export option that would fit, for example.
+        What to do if it failed: for example, the export option that would fit.
     """
 
     check: str
@@ -35,13 +35,13 @@ class Finding:
 
 
 def require(findings: Iterable[Finding]) -> None:
-    """Raise for findings that are not in order.
+    """Raise an error if a check failed.
 
     Raises
     ------
     IncompatiblePackageError, PackageError
-        With the first one's message and fix; all others that are not in order are its notes. It is
-        a PackageError if the file is damaged.
+        The message and fix of the first failed check. Those of the others are notes of the error.
+        It is a PackageError if a file is damaged.
     """
     wrong = [finding for finding in findings if not finding.ok]
     if not wrong:

@@ -107,13 +107,13 @@ def _functions(
     if not missing:
         return Finding("symbols", True, f"libtorch has all {len(wanted)} functions that are called")
     if not linked and any(name.startswith("aoti_torch_") for name in missing):
-        message = "the package was not linked with libtorch, and so does not find its functions"
+        message = "the package was not linked with libtorch, so it cannot find libtorch's functions"
         fix = "export it with aot_inductor.link_libtorch=True"
         return Finding("symbols", False, message, fix)
     return Finding(
         "symbols",
         False,
-        f"the package calls {listing(missing)}, and this libtorch{_torch_version()} has no such "
+        f"the package calls {listing(missing)}, but this libtorch{_torch_version()} has no such "
         f"function{'s' if len(missing) > 1 else ''}",
         "export it again with the torch that it must run on, or run it on the torch of its export",
     )
@@ -142,7 +142,7 @@ def _operators(so: SharedObject, has_operator: Callable[[str, str], bool]) -> Fi
     except (ValueError, LookupError, RecursionError, AttributeError, TypeError) as error:
         raise PackageError(f"the list of the model's operators is damaged: {error}") from error
     if not missing:
-        return Finding("operators", True, "all operators outside of the package are registered")
+        return Finding("operators", True, "all operators that the package calls are registered")
     spaces = listing(list(dict.fromkeys(name.partition("::")[0] for name in missing)))
     load = "import the Python package that defines it" if any(missing.values()) else (
         "load the library that registers it first, by ctypes.CDLL(\"lib....so\") or by importing "

@@ -44,10 +44,11 @@ def check_machine(metadata: Mapping[str, str], device: Device | None = None) -> 
     findings = [_platform(metadata), _isa(metadata)]
     compiled_for = metadata.get("AOTI_DEVICE_KEY", "")
     if compiled_for not in TYPES:
-        named = f"{quoted(compiled_for)}, which is not a device"
-        what = f"for {named if compiled_for else 'no device'}"
+        message = "the package was compiled for no device"
+        if compiled_for:
+            message = f"the package was compiled for {quoted(compiled_for)}, which is not a device"
         fix = f"export it for one of {', '.join(TYPES)}"
-        return [*findings, Finding("device", False, f"the package was compiled {what}", fix)]
+        return [*findings, Finding("device", False, message, fix)]
     device = device or Device(compiled_for)
     if device.type != compiled_for:
         message = f"the package was compiled for {compiled_for}, but {device} was requested"
@@ -91,7 +92,7 @@ def _isa(metadata: Mapping[str, str]) -> Finding:
     if unknown:
         message = "the package uses instruction sets unknown to this version of aoti: "
         return Finding("isa", True, message + listing(unknown))
-    return Finding("isa", True, f"this CPU has what {' '.join(names)} stands for")
+    return Finding("isa", True, f"this CPU has the instructions of {' '.join(names)}")
 
 
 def _gpu(capability: str, device: Device) -> Finding:
@@ -108,7 +109,7 @@ def _gpu(capability: str, device: Device) -> Finding:
     message = f"the package's kernels are for {quoted(capability)}, {gpu.device} is a {gpu.name} "
     message += f"({gpu.architecture})"
     if not capability:
-        return Finding("gpu", True, f"the package does not say for which GPU it is; {message}")
+        return Finding("gpu", True, f"the package does not say which GPU it is for; {message}")
     if capability.startswith("gfx") or gpu.architecture.startswith("gfx"):
         ok = capability.partition(":")[0] == gpu.architecture
     elif not re.fullmatch(r"\d{2,4}", capability):

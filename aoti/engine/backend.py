@@ -51,7 +51,7 @@ def toolkit(backend: str, env: Mapping[str, str]) -> Path | None:
     for name in variables:
         if root := env.get(name):
             if not Path(root).is_dir():
-                raise LibtorchError(f"{name}={root} is no directory; correct it, or unset it")
+                raise LibtorchError(f"{name}={root} is not a directory; correct it, or unset it")
             return Path(root)
     return Path(default) if Path(default).is_dir() else None
 
@@ -89,7 +89,7 @@ def load_libraries(libtorch: Libtorch, backend: str) -> None:
     Raises
     ------
     LibtorchError
-        There are none, or they cannot be loaded.
+        This build has no libraries for a GPU, or they cannot be loaded.
     """
     names = BACKEND_LIBRARIES[backend]
     if not names:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def open_library(path: str | Path) -> ctypes.CDLL:
-    """Load a library without the GIL: other threads would stand still for as long as it takes.
+    """Load a library without the GIL: other threads would wait until it is loaded.
 
     Raises
     ------

@@ -203,7 +203,7 @@ def _preload(libtorch: Libtorch, build: Build, builds: list[Build]) -> tuple[Lib
     """Load the libraries by their full paths, so that no search path has a say.
 
     RTLD_LOCAL is enough: whatever needs them names them by SONAME, and finds them loaded. Gives
-    back what it was given, except where only the loaded library tells its version.
+    back what it was given, unless only the loaded library says its version.
     """
 
     def load(path: Path) -> ctypes.CDLL:

@@ -1,4 +1,4 @@
-"""What torch says when it cannot export, told in two lines: what is wrong and where, what to do."""
+"""Errors of torch during an export, in two lines: what is wrong and where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from aoti._logging import debugging
 from aoti.errors import ExportError
 
-# Frames from below these are nobody's mistake.
+# Code in these directories is not the user's.
 _NOT_THE_USERS = tuple(
     f"{Path(path).resolve()}{os.sep}"
     for path in (
@@ -31,7 +31,7 @@ Words = Callable[[re.Match[str]], tuple[str, str]]
 def _structure(match: re.Match[str]) -> tuple[str, str]:
     name = match[1].rpartition(".")[2]
     return (
-        f"{name} is a type that torch cannot take apart",
+        f"torch does not know how to flatten the type {name}",
         "use tensors in tuples, lists, dicts and namedtuples, or register a dataclass: "
         f"torch.export.register_dataclass({name})",
     )
@@ -39,37 +39,37 @@ def _structure(match: re.Match[str]) -> tuple[str, str]:
 
 def _too_wide(match: re.Match[str]) -> tuple[str, str]:
     return (
-        f"the module cannot take the whole range of size {match[1]!r}: {match[2]}",
-        f"give it the range that it can: {match[3].strip()}",
+        f"the module does not accept the whole range of size {match[1]!r}: {match[2]}",
+        f"narrow the range: {match[3].strip()}",
     )
 
 
 def _fixed(match: re.Match[str]) -> tuple[str, str]:
     return (
         f"size {match[1]!r} cannot change: the module fixes it at {match[2]}",
-        "do not name it as dynamic, or find what fixes it: an example of size 0 or 1, a constant "
-        "in the code, or another input that must have the same size but has no name for it",
+        "do not declare it as dynamic, or find what fixes it: an example of size 0 or 1, a "
+        "constant in the code, or another input that must have the same size but does not name it",
     )
 
 
 class MachineError(ExportError):
-    """What failed is the machine: nothing about the program would help."""
+    """The cause is the machine, not the program: changing the program does not help."""
 
 
-# In this order, and the machine's first: the first that is found in what torch says.
+# The first rule that matches torch's message wins; the rules about the machine come first.
 _RULES: tuple[tuple[str, Words], ...] = (
     (
         r"Data-dependent branching|Could not guard on data-dependent",
         lambda _: (
-            "which way the code goes depends on what is in a tensor",
-            "choose by torch.where or torch.cond, or by an argument that is no tensor",
+            "the code branches on the values of a tensor",
+            "choose by torch.where or torch.cond, or by an argument that is not a tensor",
         ),
     ),
     (
         r"Could not extract specialized|data-dependent expression|\.item\(\)|tolist",
         lambda _: (
-            "a Python number is taken out of a tensor, and the code depends on it",
-            "keep it a tensor; where it is a size, tell its range by torch._check",
+            "the code depends on a Python number taken out of a tensor",
+            "keep it a tensor; if it is a size, declare its range with torch._check",
         ),
     ),
     (r"Found <class '([^']+)'> in output", _structure),
@@ -86,15 +86,15 @@ _RULES: tuple[tuple[str, Words], ...] = (
     (
         r"(\d+) not in range \[(\d+), (\d+|int_oo)\]",
         lambda match: (
-            f"an example has size {match[1]} where the range is {match[2]}..{match[3]}",
+            f"an example has size {match[1]}, outside of the range {match[2]}..{match[3]}",
             "pass examples with sizes inside the ranges, or widen the range",
         ),
     ),
     (
         r"on the same device, but found at least two devices, ([^!\n]+)",
         lambda match: (
-            f"tensors on different devices meet: {match[1]}",
-            "move module and examples to one device, and make tensors in forward with "
+            f"an operator gets tensors on different devices: {match[1]}",
+            "move the module and the examples to one device, and create tensors in forward with "
             "device=x.device",
         ),
     ),
@@ -103,7 +103,7 @@ _RULES: tuple[tuple[str, Words], ...] = (
         r"structure of[^\n]*)",
         lambda match: (
             f"the dynamic shapes do not fit the arguments: {match[1]}",
-            "give one entry per argument, None where nothing changes",
+            "pass one entry per argument, None if its sizes are fixed",
         ),
     ),
     (
@@ -117,7 +117,7 @@ _RULES: tuple[tuple[str, Words], ...] = (
     (
         r"(\S+:\d+:\d+: (?:fatal )?error: [^\n]+)",
         lambda match: (
-            f"the C++ compiler refuses the generated code: {match[1]}",
+            f"the C++ compiler rejects the generated code: {match[1]}",
             "try another compiler (CXX), or options that generate other code: --set NAME=VALUE",
         ),
     ),
@@ -126,8 +126,8 @@ _MACHINE_RULES: tuple[tuple[str, Words], ...] = (
     (
         r"InvalidCxxCompiler|No working C\+\+ compiler",
         lambda _: (
-            "there is no C++ compiler on this machine",
-            "install g++ (apt install g++), or name one by the environment variable CXX",
+            "no C++ compiler was found on this machine",
+            "install g++ (apt install g++), or set the environment variable CXX to a compiler",
         ),
     ),
     (
@@ -138,23 +138,23 @@ _MACHINE_RULES: tuple[tuple[str, Words], ...] = (
         ),
     ),
 )
-_UNKNOWN = "AOTI_DEBUG=1 shows all that torch has to say"
+_UNKNOWN = "set AOTI_DEBUG=1 to see the full messages of torch"
 
 
 def explain(error: BaseException, doing: str) -> ExportError:
-    """Two lines about a failure.
+    """Describe a failure in two lines.
 
     Parameters
     ----------
     error : BaseException
-        What torch raised.
+        The error of torch.
     doing : str
-        What was tried: ``trace Net``.
+        What was attempted: ``trace Net``.
 
     Returns
     -------
     ExportError
-        To be raised ``from`` what `cause` gives.
+        Raise it ``from`` the result of `cause`.
     """
     if isinstance(error, ExportError):
         return error
@@ -164,7 +164,7 @@ def explain(error: BaseException, doing: str) -> ExportError:
 
 
 def explain_text(said: str, doing: str, place: str) -> ExportError:
-    """The same, where only the text of the failure is known, its type's name before it."""
+    """`explain` for a failure of which only the text is known: ``"TypeError: ..."``."""
     name, _, message = said.partition(": ")
     where = f" ({place})" if place else ""
     for rules, kind in ((_MACHINE_RULES, MachineError), (_RULES, ExportError)):
@@ -180,17 +180,17 @@ def explain_text(said: str, doing: str, place: str) -> ExportError:
 
 
 def cause(error: BaseException) -> BaseException | None:
-    """What to raise an explanation from: torch's own error, if somebody wants to see it all."""
+    """The cause to raise an explanation from: torch's error when debugging, else None."""
     return error if debugging() else None
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line of the user's own code that an error came through."""
+    """The innermost line of the user's code in the traceback of an error."""
     frames = [
         (frame.filename, frame.lineno or 0, frame.name)
         for frame in traceback.extract_tb(error.__traceback__)
     ]
-    # The strict tracer has the user's frames in its text only.
+    # The strict tracer reports the user's frames in its message only.
     frames += [(m[1], int(m[2]), m[3]) for m in _FRAME_IN_TEXT.finditer(str(error))]
     for filename, line, name in reversed(frames):
         path = Path(filename)

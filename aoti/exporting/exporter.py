@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from aoti._warnings import warn
 from aoti.errors import ConfigError, ExportError
 from aoti.exporting.build.children import scratch_directory
 from aoti.exporting.build.compiling import Job, compile_program, fixed_sizes
@@ -69,94 +69,95 @@ def export(
     Parameters
     ----------
     module : torch.nn.Module, torch.export.ExportedProgram, str or mapping
-        What to compile. A module is put into inference mode by the caller (``module.eval()``);
-        its training mode is traced as it is. A text is ``pkg.mod:callable`` or
-        ``file.py:callable``, which returns ``(module, args, kwargs, dynamic_shapes)``, of which the
-        end may be missing; or the path of a program that ``torch.export.save`` wrote. A mapping
-        has one of these, or such a tuple, for the name of each model of the package.
+        What to compile. Call ``module.eval()`` before: a module in training mode is traced in
+        training mode. A string is ``pkg.mod:callable`` or ``file.py:callable``, which returns
+        ``(module, args, kwargs, dynamic_shapes)`` (the last items may be left out); or the path of
+        a program that ``torch.export.save`` wrote. A mapping gives one of these, or such a tuple,
+        for the name of each model of the package.
     args, kwargs : sequence, mapping
-        Example arguments. The package is called with the same structure. An exported program has
-        its own, and its own dynamic shapes.
+        Example arguments. The package is called with the same structure. An exported program
+        already contains its example arguments and dynamic shapes.
     path : str or os.PathLike
-        The file to write, ending in ``.pt2``. It is replaced only once the package is whole.
+        The file to write, ending in ``.pt2``. It is replaced only once the package is complete.
     dynamic_shapes : optional
-        Which sizes may change, as `torch.export.export` takes them, or by name:
-        ``{"x": {0: "batch=1..64"}}``. All others are fixed. Examples of dynamic sizes must be at
-        least 2: torch specialises on 0 and 1.
+        Which sizes may change, as for `torch.export.export`, or by name:
+        ``{"x": {0: "batch=1..64"}}``. All other sizes are fixed. In the examples, dynamic sizes
+        must be at least 2: torch specialises on 0 and 1.
     dims : mapping of str to str, optional
-        Ranges for sizes that have names already: ``{"batch": "1..64"}``.
+        Ranges of sizes that `dynamic_shapes` names: ``{"batch": "1..64"}``.
     checkpoint : str or os.PathLike, optional
         Weights for the module: a ``.safetensors`` file, or a state dict that torch saved.
     device : str, optional
-        The device to compile for: ``cpu``, ``cuda``. By default where module and arguments are;
-        otherwise copies of them are moved there. On a GPU presets leave out what tunes for a CPU,
-        and kernels are for its generation: with the option
-        ``aot_inductor.emit_multi_arch_kernel`` also for newer ones (which takes CUDA's toolkit),
-        and with ``aot_inductor.embed_kernel_binary`` in the code instead of files.
+        The device to compile for: ``cpu``, ``cuda``. The default is the device of the module and
+        the arguments; otherwise copies of them are moved. For a GPU, presets leave out the CPU
+        tuning, and kernels are compiled for the generation of this GPU. The option
+        ``aot_inductor.emit_multi_arch_kernel`` compiles them for newer generations, too (this
+        needs CUDA's toolkit), and ``aot_inductor.embed_kernel_binary`` puts them into the code
+        instead of into files.
     preset : {'portable', 'native', 'updatable'} or Preset, default 'portable'
-        What to compile for: every machine of the platform, this very CPU, or replaceable weights.
+        What to compile for: every machine of the platform, this CPU model, or replaceable weights.
     options : mapping, optional
-        Inductor options, over those of the preset.
+        Inductor options, which win over those of the preset.
     passes : sequence of str, optional
         Which rewrites of the graph to apply, instead of those of the preset.
     name : str, default 'model'
         The model's name in the package. PyTorch's own loader looks for ``model``.
     metadata : mapping of str to str, optional
-        Kept in the package, and in the loaded model's `metadata`.
+        Stored in the package; the loaded model has it in `metadata`.
     buffers : {'refuse', 'reset'}, default 'refuse'
-        What to do with a module that changes its buffers, which a package does not keep from call
-        to call: an error, or every call starts from their exported values.
+        What to do with a module that changes its buffers, since a package does not keep changes
+        from call to call: raise an error, or let every call start from their exported values.
     or_static : bool, default False
-        Fix all sizes, with a warning, where the module does not allow for dynamic ones.
+        Fix all sizes, with a warning, if the module does not allow dynamic sizes.
     golden : bool, default False
-        Keep the example arguments and what the module returns for them in the package, for
+        Store the example arguments and the module's results for them in the package, for
         ``aoti verify`` and ``aoti.load(..., self_test=True)``.
     verify : bool, default False
-        Compare the package with the module before it takes its place: over random inputs, at both
-        ends of every range, at 0 and 1 where ranges have them, and in between.
+        Compare the package with the module before the file is written: on random inputs, at both
+        ends of every range, at 0 and 1 if the range contains them, and in between.
     measure : bool, default False
-        Time calls with the example arguments: the package's, the module's, and those of a package
-        that PyTorch's own exporter makes with its default options, which takes a second
-        compilation.
+        Time calls with the example arguments: of the package, of the module, and of a package that
+        PyTorch's own exporter makes with its default options. This takes a second compilation.
     in_process : bool, default False
-        Compile in this process, which saves some seconds a model, and does not give the memory
-        back.
+        Compile in this process. This saves some seconds per model, but the memory is not released
+        afterwards.
     progress : callable, optional
-        Is told in a line what is being done.
+        Called with a line of text at each step.
 
     Returns
     -------
     Exported
-        What was done. It can be passed where a path can.
+        What was done. It can be used as a path.
 
     Raises
     ------
     ExportError
         The module cannot be traced or compiled, the package cannot be written, or it differs from
-        the module: in two lines, with the place in the module's code. No file is left.
+        the module. The message has two lines and names the place in the module's code. No file is
+        left behind.
     ConfigError
-        An option is not understood.
+        An option has a value that cannot be used.
 
     Warns
     -----
     UserWarning
         The module is in training mode; its buffers are reset; sizes were fixed; or an input indexes
-        tables in a way that calls cannot be checked for.
+        tables in a way that cannot be checked at calls.
 
     Notes
     -----
-    Compiling runs in a process of its own, unless the program uses operators that only this one
-    knows. If this process ends, that one does.
+    The package is compiled in a child process, unless the program uses operators that only this
+    process knows. The child ends with this process.
     """
     target = Path(path)
     if target.suffix != ".pt2":
-        raise ValueError(f"a package's name ends in .pt2, and {str(target)!r} does not")
+        raise ValueError(f"the name of a package must end in .pt2, not {str(target)!r}")
     if not all(isinstance(text, str) for item in (metadata or {}).items() for text in item):
-        raise TypeError("metadata holds strings only")
+        raise TypeError("metadata must contain strings only")
     if METADATA_KEY in (metadata or {}):
-        raise ValueError(f"the metadata key {METADATA_KEY!r} is the exporter's own")
+        raise ValueError(f"the metadata key {METADATA_KEY!r} is reserved for the exporter")
     if buffers not in ("refuse", "reset"):
-        raise ConfigError(f"buffers is 'refuse' or 'reset', and not {buffers!r}")
+        raise ConfigError(f"buffers must be 'refuse' or 'reset', not {buffers!r}")
     chosen = find_preset(preset).with_options(options or {})
     if passes is not None:
         check_names(passes)
@@ -164,10 +165,12 @@ def export(
     named = {key: parse_dim(f"{key}={text}") for key, text in (dims or {}).items()}
     models = module if isinstance(module, Mapping) else {name: module}
     if isinstance(module, Mapping) and (args or kwargs or dynamic_shapes or checkpoint):
-        raise ValueError("several models have their arguments and dynamic shapes in tuples")
+        raise ValueError("for several models, pass (module, args, kwargs, dynamic_shapes) for each")
     for key in models:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", key):
-            raise ConfigError(f"a model's name is of letters, digits, _ - and dots, not {key!r}")
+            raise ConfigError(
+                f"a model's name consists of letters, digits, _ - and dots, not {key!r}"
+            )
     say = progress or (lambda _: None)
     missing_parents(target)  # to fail early
     with scratch_directory() as scratch:
@@ -241,11 +244,13 @@ class _Export:
         or_static: bool,
         buffers: Buffers,
     ) -> None:
-        """All that can be wrong with a model, before anything is compiled."""
+        """Trace, describe and rewrite: everything that can fail before anything is compiled."""
         source = self._source
         if checkpoint is not None:
             if not isinstance(source.module, torch.nn.Module):
-                raise ConfigError("a checkpoint is for a module, and a traced program is none")
+                raise ConfigError(
+                    "a checkpoint needs a module, not a program that was already traced"
+                )
             load_checkpoint(source.module, checkpoint)
         source = source.on(device)
         if source.device != "cpu":
@@ -266,15 +271,14 @@ class _Export:
             self._notes.append(self._preset.kernels_for(architecture(source)))
         if traced.static:
             self._notes.append(
-                "all sizes are fixed, because the module does not allow for dynamic ones"
+                "all sizes are fixed, because the module does not allow dynamic sizes"
             )
-            warnings.warn(f"{self._notes[-1]}: {traced.attempts[0].error}", stacklevel=4)
+            warn(f"{self._notes[-1]}: {traced.attempts[0].error}")
         if signature.unchecked_indices and not self._preset.one_thread:
-            warnings.warn(
-                f"{', '.join(signature.unchecked_indices)}: indexes tables in a way whose range "
-                "cannot be told; an index out of range will end the process, unless you export "
-                "with options={'cpp.dynamic_threads': False, 'cpp.threads': 1}",
-                stacklevel=4,
+            warn(
+                f"{', '.join(signature.unchecked_indices)}: indexes tables in a way that does not "
+                "give a range to check; an index out of range ends the process, unless you export "
+                "with options={'cpp.dynamic_threads': False, 'cpp.threads': 1}"
             )
         self.signature = signature
 
@@ -291,23 +295,23 @@ class _Export:
         self._chosen, self._preset = chosen, self._asked(chosen, options)
 
     def _asked(self, preset: Preset, options: Mapping[str, Option]) -> Preset:
-        """A preset with options that the caller did not set."""
+        """A preset with further options, except those that the caller set."""
         return preset.with_options({k: v for k, v in options.items() if k not in self._given})
 
     def compile(self, directory: Path, metadata: Mapping[str, str], *, in_process: bool) -> None:
-        """Compile into a directory, which is made."""
+        """Compile into a new directory."""
         compile_once = partial(self._compile_once, directory, metadata, in_process=in_process)
         self._compile(compile_once)
         fixed = fixed_sizes(self.signature, self.files)
         if fixed and self._preset.frozen:
-            # Inductor does that with an LSTM, and says nothing: kernels then read out of bounds.
+            # Inductor does this for an LSTM, silently: kernels then read out of bounds.
             self._note(f"not frozen, because Inductor would then fix {fixed}")
             self._rewrite(self._chosen.with_options({"freezing": False}))
             self._compile(compile_once)
             fixed = fixed_sizes(self.signature, self.files)
         if fixed:
             raise ExportError(
-                f"cannot compile {self._name}: Inductor fixes {fixed}, which was to be dynamic\n"
+                f"cannot compile {self._name}: Inductor fixes {fixed}, which should be dynamic\n"
                 "give it a fixed size, or replace the operator that fixes it"
             )
         self._seconds = time.monotonic() - self._start
@@ -317,7 +321,7 @@ class _Export:
         self._say(f"compiling {self._name} again, {text}")
 
     def _compile(self, compile_once: Callable[[], None]) -> None:
-        """Compile what was rewritten, or else what was traced."""
+        """Compile the rewritten program, or if that fails, the traced one."""
         try:
             compile_once()
         except ExportError as error:
@@ -352,7 +356,7 @@ class _Export:
         )
 
     def eager(self) -> Eager:
-        """What the package should give."""
+        """The module to compare the package with."""
         module = self._source.module
         if isinstance(module, torch.export.ExportedProgram):
             return Eager(module, module.example_inputs)
@@ -399,12 +403,11 @@ def _check_buffers(program: torch.export.ExportedProgram, buffers: Buffers) -> N
     if changed and buffers == "refuse":
         raise ExportError(
             f"the module changes its buffers ({changed}), which a package does not keep from call "
-            "to call\nmake them arguments and results, or export with buffers='reset' if every "
-            "call shall start from their exported values"
+            "to call\nmake them arguments and results, or export with buffers='reset' to start "
+            "every call from their exported values"
         )
     if changed:
-        warnings.warn(
+        warn(
             f"the module changes its buffers ({changed}); in a package every call starts from "
-            "their exported values",
-            stacklevel=5,
+            "their exported values"
         )

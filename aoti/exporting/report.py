@@ -1,4 +1,4 @@
-"""What an export did, for programs and for people."""
+"""The result of an export, for programs and for people."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class ExportedModel:
     Attributes
     ----------
     signature : Signature
-        What it takes and gives, and what it was compiled with.
+        Its inputs and outputs, and the options that it was compiled with.
     preset : Preset
-        The options, those set on top among them.
+        The options, including those that the caller set.
     attempts : tuple of Attempt
-        How it was traced: what was tried, and why it failed. The last one worked.
+        The attempts to trace it, and why they failed. The last one worked.
     rewrites : tuple of str
-        What was rewritten in its graph.
+        The rewrites of its graph.
     cases : tuple of Case
-        The comparisons with eager, if they were asked for.
+        The comparisons with eager PyTorch, if requested.
     speed : Speed or None
-        How long calls take, if that was asked for.
+        How long calls take, if requested.
     seconds : float
         How long it took to compile.
     """
@@ -47,7 +47,7 @@ class ExportedModel:
 
 @dataclass(frozen=True)
 class Exported(os.PathLike[str]):
-    """A package that was exported. It can be passed wherever its path can.
+    """An exported package. It can be used as a path.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Exported(os.PathLike[str]):
     bytes : int
         Its size.
     models : dict of str to ExportedModel
-        What is in it, by the names that `aoti.load` knows.
+        Its models by their names in the package.
     """
 
     path: Path

@@ -1,7 +1,7 @@
-"""The files of a package: a zip archive on disk or in memory, or a directory. Believes none of it.
+"""The files of a package, checked: a zip archive on disk or in memory, or a directory.
 
-Whoever reads an archive through these classes gets names that stay inside a directory, sizes that
-are what the archive says, and contents whose checksums were verified.
+These classes trust nothing in an archive. They return names that stay inside a directory, sizes
+that match the archive's, and contents whose checksums were verified.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from aoti.errors import PackageError, PackageNotFoundError, reason
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # before a file's name and extra field: their lengths
 _NAME_LIMIT = 200  # bytes; file systems take 255, and extractions are named after models
-_DEVICE_NAMES = frozenset(  # that Windows never takes for files, whatever their ending
+_DEVICE_NAMES = frozenset(  # reserved by Windows, whatever their ending
     ["con", "prn", "aux", "nul"] + [f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)]
 )
-# What people take for a package, by its first bytes.
+# Other kinds of files that people mistake for a package, by their first bytes.
 _OTHER_FORMATS = (
     (4, b"ET12", "an ExecuTorch program; run it with executorch, or compile the model for aoti"),
     (0, b"\x7fELF", "a shared object; give the whole .pt2 package that it came from"),
@@ -43,7 +43,7 @@ Identity = tuple[int, int, int, int, int]
 
 
 class Span(NamedTuple):
-    """A part of a file, in bytes; and which file that was, where others may have changed it."""
+    """A part of a file, in bytes, and the identity of that file if others may change it."""
 
     path: Path
     offset: int
@@ -53,19 +53,19 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a package may ask for before it is refused.
+    """How much a package may contain before it is refused.
 
     Attributes
     ----------
     files : int
-        Number of files in it.
+        The number of files.
     total_bytes : int
-        Size of all files together, as they are extracted.
+        The size of all files together, as they are extracted.
     document_bytes : int
-        Size of one of its texts: metadata, or generated C++, which has some tens of MiB for the
-        largest models.
+        The size of one text: metadata, or generated C++, which has some tens of MiB for the largest
+        models.
     inflation : int
-        How many times the archive's size its files may have. Packages are stored without
+        The size of all files, as a multiple of the archive's size. Packages are stored without
         compression; compressed by hand, code shrinks to a fifth.
     """
 
@@ -76,12 +76,12 @@ class Limits:
 
 
 def identity(status: os.stat_result) -> Identity:
-    """What tells whether a file is the same, with the same content: see `Zip.identity`."""
+    """Facts that change when a file is replaced or written to: see `Zip.identity`."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class readable:  # noqa: N801  (a context manager, used like a function)
-    """Words what zipfile and zlib raise for a damaged archive as a PackageError."""
+    """Turns what zipfile and zlib raise for a damaged archive into a PackageError."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -96,7 +96,7 @@ class readable:  # noqa: N801  (a context manager, used like a function)
         traceback: TracebackType | None,
     ) -> None:
         # RuntimeError: features that zipfile does not have. OverflowError: sizes that no file has.
-        # TypeError: a file object that gives no bytes.
+        # TypeError: a file object that does not return bytes.
         damage = (
             *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
             *(RuntimeError, ValueError, OverflowError, TypeError),
@@ -110,16 +110,16 @@ class readable:  # noqa: N801  (a context manager, used like a function)
 
 
 class Zip:
-    """The entries of a zip archive. zipfile verifies the CRC-32 of one that is read to its end.
+    """The files in a zip archive. zipfile verifies the CRC-32 of a file that is read to its end.
 
     Parameters
     ----------
     file : binary file
         The archive, seekable.
     name : str
-        What messages call it.
+        The archive's name, for messages.
     limits : Limits
-        What it may hold.
+        How much it may contain.
     owned : bool
         Whether `close` closes the file too.
 
@@ -148,7 +148,7 @@ class Zip:
 
     @classmethod
     def open(cls, path: Path, limits: Limits) -> Zip:
-        """Open a file. It stays open: the path may be another package by the time it is read."""
+        """Open a file. It stays open, because the path may be another package later."""
         try:
             file = _open(path)
         except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL
@@ -158,28 +158,28 @@ class Zip:
                 raise PackageNotFoundError(f"no package at {path!s:.200}...") from error
             if error.errno == errno.ENXIO:  # a socket
                 raise PackageError(
-                    f"{path} is not a .pt2 package: it is no regular file"
+                    f"{path} is not a .pt2 package: it is not a regular file"
                 ) from error
             if error.errno == errno.ELOOP:
                 raise PackageError(f"{path}: its symbolic links lead in a circle") from error
             raise
         try:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise PackageError(f"{path} is not a .pt2 package: it is no regular file")
+                raise PackageError(f"{path} is not a .pt2 package: it is not a regular file")
             return cls(file, str(path), limits, owned=True)
         except BaseException:
             file.close()
             raise
 
     def _read(self, limits: Limits) -> dict[str, int]:
-        # Not is_dir(): it takes no name to have no characters.
+        # Not is_dir(), which fails for an empty name.
         entries = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         for info in entries:
             if refusal := _refusal(info, self._size):
                 raise PackageError(f"{self._name} holds {refusal}: {info.orig_filename!r:.300}")
         files = {info.filename: info.file_size for info in entries}
         if len(files) < len(entries):
-            raise PackageError(f"{self._name} holds two files of one name")
+            raise PackageError(f"{self._name} holds two files of the same name")
         check_files(self._name, files, limits)
         total = sum(files.values())
         if total > limits.inflation * self._size:
@@ -200,7 +200,7 @@ class Zip:
             return self._zip.open(name)
 
     def span(self, name: str) -> Span | None:
-        """Where the bytes of one of the files are; None where they are not as they were put in."""
+        """The place of a file's bytes; None if they are compressed."""
         info = self._zip.getinfo(name)
         if info.compress_type != zipfile.ZIP_STORED:
             return None
@@ -217,7 +217,7 @@ class Zip:
         return _sha256(self._file)
 
     def close(self) -> None:
-        """Close what was opened here."""
+        """Close the archive, and the file if it was opened here."""
         self._zip.close()  # leaves the file open
         if self._owned:
             self._file.close()
@@ -233,7 +233,7 @@ class Directory:
         self.files: dict[str, int] = {}
         for entry in sorted(path.rglob("*")):
             name = entry.relative_to(path).as_posix()
-            with readable(str(path)):  # somebody may be changing it
+            with readable(str(path)):  # another process may be changing it
                 status = entry.lstat()
             kind = status.st_mode
             if stat.S_ISLNK(kind):
@@ -241,21 +241,23 @@ class Directory:
             if stat.S_ISREG(kind):
                 self.files[name] = status.st_size
             elif not stat.S_ISDIR(kind):
-                raise PackageError(f"{path} holds what is no regular file: {name!r}")
+                raise PackageError(f"{path} holds an entry that is not a regular file: {name!r}")
         check_files(str(path), self.files, limits)
 
     def open_file(self, name: str) -> IO[bytes]:
         """Open one of the files, at its start."""
-        # It may have become something else since it was listed.
+        # The file may have been replaced since it was listed.
         with readable(str(self._path)):
             file = _open(self._path / name, getattr(os, "O_NOFOLLOW", 0))
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 file.close()
-                raise PackageError(f"{self._path} holds what is no regular file: {name!r}")
+                raise PackageError(
+                    f"{self._path} holds an entry that is not a regular file: {name!r}"
+                )
             return file
 
     def span(self, name: str) -> Span | None:
-        """Where the bytes of one of the files are."""
+        """The place of a file's bytes."""
         return Span(self._path / name, 0, self.files[name])
 
     def digest(self) -> str:
@@ -267,11 +269,11 @@ class Directory:
         return whole.hexdigest()
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Do nothing: no file stays open."""
 
 
 def seekable(file: object, name: str) -> BinaryIO:
-    """A file object that an archive can be read from, or an error that says what is wrong."""
+    """Check that an archive can be read from a file object, and return the object."""
     if not callable(getattr(file, "read", None)):
         raise PackageError(
             f"a package must be a path, bytes or a binary file, not {type(file).__name__}"
@@ -287,7 +289,7 @@ def seekable(file: object, name: str) -> BinaryIO:
 
 
 def check_files(archive: str, files: dict[str, int], limits: Limits) -> None:
-    """Refuse what could lead outside a directory, does not fit into one, or is too much."""
+    """Refuse unsafe names, names that file systems refuse, and too much data."""
     if len(files) > limits.files:
         raise PackageError(f"{archive} holds {len(files)} files; the limit is {limits.files}")
     total = sum(files.values())
@@ -306,35 +308,37 @@ def check_files(archive: str, files: dict[str, int], limits: Limits) -> None:
             )
         # On file systems that fold cases, the second would be written over the first.
         if folded.setdefault(name.casefold(), name) != name:
-            raise PackageError(f"{archive} holds two files of one name but for case: {name!r:.300}")
+            raise PackageError(
+                f"{archive} holds two files whose names differ only in case: {name!r:.300}"
+            )
 
 
 def _refusal(info: zipfile.ZipInfo, archive_size: int) -> str | None:
-    """What is wrong with an entry, going by the archive's directory."""
+    """What is wrong with an entry, according to the archive's directory; None if nothing is."""
     if info.filename != info.orig_filename:  # cut at a NUL, or renamed by an extra field
         return "a file with a forbidden name"
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind == stat.S_IFLNK:
         return "a symbolic link"
     if kind not in (0, stat.S_IFREG):
-        return "what is no regular file"
+        return "an entry that is not a regular file"
     if info.flag_bits & 1:
         return "an encrypted file"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"a file compressed in a way that aoti does not read ({info.compress_type})"
     if not 0 <= info.header_offset < archive_size - info.compress_size:
-        return "a file that lies outside of it"
+        return "a file outside of the archive"
     return None
 
 
 def _open(path: Path, flags: int = 0) -> BinaryIO:
-    """Open a file for reading, without waiting for a writer where it is a named pipe."""
+    """Open a file for reading, without waiting for a writer if it is a named pipe."""
     flags |= getattr(os, "O_NONBLOCK", 0)
     return open(path, "rb", opener=lambda name, usual: os.open(name, usual | flags))
 
 
 def _format(head: bytes) -> str | None:
-    """What a file is that is no zip archive; None for one that begins like one."""
+    """The kind of a file that is not a zip archive; None for a file that begins like one."""
     if head.startswith(b"PK"):
         return None
     if not head:
@@ -342,7 +346,7 @@ def _format(head: bytes) -> str | None:
     for place, magic, what in _OTHER_FORMATS:
         if head.startswith(magic, place):
             return what
-    return "no zip archive"
+    return "not a zip archive"
 
 
 def _sha256(file: IO[bytes]) -> str:

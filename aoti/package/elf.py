@@ -1,11 +1,11 @@
-"""Reads shared objects: what they need, what they define, and where their parts lie.
+"""Reads shared objects: the libraries they need, and the symbols they define and use.
 
 The format is that of elf(5) and of the Linux Standard Base's chapters on symbol versioning and the
-GNU hash table. Tables are found as the dynamic loader finds them, by way of PT_DYNAMIC and not by
-section headers, so what is read here is what the loader will act upon.
+GNU hash table. Tables are found by way of PT_DYNAMIC and not by section headers, as the dynamic
+loader finds them, so both read the same tables.
 
-The files come out of packages, so no number in them is believed: every table must lie inside the
-part of the file that its segment maps, and has a limit of its own, many times what compilers write.
+The files come out of packages, so no number in them is trusted: every table must be inside the part
+of the file that its segment maps, and must not exceed a limit, many times what compilers write.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ _MAX_NAMES = 64 << 20  # bytes of all names together: hostile ones may overlap
 
 
 class Undefined(NamedTuple):
-    """A symbol that a shared object takes from elsewhere.
+    """A symbol that another library must define.
 
     Attributes
     ----------
     name : str
-        The name, as the linker knows it.
+        The name, as the linker sees it.
     version : str or None
         The version it was linked against, such as ``GLIBC_2.34``; None for a plain name.
     library : str or None
         The library that had that version.
     weak : bool
-        Whether the loader does without it.
+        Whether the loader accepts that the symbol is missing.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Undefined(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SharedObject:
-    """What the dynamic loader will find in a file.
+    """A shared object, as the dynamic loader sees it.
 
     Attributes
     ----------
@@ -82,25 +82,25 @@ class SharedObject:
     size : int
         Its size in bytes.
     machine : str
-        As ``uname -m`` has it; ``machine number N`` for one that has no name here.
+        As ``uname -m`` prints it; ``machine number N`` for an unknown machine.
     bits : int
         64 or 32.
     byteorder : str
         ``little`` or ``big``.
     executable_stack : bool
-        Whether it asks for one.
+        Whether it asks for an executable stack.
     needed : tuple of str
-        The libraries it names (DT_NEEDED).
+        The libraries that it needs (DT_NEEDED).
     runpath : str or None
-        Where it looks for them first (DT_RUNPATH).
+        Where the loader searches for them first (DT_RUNPATH).
     defined : mapping of str to int
-        The symbols that others may use, and their addresses.
+        The symbols that other libraries can use, and their addresses.
     undefined : tuple of Undefined
-        The symbols that others must define.
+        The symbols that other libraries must define.
 
     Notes
     -----
-    Of files that are not 64-bit and little-endian, no more is read than the header.
+    Only the header is read of files that are not 64-bit and little-endian.
     """
 
     path: Path
@@ -117,7 +117,7 @@ class SharedObject:
     _start: int = 0
 
     def read(self, address: int, size: int) -> bytes:
-        """The bytes that stand at an address once the file is mapped.
+        """The bytes at an address of the mapped file.
 
         Raises
         ------
@@ -189,7 +189,7 @@ def forbid_executable_stack(path: Path) -> None:
     """Clear PF_X in a file's PT_GNU_STACK program header.
 
     glibc 2.41 and newer refuse to load a shared object that asks for an executable stack; older
-    ones make the whole process' stack executable. Files that are no 64-bit ELF are left alone.
+    ones make the whole process' stack executable. Files that are not 64-bit ELF are left alone.
     """
     with path.open("r+b") as file:
         header = file.read(64)
@@ -212,9 +212,10 @@ def forbid_executable_stack(path: Path) -> None:
 def drop_libtorch(path: Path) -> None:
     """Take ``libtorch.so`` out of a file's DT_NEEDED where it names ``libtorch_cpu.so`` as well.
 
-    It defines nothing, and brings the libraries of its backend: of a torch for CUDA, a second and
-    some hundred megabytes. Linkers without ``--as-needed`` write it into models for the CPU, too.
-    Files that are no 64-bit little-endian ELF, and damaged ones, are left alone.
+    ``libtorch.so`` defines nothing, and loads the libraries of its backend: with a torch for CUDA,
+    that takes a second and some hundred megabytes. Linkers without ``--as-needed`` write it into
+    models for the CPU, too. Damaged files, and files that are not 64-bit little-endian ELF, are
+    left alone.
     """
     with path.open("r+b") as file, contextlib.suppress(PackageError):
         header = file.read(64)
@@ -295,7 +296,7 @@ def _segments(path: Path, part: _Part, header: bytes) -> tuple[_Image, tuple[int
         "<IIQQQQQQ", part.read(entry * count, table)
     ):
         if kind == _PT_LOAD:
-            # What is mapped beyond the end of the file is SIGBUS at the first touch.
+            # Memory that is mapped beyond the end of the file is SIGBUS at the first access.
             if offset + stored > part.size:
                 raise _damage(path, f"it ends at {part.size} bytes, and needs {offset + stored}")
             if stored > mapped or address + mapped > 1 << 63:
@@ -371,7 +372,7 @@ def _symbols(
 
 
 def _symbol_count(image: _Image, entries: dict[int, int]) -> int:
-    """The number of dynamic symbols, which only the hash tables tell."""
+    """The number of dynamic symbols, which only the hash tables contain."""
     if _DT_HASH in entries:
         _, count = struct.unpack("<II", image.at(entries[_DT_HASH], 8))
     elif _DT_GNU_HASH in entries:
@@ -384,7 +385,7 @@ def _symbol_count(image: _Image, entries: dict[int, int]) -> int:
 
 
 def _gnu_hash_count(image: _Image, address: int) -> int:
-    """Hashed symbols stand last, in the order of their buckets: the last one ends the last chain.
+    """The number of symbols: hashed ones come last, so the end of the last chain is the last one.
 
     Layout: four words (buckets, index of the first hashed symbol, size of the filter, shift), the
     filter in words of eight bytes, the buckets, then a chain word per hashed symbol, whose lowest

@@ -26,7 +26,7 @@ MODEL_FILE = re.compile(rf"(?:[^/]+/)?({_MODELS}/([^/]+)/[^/]+)")
 # A constant that operators outside of the package read: its name without the prefix.
 CONSTANT_FILE = re.compile(rf"(?:[^/]+/)?({_CONSTANTS}/[^/]+)")
 
-# What the names of a model's files end with.
+# Endings of the names of a model's files.
 CODE = (".wrapper.so", ".so")  # the shared object, by preference
 SOURCE = ".wrapper.cpp"  # the generated C++ around the kernels
 GENERATED = ".cpp"  # all generated C++, that of the kernels included
@@ -38,7 +38,7 @@ WRAPPER_WEIGHTS = f".wrapper{WEIGHTS}"
 BLOB = ".blob"  # any file of weights
 PICKLED_WEIGHTS = "weights_config.json"  # the list of weights that are kept as pickles
 
-# The symbols around what a model's code has in the place of its weights.
+# The symbols at the start and the end of the weights in a model's code.
 WEIGHTS_START, WEIGHTS_END = "_binary_constants_bin_start", "_binary_constants_bin_end"
 
 _OTHER_KINDS = (
@@ -65,7 +65,7 @@ def model_folder(model: str) -> str:
 
 
 def pickled_weight(name: str) -> str | None:
-    """What the name of a pickled weight's file ends with; None for a name that cannot be one."""
+    """The ending of a pickled weight's file; None if `name` cannot be the name of a weight."""
     return f"{_PICKLES}/{name}" if re.fullmatch(r"weight_\d{1,9}", name) else None
 
 
@@ -75,7 +75,7 @@ def golden_values(model: str) -> str:
 
 
 def other_kind(files: Iterable[str]) -> str:
-    """What an archive is that contains no model, and what to do with it: "is a checkpoint ..."."""
+    """The kind of an archive without a model, and what to do: "is a checkpoint ..."."""
     for pattern, kind in _OTHER_KINDS:
         if any(pattern.search(name) for name in files):
             return kind
@@ -116,7 +116,7 @@ def find_weights(folder: Path) -> Path | None:
 def weights_size(so: SharedObject) -> int | None:
     """How many bytes a model's code has where it expects its weights; None if it does not say.
 
-    The size tells where the weights are (`AotCodeCompiler.compile` in
+    The size shows where the weights are (`AotCodeCompiler.compile` in
     ``torch/_inductor/codecache.py``). 1 byte: there are none. 8 bytes: the size of a file beside
     the code. 16 bytes: size and magic number of weights that follow the code in the same file.
     Otherwise these are the weights themselves: on the CPU a multiple of 64 bytes; on a GPU any

@@ -18,7 +18,7 @@ class ModelFiles:
     Parameters
     ----------
     package : str
-        What messages call the package.
+        The package's name, for messages.
     name : str
         The name of the model.
     files : mapping of str to int
@@ -28,7 +28,7 @@ class ModelFiles:
 
     Notes
     -----
-    Every property raises PackageError if the document that it comes from is damaged or too large.
+    Every property raises PackageError if its document is damaged or too large.
     """
 
     def __init__(

@@ -39,25 +39,25 @@ class Package:
         A ``.pt2`` file or a directory with the same content, by its path; or the content of such
         a file, in memory or as a seekable file object, which is left open.
     limits : Limits, optional
-        How much it may hold before it is refused.
+        How much the package may contain before it is refused.
 
     Attributes
     ----------
     name : str
-        What messages call it: the path as given, or where it came from.
+        The name in messages: the path as given, or where the content came from.
     path : Path or None
-        The path as given; None for one that was given by its content.
+        The path as given; None for a package that was given by its content.
     models : tuple of str
-        The names of the models in it, sorted.
+        The names of its models, sorted.
     files : dict of str to int
-        Every file in it and its size in bytes.
+        All files and their sizes in bytes.
 
     Raises
     ------
     PackageNotFoundError
         There is nothing at the path.
     PackageError
-        It is not a package, is damaged, or holds names that do not belong into one.
+        It is not a package, is damaged, or contains forbidden names.
 
     Notes
     -----
@@ -79,7 +79,7 @@ class Package:
             try:
                 content = io.BytesIO(source)
             except BufferError as error:
-                raise PackageError(f"{self.name}: a view with steps holds no package") from error
+                raise PackageError(f"{self.name}: the memory is not contiguous") from error
             self._archive = Zip(content, self.name, limits, owned=True)
         else:
             self.name = f"<{getattr(source, 'name', type(source).__name__)}>"
@@ -104,7 +104,7 @@ class Package:
         return f"<aoti.Package {self.name!r}, models: {', '.join(self.models)}>"
 
     def close(self) -> None:
-        """Close the file. Harmless the second time."""
+        """Close the file. May be called twice."""
         self._archive.close()
 
     @property
@@ -301,13 +301,12 @@ class Package:
         return self.model(model_name).threads
 
     def extract(self, model_name: str, destination: Path, *, weights: bool = True) -> None:
-        """Write what a model needs to be loaded under `destination`, which must not exist; without
-        `weights`, all but the file of its weights, which is only read.
+        """Write the files that loading a model takes to `destination`, which must not exist.
 
-        File names lose the package's prefix and are otherwise kept. Checksums are verified while
-        writing, and no shared object is left that asks for an executable stack: glibc 2.41 and
-        newer refuse those, older ones make the whole process' stack executable. If it fails,
-        nothing is left.
+        Without `weights`, the file of its weights is read and verified, but not written. Names lose
+        the package's prefix and are otherwise kept. Checksums are verified while writing. No shared
+        object is left that asks for an executable stack: glibc 2.41 and newer refuse those, older
+        ones make the whole process' stack executable. If this fails, nothing is left behind.
         """
         self.check_runnable(model_name)
         destination.mkdir()
@@ -337,7 +336,7 @@ class Package:
             )
 
     def open_weight(self, name: str) -> IO[bytes]:
-        """Open a weight that is kept as a pickle, by the name that ``weights_config.json`` has."""
+        """Open a weight that is kept as a pickle, by its name in ``weights_config.json``."""
         ending = layout.pickled_weight(name)
         found = [file for file in self.files if ending and file.endswith(ending)]
         if len(found) != 1:
@@ -345,8 +344,9 @@ class Package:
         return self._archive.open_file(found[0])
 
     def blob(self, model_name: str) -> Span | None:
-        """Where the bytes of a model's file of weights are; None if there is no such file, if it
-        is compressed, or if the package is in memory.
+        """The place of a model's file of weights.
+
+        None if there is no such file, if it is compressed, or if the package is in memory.
         """
         blobs = [name for name in self.model(model_name).files if name.endswith(layout.BLOB)]
         if self.path is None or len(blobs) != 1:
@@ -383,7 +383,7 @@ class Package:
 
     def _write(self, source: str, path: Path) -> None:
         if path.exists():
-            raise PackageError(f"{self.name} holds two files of one name: {source!r}")
+            raise PackageError(f"{self.name} holds two files of the same name: {source!r}")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as writer:
             for block in self._blocks(source):
@@ -405,7 +405,7 @@ class Package:
             )
 
     def _block(self, reader: IO[bytes]) -> bytes:
-        # Not what is done with it: what cannot be read and what cannot be written are two errors.
+        # Only reading is guarded: an error in writing the block is not the package's.
         with readable(self.name):
             return reader.read(1 << 20)
 

@@ -1,7 +1,7 @@
-"""Weights that a package keeps as pickles (``pickle_weights``): read as data, nothing is run.
+"""Reads weights that a package keeps as pickles (``pickle_weights``), as data: nothing is run.
 
-Each is what ``torch.save`` writes of one tensor: a zip archive with a pickle that says what it is,
-and its storage. The pickle may name a handful of classes, which stand here for themselves.
+Each is what ``torch.save`` writes for one tensor: a zip archive with the tensor's storage and a
+pickle that describes it. The pickle may name only a handful of classes, which are replaced here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STORAGES = {dtype.storage: name for name, dtype in DTYPES.items() if dtype.stor
 
 @dataclass(frozen=True, slots=True)
 class _Storage:
-    dtype: str | None  # None: the tensor says it
+    dtype: str | None  # None: the tensor has it
     key: str
 
 
@@ -35,7 +35,7 @@ def open_storage(file: IO[bytes], name: str) -> Iterator[tuple[str, IO[bytes]]]:
     Raises
     ------
     PackageError
-        It is no such file, or holds anything but a tensor.
+        It is not such a file, or contains more than a tensor.
     """
     with readable(name):
         archive = zipfile.ZipFile(file)
@@ -50,16 +50,16 @@ def open_storage(file: IO[bytes], name: str) -> Iterator[tuple[str, IO[bytes]]]:
         try:
             storage = _Tensors(io.BytesIO(text)).load()
         except (pickle.UnpicklingError, LookupError, AttributeError, MemoryError) as error:
-            raise PackageError(f"{name} holds more than a tensor: {error!s:.200}") from error
+            raise PackageError(f"{name} contains more than a tensor: {error!s:.200}") from error
         if not isinstance(storage, _Storage) or storage.dtype is None:
-            raise PackageError(f"{name} holds no tensor")
+            raise PackageError(f"{name} does not contain a tensor")
         reader = archive.open(f"{folder}data/{storage.key}")
     with reader:
         yield storage.dtype, reader
 
 
 class _Tensors(pickle.Unpickler):
-    """Knows what `torch.save` writes of a tensor; whatever else a pickle names is refused."""
+    """Accepts what `torch.save` writes for a tensor, and refuses all other names in a pickle."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _KNOWN:

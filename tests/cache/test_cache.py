@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from aoti import ConfigError, Package, PackageError
-from aoti.cache import cache
+from aoti.cache import cache, digests
 
 pytestmark = pytest.mark.usefixtures("place")
 SO, BLOB = "a.wrapper.so", "a_weights.blob"
@@ -119,7 +119,7 @@ def hashed(monkeypatch):
 def later(monkeypatch):
     """A clock that is an hour ahead: all files are old."""
     real = time.time_ns
-    monkeypatch.setattr(cache.time, "time_ns", lambda: real() + 3600 * 10**9)
+    monkeypatch.setattr(digests.time, "time_ns", lambda: real() + 3600 * 10**9)
 
 
 def digest(path):
@@ -219,7 +219,7 @@ def test_others_cannot_plant_digests(package_of, place, later, hashed, extract):
 
 
 def test_the_index_is_bounded(package_of, place, later, monkeypatch, extract):
-    monkeypatch.setattr(cache, "_INDEX_FILES", 3)
+    monkeypatch.setattr(digests, "_FILES", 3)
     paths = [package_of(b"%d" % i, name=f"{i}.pt2") for i in range(6)]
     for i, path in enumerate(paths):
         extract(path)

@@ -295,7 +295,7 @@ def test_this_libtorch_fits(model, libtorch, name):
             b"\0aoti_torch_get_numel\0",
             b"\0aoti_torch_got_numel\0",
             "symbols",
-            "got_numel, and this",
+            "got_numel, but this",
         ),
     ],
 )

@@ -140,10 +140,11 @@ TEST(a_stream_that_cannot_be_entered_is_not_left) {
   load();
   {
     StreamScope scope;
+    REQUIRE_OK(scope.enter(fake::kDevice, 3));
     fake::fail_next("enter_stream", AOTI_FAILED, "message", "detail");
     expect_failure(scope.enter(fake::kDevice, 7));
   }
-  EXPECT_EQ(fake::log.size(), 0);
+  EXPECT(fake::log == Log({"enter 0 3", "leave 0 3"}));
 }
 
 TEST(streams_wait_for_each_other) {

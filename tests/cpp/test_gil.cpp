@@ -81,7 +81,7 @@ TEST(a_thread_that_never_comes_back_costs_one_short_wait) {
   {
     const GilHandover third;
   }
-  EXPECT(Clock::now() - begun < std::chrono::milliseconds(200));
+  EXPECT(Clock::now() - begun < std::chrono::seconds(1));
 }
 
 TEST(threads_hand_the_gil_to_each_other_and_never_wait_for_good) {

@@ -4,6 +4,7 @@
 #include "expect.h"
 #include "fake_engine.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -66,13 +67,16 @@ TEST(a_pool_that_is_busy_says_so_before_a_signal_waits_too_long) {
   RunnerPool pool(1);
   REQUIRE(pool.serve(make_weights()));
   const RunnerLease lease(pool);
-  const auto begun = Clock::now();
-  const Taken refused(pool);
-  const auto waited = Clock::now() - begun;
-  EXPECT_EQ(refused.grant, Grant::kBusy);
-  EXPECT(refused.weights == nullptr);
-  EXPECT(waited > milliseconds(20));
-  EXPECT(waited < milliseconds(200));
+  auto least = Clock::duration::max();
+  for (int round = 0; round < 5; ++round) {  // one of them is not held up by other processes
+    const auto begun = Clock::now();
+    const Taken refused(pool);
+    least = std::min(least, Clock::now() - begun);
+    EXPECT_EQ(refused.grant, Grant::kBusy);
+    EXPECT(refused.weights == nullptr);
+  }
+  EXPECT(least > milliseconds(20));
+  EXPECT(least < milliseconds(200));
 }
 
 TEST(who_waits_gets_the_runner_that_comes_back) {
@@ -175,6 +179,25 @@ TEST(who_waits_is_turned_away_when_the_pool_is_closed) {
   waiting.join();  // while the run is still under way
   pool.release(std::move(taken.weights), taken.runner);
   closing.join();
+}
+
+TEST(who_waits_is_turned_away_at_once) {
+  const fake::Fresh fresh;
+  auto least = Clock::duration::max();
+  for (int round = 0; round < 5; ++round) {  // one of them is not held up by other processes
+    RunnerPool pool(1);
+    REQUIRE(pool.serve(make_weights()));
+    Taken taken(pool);
+    std::thread waiting([&] { EXPECT(Taken(pool).grant != Grant::kGranted); });
+    std::this_thread::sleep_for(milliseconds(2));
+    std::thread closing([&] { pool.close(); });
+    const auto begun = Clock::now();
+    waiting.join();
+    least = std::min(least, Clock::now() - begun);
+    pool.release(std::move(taken.weights), taken.runner);
+    closing.join();
+  }
+  EXPECT(least < milliseconds(30));
 }
 
 TEST(a_closed_pool_stays_closed) {

@@ -63,9 +63,9 @@ def test_functions_that_fail_are_told_with_their_line(module_file):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("{}:nothing", "has no 'nothing'"),
-        ("nowhere.py:make", "there is no file"),
-        ("no_such_module:make", "there is no module"),
+        ("{}:nothing", "has no attribute 'nothing'"),
+        ("nowhere.py:make", "the file nowhere.py does not exist"),
+        ("no_such_module:make", "no module named 'no_such_module'"),
         ("no_such_program.pt2", "neither MODULE:CALLABLE"),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_saved_program_is_a_source(tmp_path):
     torch.export.save(torch.export.export(nn.Linear(4, 2), (X,)), path)
     assert isinstance(Source.find(str(path)).module, torch.export.ExportedProgram)
     path.write_text("nonsense")
-    with pytest.raises(aoti.ExportError, match=r"no program that torch.export.save wrote"):
+    with pytest.raises(aoti.ExportError, match=r"was not written by torch.export.save"):
         Source.find(str(path))
 
 

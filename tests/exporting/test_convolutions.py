@@ -176,7 +176,7 @@ def test_only_layers_measured_faster_are_rewritten():
     assert report == [
         "conv2d 3 to 8, kernel 3x3: 5 us instead of 10 us, as a product",
         "conv2d 8 to 8, kernel 3x3 (2 times): 5 us instead of 10 us, as a product",
-        "conv2d 8 to 8, kernel 3x3: left alone, 10 us as a sum, 10 us now",
+        "conv2d 8 to 8, kernel 3x3: not rewritten, 10 us as a sum, 10 us now",
     ]
 
 

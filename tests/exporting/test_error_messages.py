@@ -74,11 +74,11 @@ WIDE = {"x": BATCH}
 FAILURES = {
     "a branch on data": (
         Branch(), (X,), {},
-        r"cannot trace Branch: which way the code goes .*test_error_messages.py:\d+, in "
+        r"cannot trace Branch: the code branches on .*test_error_messages.py:\d+, in "
         r"forward: if x.sum\(\) > 0:",
     ),
     "an output of another type": (
-        Returns(lambda x: {x}), (X,), {}, "set is a type that torch cannot take apart",
+        Returns(lambda x: {x}), (X,), {}, "torch does not know how to flatten the type set",
     ),
     "an unregistered dataclass": (
         Returns(Unregistered), (X,), {}, r"register_dataclass\(Unregistered\)",
@@ -101,10 +101,10 @@ FAILURES = {
     ),
     "an example out of range": (
         Returns(lambda x: x), (X,), {"dynamic_shapes": {"x": {0: "batch=4..8"}}},
-        "an example has size 3 where the range is 4..8",
+        "an example has size 3, outside of the range 4..8",
     ),
     "an example of size 1": (
-        Returns(lambda x: x), (X[:1],), {"dynamic_shapes": WIDE}, "torch takes 0 and 1 for fixed",
+        Returns(lambda x: x), (X[:1],), {"dynamic_shapes": WIDE}, "torch treats 0 and 1 as fixed",
     ),
     "no such dimension": (
         Returns(lambda x: x), (X,), {"dynamic_shapes": {"x": {5: "batch"}}},
@@ -148,16 +148,16 @@ def test_torchs_own_error_is_shown_only_for_debugging(tmp_path, monkeypatch, val
     [
         ({"preset": "fast"}, "no preset 'fast': there are portable, native, updatable"),
         ({"options": {"cpp.marhc": "native"}}, "did you mean 'cpp.march'"),
-        ({"options": {"aot_inductor.package": False}}, "exporter's own"),
+        ({"options": {"aot_inductor.package": False}}, "reserved for the exporter"),
         (
             {"options": {"aot_inductor.package_constants_on_disk_format": "pickle_weights"}},
             "not into pickles",
         ),
         ({"dims": {"batch": "1-64"}}, "NAME=MIN..MAX"),
-        ({"dims": {"batch": "1..64"}}, "no size is named batch"),
+        ({"dims": {"batch": "1..64"}}, "the dynamic shapes do not name a size batch"),
         ({"passes": ["faster"]}, "no pass 'faster'"),
         ({"name": "a/b"}, "a model's name"),
-        ({"dynamic_shapes": ({0: "b=1..2"}, {0: "b=1..3"})}, "one size with two ranges"),
+        ({"dynamic_shapes": ({0: "b=1..2"}, {0: "b=1..3"})}, "one size has two ranges"),
         ({"buffers": "keep"}, "'refuse' or 'reset'"),
     ],
 )
@@ -174,7 +174,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
         "lacks bias": {"weight": module.weight},
         "has unknown more": {**module.state_dict(), "more": X},
         r"weight is \(2, 3\) there": {"weight": torch.ones(2, 3), "bias": torch.ones(2)},
-        "holds no state dict": [1, 2],
+        "is not a state dict": [1, 2],
     }
     for message, content in cases.items():
         torch.save(content, file)
@@ -254,7 +254,7 @@ def test_without_a_compiler_that_is_said(start_export, tmp_path):
     process = start_export(CXX="/nowhere/g++", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
     _, said = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "there is no C++ compiler on this machine" in said
+    assert "no C++ compiler was found on this machine" in said
     assert leftovers(tmp_path) == []
 
 

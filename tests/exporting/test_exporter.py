@@ -61,7 +61,7 @@ def test_what_cannot_be_compiled_is_compiled_with_less(exporter_packages, result
     first = [[True, True], *([[False, True]] if refused else [])]
     assert seen == [*first, [False, False]]
     failed = "not rewritten, because that does not compile: Assertion: not that"
-    thawed = "linears: left alone: without freezing every call would compute the new weights"
+    thawed = "linears: not rewritten: without freezing, every call would compute the new weights"
     assert (failed in notes, thawed in notes) == (refused, not refused)
     assert "not frozen, because Inductor would then fix rows of x" in notes
     left = exporter_packages / f"refused-{refused}"

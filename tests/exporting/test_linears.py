@@ -20,7 +20,7 @@ def test_a_transposed_layer_computes_the_same(bias, shape, outputs):
     dynamic = ({0: Dim("rows", min=1, max=64)},) if len(shape) > 1 and shape[0] else None
     program = torch.export.export(module.eval(), (x,), dynamic_shapes=dynamic)
     transposed, report = transpose_linears(program)
-    few = "" if shape[0] in {0, 40} else ", laid out for 32 rows a call or fewer"
+    few = "" if shape[0] in {0, 40} else ", laid out for at most 32 rows per call"
     assert report == [f"2 with transposed weights{few}"]
     assert "linear.default" not in str(transposed.graph_module.graph)
     assert "linear.default" in str(program.graph_module.graph)
@@ -101,5 +101,5 @@ def test_weights_that_every_call_would_compute_are_left_alone():
         program = torch.export.export(module.eval(), (example,))
         rewritten, report, options = rewrite(program, [name], {"freezing": False})
         assert rewritten is program
-        told = f"{name}: left alone: without freezing every call would compute the new weights"
+        told = f"{name}: not rewritten: without freezing, every call would compute the new weights"
         assert (report, options) == ([told], {})

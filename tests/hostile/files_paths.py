@@ -153,8 +153,8 @@ PATHS = (
             PackageNotFoundError, "no package at"),
     refused("links in a circle", loop, PackageError, "symbolic links"),
     refused("an empty file", of(b""), PackageError, "an empty file"),
-    refused("one byte", of(b"P"), PackageError, "no zip archive"),
-    refused("zeros", of(bytes(1 << 20)), PackageError, "no zip archive"),
+    refused("one byte", of(b"P"), PackageError, "not a zip archive"),
+    refused("zeros", of(bytes(1 << 20)), PackageError, "not a zip archive"),
     refused("text", of(b"version https://git-lfs.github.com/spec/v1\n"), PackageError, "no zip"),
     refused("a shared object", of(FILES[SO]), PackageError, "a shared object", "the whole .pt2"),
     refused("a gzip file", of(b"\x1f\x8b\x08\0" + bytes(100)), PackageError, "unpack it first"),
@@ -171,10 +171,10 @@ PATHS = (
     refused("a model name that leads out", lambda d: packages() / "mlp.pt2", ModelNotFoundError,
             "no model '../../model'", load=lambda source: aoti.load(
                 source, model_name="../../model")),
-    refused("/dev/null", lambda d: "/dev/null", PackageError, "no regular file"),
-    refused("/dev/zero", lambda d: "/dev/zero", PackageError, "no regular file"),
-    refused("a named pipe", fifo, PackageError, "no regular file"),
-    refused("a socket", a_socket, PackageError, "no regular file"),
+    refused("/dev/null", lambda d: "/dev/null", PackageError, "not a regular file"),
+    refused("/dev/zero", lambda d: "/dev/zero", PackageError, "not a regular file"),
+    refused("a named pipe", fifo, PackageError, "not a regular file"),
+    refused("a socket", a_socket, PackageError, "not a regular file"),
     refused("a file without a size", lambda d: "/proc/self/maps", PackageError),
 )  # fmt: skip
 
@@ -190,7 +190,7 @@ DIRECTORIES = (
     refused("a link to a directory", unpacked(lambda p: (p / "m/l").symlink_to("/")), PackageError,
             "symbolic link"),
     refused("a named pipe in a directory", unpacked(lambda p: os.mkfifo(p / "m/f")), PackageError,
-            "no regular file", "'m/f'"),
+            "not a regular file", "'m/f'"),
     refused("a directory for the code", unpacked(
         lambda p: (p / SO).unlink() or (p / SO).mkdir()), PackageError, "source code only"),
     refused("a directory for the metadata", unpacked(
@@ -216,7 +216,7 @@ OBJECTS = (
     refused("a list", lambda d: [1], PackageError, "not list"),
     refused("a class", lambda d: Path, PackageError, "not type"),
     refused("no bytes", lambda d: b"", PackageError, "an empty file"),
-    refused("wrong bytes", lambda d: b"hello", PackageError, "no zip archive"),
+    refused("wrong bytes", lambda d: b"hello", PackageError, "not a zip archive"),
     refused("half the bytes", lambda d: zipped()[:400], PackageError, "is damaged"),
     refused("a memoryview with steps", lambda d: memoryview(zipped())[::2], PackageError),
     refused("a text file", opened("r"), PackageError, "opened as text", "'rb'"),

@@ -230,7 +230,7 @@ def test_a_path_with_nothing_there(tmp_path, name):
         (b"\x80\2}q.", "a pickle"),
         (b"\x1f\x8b\x08\0", "gzip; unpack it first"),
         (bytes(257) + b"ustar" + bytes(300), "a tar archive"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "no zip archive"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not a zip archive"),
         (zipped()[:-30], "is damaged"),
         (zipped()[:500], "is damaged"),
         ({"m/else": b""}, "no data/aotinductor/<model>/"),
@@ -291,7 +291,7 @@ def test_names_are_not_cut_at_a_nul(refused, old, new):
 def test_two_files_of_one_name_are_refused(refused, name):
     with pytest.warns() if name == SO else contextlib.nullcontext():
         data = zipped([*FILES.items(), (name, b"x")])
-    assert "two files of one name" in refused(data)
+    assert "two files of the same name" in refused(data)
 
 
 def test_a_link_in_an_archive_is_refused(refused):

@@ -262,7 +262,7 @@ def test_stripped_of_its_source_a_package_is_read_by_libtorch(
         assert model.constants == ()
         with pytest.raises(aoti.ConstantError, match="does not tell their shapes"):
             model.load_constants(state)
-    with pytest.raises(aoti.PackageError, match="as pickles, and does not tell how"):
+    with pytest.raises(aoti.PackageError, match="as pickles, and does not say how"):
         aoti.load(stripped(weight_packages / "pickles.pt2", tmp_path))
 
 
@@ -299,9 +299,12 @@ def pickled(data: bytes, pickle: bytes) -> bytes:
         (lambda name, data: data.replace(b'"l2.bias"', b'"l2.bios"'), "l2.bias is not in it"),
         (lambda name, data: data[:-9] if "weights_config" in name else data, "is damaged"),
         (lambda name, data: data[:-9] if name.endswith("weight_1") else data, "l1.bias is damaged"),
-        (lambda name, data: pickled(data, b"cposix\nsystem\n."), "holds more than a tensor: posix"),
-        (lambda name, data: pickled(data, b"ctorch\nFloatStorage\n."), "holds no tensor"),
-        (lambda name, data: pickled(data, b"I7\n."), "holds no tensor"),
+        (
+            lambda name, data: pickled(data, b"cposix\nsystem\n."),
+            "contains more than a tensor: posix",
+        ),
+        (lambda name, data: pickled(data, b"ctorch\nFloatStorage\n."), "does not contain a tensor"),
+        (lambda name, data: pickled(data, b"I7\n."), "does not contain a tensor"),
         (lambda name, data: pickled(data, b"\x80"), "more than a tensor|is damaged"),
         (lambda name, data: pickled(data, b"x" * (2 << 20)), "its pickle is too large"),
     ],

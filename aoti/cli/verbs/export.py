@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aoti._logging import debugging
+from aoti._warnings import AotiWarning
 from aoti.cli.options import choice_option, json_option
 from aoti.cli.progress import progress
 from aoti.cli.show import show_json, show_table
@@ -140,7 +141,7 @@ def _only_our_words() -> Iterator[None]:
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         caught = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", category=UserWarning, module="aoti")
+        warnings.filterwarnings("always", category=AotiWarning)
         yield
     for warning in caught or ():
         note(f"warning: {warning.message}")

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
-"""The C functions of our own tensors, for libraries that exchange tensors by those.
+"""The C functions of `Tensor`, for libraries that exchange tensors by C functions.
 
 DLPack, section "C Exchange API" (https://dmlc.github.io/dlpack).
 """

@@ -29,15 +29,15 @@ from aoti.engine.cxx.check cimport (
     Mismatch,
     MismatchKind,
     Range,
-    check,
     evaluate,
     kUnbound,
     placed,
 )
 from aoti.engine.cxx.check cimport Size as CxxSize
+from aoti.engine.cxx.check cimport check as cxx_check
 from aoti.engine.cxx.core_dlpack cimport describe_foreign
 from aoti.engine.cxx.device cimport is_cpu, kCpu
-from aoti.engine.cxx.devices cimport upload
+from aoti.engine.cxx.devices cimport upload as cxx_upload
 from aoti.engine.cxx.dlpack cimport DLDevice, DLTensor
 from aoti.engine.cxx.dtype cimport DType, kNoDType
 from aoti.engine.cxx.program cimport find_out_of_range
@@ -131,8 +131,8 @@ cdef class Inputs:
     ranges : sequence of tuple
         Per symbol its least and its largest size, each None if there is none.
     ranges_hold : bool
-        Whether a size out of its range is refused. If not, `convert` is told of the first, and the
-        ranges are forgotten.
+        Whether a size out of its range is refused. If not, `convert` is called for the first such
+        size, and the ranges are forgotten.
     validate : bool
         Whether inputs are checked at all. If not, they are taken for what the model wants.
     convert : callable
@@ -218,7 +218,7 @@ cdef class Inputs:
         """Check `inputs`, fill `list_` and bind `symbols`. Returns what the inputs lie on.
 
         With `release`, writeable inputs are kept alive by the list itself, and the run gives them
-        back as soon as it is done with them; None stands in their place.
+        back as soon as it is done with them; None takes their place.
         """
         cdef Py_ssize_t count = len(inputs)
         cdef int64_t[kMaxRank] strides
@@ -281,7 +281,7 @@ cdef class Inputs:
         if not self.validate:
             own_strides(view, strides)
             return 0
-        mismatch = check(spec[0], view, self.ranges.data(), symbols, strides)
+        mismatch = cxx_check(spec[0], view, self.ranges.data(), symbols, strides)
         if type(leaf) is cnp.ndarray and not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>leaf) and (
                 mismatch.kind == MismatchKind.kNone
                 or mismatch.kind >= MismatchKind.kAlignment):
@@ -311,7 +311,7 @@ cdef class Inputs:
                 leaf = imported
                 if self.check(i, leaf, view, symbols, strides, mismatch) == 0:
                     return leaf
-        # One conversion makes it readable, one lays it out; a range that does not hold comes between.
+        # One conversion makes it readable, one lays it out; between them a range may not hold.
         for _ in range(4):
             if mismatch.kind == MismatchKind.kRange and not self.ranges_hold:
                 self.convert(i, values, leaf, _described(mismatch, view))
@@ -342,7 +342,7 @@ cdef class Inputs:
             for i in range(list_.size()):
                 if is_cpu(list_.view(i).device) and not is_cpu(
                         self.specs[i].device if i < self.specs.size() else self.device):
-                    status = upload(list_, i, self.device)
+                    status = cxx_upload(list_, i, self.device)
                     if not status.ok():
                         break
         if not status.ok():

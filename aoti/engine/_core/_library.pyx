@@ -13,7 +13,8 @@ from aoti.engine._core._device cimport (
     stream_number,
     wait_stream,
 )
-from aoti.engine._core._tensor cimport Tensor, wrap
+from aoti.engine._core._tensor cimport Tensor
+from aoti.engine._core._tensor cimport wrap as wrap_tensor
 from aoti.engine.cxx.core_dlpack cimport discard
 from aoti.engine.cxx.device cimport is_cpu
 from aoti.engine.cxx.dlpack cimport (
@@ -28,7 +29,7 @@ from aoti.engine.cxx.tensor cimport Tensor as CxxTensor
 from collections.abc import Callable
 from typing import Any
 
-from aoti.engine._core import _exchange  # noqa: F401 - fills in the C functions of Tensor
+from aoti.engine._core import _exchange  # no-cython-lint - fills in Tensor
 
 cnp.import_array()
 
@@ -164,7 +165,7 @@ cdef Tensor _import(value, ArrayLibrary library):
         except TypeError:  # of before version 1
             capsule = value.__dlpack__(**options)
         readonly = take_capsule(capsule, taken)
-        return wrap(taken, readonly or library.immutable)
+        return wrap_tensor(taken, readonly or library.immutable)
     resolved = value.resolve_conj().resolve_neg() if library.lazy else value
     if library.api.managed_tensor_from_py_object_no_sync(<void*>resolved, &managed) != 0:
         raise_pending()
@@ -174,7 +175,7 @@ cdef Tensor _import(value, ArrayLibrary library):
         discard(managed)
         raise
     # A copy is read-only, too: nobody would see what is written into it.
-    tensor = wrap(taken, readonly or library.immutable or resolved is not value)
+    tensor = wrap_tensor(taken, readonly or library.immutable or resolved is not value)
     if not tensor.tensor.is_cpu():
         await_array(value, tensor.tensor.device())
     return tensor

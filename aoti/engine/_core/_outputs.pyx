@@ -123,7 +123,7 @@ cdef Tensor _settled(OutputList& made, size_t i, tuple leaves):
 
 
 cdef object _new_reference(void* made):
-    """An object that came with a reference of its own."""
+    """The object of a reference that a C function gave us."""
     made_object = <object><PyObject*>made
     Py_DECREF(made_object)
     return made_object

@@ -19,7 +19,7 @@ cdef class Program:
     cdef object engine
     cdef DLDevice device
     cdef bint cpu
-    cdef bint streamed   # runs go to a stream of their own
+    cdef bint streamed   # the model has a stream
     cdef int64_t stream  # this one
     cdef public str unset
     cdef Inputs wanted

@@ -21,7 +21,8 @@ from aoti.engine._core._device cimport (
 )
 from aoti.engine._core._inputs cimport Inputs
 from aoti.engine._core._library cimport ArrayLibrary, library_of_first
-from aoti.engine._core._outputs cimport output, outputs, read_targets, refuse_targets
+from aoti.engine._core._outputs cimport output, read_targets, refuse_targets
+from aoti.engine._core._outputs cimport outputs as all_outputs
 from aoti.engine._core._status cimport raise_status
 from aoti.engine._core._structure cimport NodeKind, Structure
 from aoti.engine._core._weights cimport WeightSet
@@ -29,7 +30,6 @@ from aoti.engine.cxx cimport devices
 from aoti.engine.cxx.call cimport InputList, OutputList
 from aoti.engine.cxx.device cimport is_cpu
 from aoti.engine.cxx.devices cimport StreamScope
-from aoti.engine.cxx.dlpack cimport DLDevice
 from aoti.engine.cxx.gil cimport look_up_python_threads, taken
 from aoti.engine.cxx.program cimport Program as CxxProgram
 from aoti.engine.cxx.program cimport Run
@@ -236,7 +236,7 @@ cdef class Program:
         """What a call gives, of the outputs."""
         if self.structure is None or self.rebuild is not None or (
                 self.structure.result.kind != NodeKind.LEAF):
-            return self.rebuilt(outputs(made, leaves, library))
+            return self.rebuilt(all_outputs(made, leaves, library))
         return output(made, 0, leaves, library)
 
     cdef object rebuilt(self, list outputs):
@@ -260,7 +260,7 @@ cdef class Program:
         if self.streamed:
             self.enter(None, scope)
         cdef tuple leaves = self.prepare_and_execute(inputs, run)
-        return outputs(run.outputs, leaves, library)
+        return all_outputs(run.outputs, leaves, library)
 
     def run_measured(
         self, inputs: Sequence[Any], stream: int | None = None
@@ -279,7 +279,7 @@ cdef class Program:
         leaves = self.prepare_and_execute(leaves, run)
         if not self.cpu:
             self.measure(&after, &peak, False)
-        made = outputs(run.outputs, leaves, library)
+        made = all_outputs(run.outputs, leaves, library)
         return made, run.number, None if self.cpu else max(peak - before, 0)
 
     cdef int measure(self, int64_t* now, int64_t* peak, bint start) except -1:
@@ -313,7 +313,7 @@ cdef class Program:
         self.enter(stream, scope)
         leaves = self.prepare(leaves, run.inputs, True)
         self.execute(run)
-        return outputs(run.outputs, leaves, library)
+        return all_outputs(run.outputs, leaves, library)
 
     def run_to(
         self,

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
-"""Arguments to leaves and outputs to results, for calls that are exactly as the module was exported.
+"""Arguments to leaves and outputs to results, for calls exactly as the module was exported.
 
 What is not, whether wrong or merely unusual, is left to aoti.signature.pytree, which words errors.
 """

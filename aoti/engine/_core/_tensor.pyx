@@ -62,7 +62,6 @@ cdef extern from "Python.h":
 LARGE = 1 << 20
 
 
-
 cdef void release_object(void* owner) noexcept nogil:
     """Give back the reference that a tensor holds on the object whose memory it lies in.
 
@@ -308,7 +307,7 @@ cdef class Tensor:
         return array.copy() if copy else array
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
-        # numpy's description of the same memory; numpy is also told of the release.
+        # numpy's description of the same memory; the buffer is released to numpy.
         array = _array_over(self)
         PyObject_GetBuffer(array, buffer, flags)
 

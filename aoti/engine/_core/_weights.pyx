@@ -4,7 +4,6 @@
 cimport numpy as cnp
 from cython.operator cimport dereference as deref
 from libc.stdint cimport int64_t
-from libcpp.memory cimport shared_ptr
 from libcpp.string cimport string
 from libcpp.utility cimport move
 from libcpp.vector cimport vector
@@ -80,7 +79,7 @@ cdef class WeightSet:
         """Give all weights, by the names that the code has for them; nothing may run on it yet.
 
         They are not copied, and live as long as the containers. With `fold`, what is computed from
-        them once is computed now; if runners have containers of their own, in the first run.
+        them once is computed now; if each runner has a container, in its first run.
         """
         cdef vector[string] names
         cdef vector[CxxTensor] tensors
@@ -96,8 +95,8 @@ cdef class WeightSet:
     def weights(self, bint copy) -> dict[str, Tensor | None]:
         """The weights by their FQNs: copies, or only what they look like.
 
-        What is not a copy must not be read after this share is given up, nor be kept longer. None
-        stands for a weight that is packed for an operator.
+        What is not a copy must not be read after this share is given up, nor be kept longer. A
+        weight that is packed for an operator is None.
         """
         cdef vector[string] fqns
         cdef vector[CxxTensor] tensors

@@ -1,4 +1,4 @@
-"""From an exported program to the files of a package, in a process of its own."""
+"""Compiling an exported program into the files of a package, in a child process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from aoti.package.wrapper_cpp import read_inputs
 from aoti.signature.signature import Signature
 from aoti.signature.spec import Dim
 
-# Operators of other namespaces come from libraries that the child would have to load first.
+# Operators of other namespaces come from libraries that the child has not loaded.
 _OWN_NAMESPACES = {
     *("aten", "prims", "prim", "quantized", "quantized_decomposed", "higher_order"),
     NAMESPACE,
@@ -37,7 +37,7 @@ _PROGRAM, _JOB, _STARTED = "program.pt2", "job.json", "started"
 
 @dataclass(frozen=True)
 class Job:
-    """What the child is told.
+    """What the child compiles with.
 
     Attributes
     ----------
@@ -65,17 +65,17 @@ def compile_program(
     Parameters
     ----------
     program : torch.export.ExportedProgram
-        What to compile.
+        The program to compile.
     job : Job
-        How.
+        The options.
     directory : Path
         An empty directory for the files, in a `scratch_directory`.
     name : str
-        What messages call the model.
+        The name of the model in messages.
     in_process : bool
-        Whether not to start a process for it.
+        Whether to compile in this process.
     say : callable
-        Is told what is being done.
+        Called with a line of text at each step.
 
     Returns
     -------
@@ -85,18 +85,18 @@ def compile_program(
     Raises
     ------
     ExportError
-        With the reason in two lines. The child has ended.
+        The compilation failed, with the reason in two lines. The child has ended.
     """
     say(f"compiling {name}")
     saved = _saved(program, directory / _PROGRAM)
     if in_process or not (saved and _is_portable(program)):
         if not in_process:
-            say(f"compiling {name} in this process: it holds what another one does not know")
-        if saved:  # Inductor may fix sizes of what it compiles, for good
+            say(f"compiling {name} in this process: a new one would not have its operators")
+        if saved:  # Inductor may fix sizes of the program that it compiles, for good
             program = _loaded(directory / _PROGRAM)
         try:
             return compile_here(program, job.options, directory)
-        except Exception as error:  # Inductor wraps whatever went wrong below it
+        except Exception as error:  # Inductor wraps errors of many types
             raise explain_text(f"{type(error).__name__}: {error}", f"compile {name}", "") from error
     (directory / _JOB).write_text(json.dumps(asdict(job)))
     try:
@@ -117,13 +117,13 @@ def compile_program(
 def compile_here(
     program: torch.export.ExportedProgram, options: Mapping[str, Any], directory: Path
 ) -> list[str]:
-    """Compile a program in this process; give the files."""
+    """Compile a program in this process and return the files."""
     from torch._inductor import aot_compile
 
-    import aoti.exporting.passes.kernel_templates  # noqa: F401 (tells Inductor of them)
+    import aoti.exporting.passes.kernel_templates  # noqa: F401 (registers them with Inductor)
 
     args, kwargs = program.example_inputs
-    # Inductor takes a directory for its own name of a file only where it is one already.
+    # Inductor takes the path for a directory only if that exists already.
     target = directory / "model"
     target.mkdir()
     settings = {
@@ -140,7 +140,7 @@ def compile_here(
 
 @contextlib.contextmanager
 def _one_thread(wanted: bool) -> Iterator[None]:
-    """Have Inductor try kernels on one thread: several wait for each other where others work."""
+    """Let Inductor time kernels on one thread: on a busy machine, several wait for each other."""
     threads = torch.get_num_threads()
     if wanted:
         torch.set_num_threads(1)
@@ -151,7 +151,7 @@ def _one_thread(wanted: bool) -> Iterator[None]:
 
 
 def fixed_sizes(signature: Signature, files: Sequence[str]) -> str:
-    """The dynamic sizes that the generated code has fixed, for people; empty if there is none."""
+    """The dynamic sizes that the generated code has fixed, for people; empty if there are none."""
     (wrapper,) = (file for file in files if file.endswith(SOURCE))
     generated = read_inputs(Path(wrapper).read_text()) or ()
     names = {
@@ -164,7 +164,7 @@ def fixed_sizes(signature: Signature, files: Sequence[str]) -> str:
 
 
 def _is_portable(program: torch.export.ExportedProgram) -> bool:
-    """Whether a fresh process with torch knows all operators of a program."""
+    """Whether a new process with torch has all operators of a program."""
     for module in program.graph_module.modules():
         if not isinstance(module, torch.fx.GraphModule):
             continue
@@ -187,14 +187,14 @@ def _saved(program: torch.export.ExportedProgram, path: Path) -> bool:
         torch.export.save(program, path)
     except OSError:
         raise
-    except Exception:  # what cannot be written down, of many kinds
+    except Exception:  # it cannot be serialized, for one of many reasons
         path.unlink(missing_ok=True)
         return False
     return True
 
 
 def _loaded(path: Path) -> torch.export.ExportedProgram:
-    # torch 2.13 words a warning of its own wrongly, which logging tells in thirty lines.
+    # torch 2.13 passes wrong arguments to one of its warnings: logging prints thirty lines on it.
     log = logging.getLogger("torch._export.serde.serialize")
     before = log.level
     log.setLevel(logging.ERROR)
@@ -213,7 +213,7 @@ def _stage(directory: Path) -> str:
 def _died(failure: ChildError, name: str) -> ExportError:
     if failure.killed:
         what = "the compiling process was killed, as happens when memory runs out"
-        return MachineError(f"cannot compile {name}: {what}\nexport on a machine with more of it")
+        return MachineError(f"cannot compile {name}: {what}\nexport on a machine with more memory")
     return explain_text(f"{failure}\n{failure.log}", f"compile {name}", "")
 
 
@@ -231,7 +231,7 @@ def compile_in_child(channel: Channel, directory: Path) -> None:
     (directory / _STARTED).touch()
     try:
         channel.answer({"files": compile_here(program, job["options"], directory)})
-    except Exception as error:  # the parent words it
+    except Exception as error:  # the parent explains it
         if debugging():
             raise
         channel.answer({"error": f"{type(error).__name__}: {error}"})

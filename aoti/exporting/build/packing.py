@@ -1,4 +1,4 @@
-"""From compiled files to a package in its place."""
+"""Writing compiled files into a package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPARE = 1 << 20  # bytes, for names and gaps in the archive
 
 
 def check_space(directory: Path, needed: int) -> None:
-    """Refuse to write an archive of so many bytes where there is no room for it.
+    """Check that there is room for an archive of so many bytes.
 
     libtorch's writer ends the process when the disk is full.
 
@@ -35,30 +35,30 @@ def check_space(directory: Path, needed: int) -> None:
 
 
 def missing_parents(target: Path) -> list[Path]:
-    """The directories above a file that are not there, the innermost first.
+    """The missing directories above a file, the innermost first.
 
     Raises
     ------
     ConfigError
-        They cannot be made, or nothing can be written to the innermost that is there.
+        They cannot be created, or the innermost existing directory cannot be written to.
     """
     missing = [parent for parent in target.parents if not parent.exists()]
     place = target.parents[len(missing)]
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK) or target.is_dir():
-        raise ConfigError(f"cannot write {target}: no file can be made there")
+        raise ConfigError(f"cannot write {target}: no file can be created there")
     return missing
 
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A path to write a package to, which takes the place of `target` if all goes well.
+    """A path to write a package to: if the block succeeds, it takes the place of `target`.
 
-    It has the same name, which is the prefix of every name in the archive.
+    The path has the same file name, since that is the prefix of every name in the archive.
 
     Raises
     ------
     ExportError
-        The disk is full, or the place cannot be written to.
+        The disk is full, or the directory cannot be written to.
     """
     made, done = missing_parents(target), False
     try:
@@ -82,7 +82,7 @@ def write_package(
     Parameters
     ----------
     path : Path
-        Where to, by the name that it shall have: that is the prefix of all names in it.
+        The file to write. Its final name is needed: it is the prefix of all names in the archive.
     models : mapping of str to sequence of str
         The compiled files of each model.
     extra : mapping of str to str
@@ -93,7 +93,7 @@ def write_package(
     OSError
         The disk is full.
     """
-    # A file of no bytes cannot be mapped, and without one there is nothing to map.
+    # An empty file cannot be mapped; without it, there is nothing to map.
     files: dict[str, list[Any]] = {
         name: [f for f in compiled if not (f.endswith(WEIGHTS) and not Path(f).stat().st_size)]
         for name, compiled in models.items()

@@ -1,7 +1,7 @@
-"""Presets: named sets of Inductor options, and what they give up.
+"""Presets: named sets of Inductor options, and their limits.
 
-Inductor's own defaults compile for the very machine and thread count of the export, and put the
-weights into the code. None of these does.
+Inductor's defaults compile for the machine and the number of threads of the export, and put the
+weights into the code. The presets do not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aoti.signature.signature import on_one_thread
 
 Option = bool | int | float | str | None
 
-# The exporter's own, without which there is no package or none that describes itself.
+# Options that the exporter sets: without them there would be no package, or no description in it.
 _RESERVED = {
     *("aot_inductor.package", "aot_inductor.output_path", "aot_inductor.metadata"),
     *("aot_inductor.package_cpp_only",),
@@ -28,21 +28,21 @@ _RESERVED = {
 
 _ON_DISK = "aot_inductor.package_constants_on_disk_format"
 
-# Weights in a file beside the code, where they can be mapped.
+# Weights in a file beside the code, so that they can be mapped.
 _ALWAYS: dict[str, Option] = {
     "aot_inductor.package_constants_in_so": False,
     _ON_DISK: "binary_blob",
 }
-# Every x86-64 machine of the last ten years. 256-bit vectors are what x86-64-v3 has. Elsewhere the
-# compiler's own baseline is as portable as it gets.
+# Every x86-64 machine of the last ten years; x86-64-v3 has 256-bit vectors. On other platforms the
+# compiler's own baseline is the most portable choice.
 _BASELINE: dict[str, Option] = (
     {"cpp.march": "x86-64-v3", "cpp.simdlen": 256} if os.uname().machine == "x86_64" else {}
 )
 
 
-# Weights laid out for the kernels, and for every matrix product the fastest of what there is. That
-# is found by trying: oneDNN's kernel alone takes some 50 us a call where the batch is dynamic. What
-# an earlier export found may have been on a busier machine.
+# Weights laid out for the kernels, and the fastest kernel for every matrix product. Inductor finds
+# it by timing: oneDNN's kernel alone takes some 50 us per call if the batch is dynamic. Timings of
+# an earlier export may come from a busier machine, so they are not reused.
 _TUNED: dict[str, Option] = {
     "freezing": True,
     "max_autotune": True,
@@ -50,7 +50,7 @@ _TUNED: dict[str, Option] = {
     "autotune_local_cache": False,
     "cpp.enable_concat_linear": True,
 }
-# Names in `aoti.exporting.passes.registry`; the second are for what kernels of CPUs are slow at.
+# Names in `aoti.exporting.passes.registry`; the second set only speeds up CPU kernels.
 _REWRITES = ("batch-norms", "convolutions", "linears")
 _REWRITES_FOR_CPUS = ("convolutions", "linears")
 
@@ -64,9 +64,9 @@ class Preset:
     Attributes
     ----------
     name : str
-        What `aoti.export` knows it by.
+        Its name for `aoti.export`.
     options : mapping of str to bool, int, float, str or None
-        Inductor's options, by the names that ``torch._inductor.config`` has for them.
+        Inductor's options, by their names in ``torch._inductor.config``.
     passes : tuple of str
         Rewrites of the graph before it is compiled: names in `aoti.exporting.passes.registry`.
     """
@@ -76,35 +76,37 @@ class Preset:
     passes: tuple[str, ...] = field(default=())
 
     def with_options(self, options: Mapping[str, Any]) -> Preset:
-        """The same with further options over its own.
+        """The same preset with further options, which win over its own.
 
         Raises
         ------
         ConfigError
-            Inductor has no option of that name, or it is the exporter's own; or it asks for weights
-            in pickles.
+            Inductor has no option of that name, the option is reserved for the exporter, or it asks
+            for weights in pickles.
         """
         known = config.get_config_copy()
         for name in options:
             if name in _RESERVED:
-                raise ConfigError(f"option {name!r} is the exporter's own")
+                raise ConfigError(f"option {name!r} is reserved for the exporter")
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise ConfigError(f"Inductor has no option {name!r}{hint}")
         if options.get(_ON_DISK) == "pickle_weights":
-            raise ConfigError("weights go into the code or into a binary_blob, not into pickles")
+            raise ConfigError(
+                "weights must go into the code or into a binary_blob, not into pickles"
+            )
         return replace(self, options={**self.options, **options})
 
     def on_gpu(self, given: Collection[str], *, passes: bool) -> Preset:
-        """The same without what tunes for a CPU.
+        """The same preset without the tuning for a CPU.
 
         Parameters
         ----------
         given : collection of str
-            Names of options that the caller set, and which stay.
+            Names of options that the caller set; they stay.
         passes : bool
-            Whether the caller set the passes, which then stay.
+            Whether the caller set the passes; they then stay.
         """
         kept = {k: v for k, v in self.options.items() if k not in _TUNED or k in given}
         if passes:
@@ -113,36 +115,36 @@ class Preset:
         return replace(self, options=kept, passes=rest)
 
     def kernels_for(self, gpu: str) -> str:
-        """Which GPUs kernels run on that are compiled on this one, for people."""
+        """On which GPUs the kernels run that are compiled on this one, for people."""
         if self.options.get(_MULTI_ARCH):
             return f"kernels for {gpu} and newer GPUs"
         return f"kernels for {gpu}: GPUs of another generation need {_MULTI_ARCH}=True"
 
     @property
     def frozen(self) -> bool:
-        """Whether weights lose their names, so that no others can take their place."""
+        """Whether the weights lose their names, so that they cannot be replaced."""
         return bool(self.options.get("freezing"))
 
     @property
     def one_thread(self) -> bool:
-        """Whether kernels run on the calling thread alone, which can catch what they throw."""
+        """Whether kernels run on the calling thread only, which can catch their exceptions."""
         return on_one_thread(self.options)
 
     @property
     def gives_up(self) -> tuple[str, ...]:
-        """What a package with these options cannot do, for people."""
+        """The limits of a package with these options, for people."""
         given_up = [
             "frozen: the weights are laid out for the kernels and cannot be replaced"
             if self.frozen
-            else "not frozen: the weights can be replaced, and kernels take them as they are"
+            else "not frozen: the weights can be replaced, and kernels use them as they are"
         ]
         if self.one_thread:
             given_up.append(
-                "one thread: kernels run on the calling one, however many a run is given"
+                "one thread: kernels run on the calling thread, however many a run may use"
             )
         if _BASELINE and not self.options.get("cpp.march"):
             given_up.append(
-                "native: it runs on CPUs that have all instructions of the exporting one"
+                "native: it runs only on CPUs with all instructions of the exporting CPU"
             )
         return tuple(given_up)
 
@@ -167,7 +169,7 @@ def find_preset(name: str | Preset) -> Preset:
     Raises
     ------
     ConfigError
-        There is none.
+        There is no such preset.
     """
     if isinstance(name, Preset):
         return name
@@ -177,16 +179,16 @@ def find_preset(name: str | Preset) -> Preset:
 
 
 def parse_option(text: str) -> tuple[str, Option]:
-    """An option as the command line has it: ``cpp.threads=1``. Values are JSON, or else text.
+    """Parse an option of the command line: ``cpp.threads=1``. Values are JSON, or else text.
 
     Raises
     ------
     ConfigError
-        There is no ``=`` in it.
+        The text has no ``=``.
     """
     name, separator, value = text.partition("=")
     if not separator:
-        raise ConfigError(f"an option is written NAME=VALUE, and not {text!r}")
+        raise ConfigError(f"an option is written NAME=VALUE, not {text!r}")
     words = {"True": True, "False": False, "None": None}
     try:
         return name, words[value] if value in words else json.loads(value)

@@ -1,7 +1,7 @@
-"""How many threads a package's own kernels are made for.
+"""How many threads the kernels of a package use.
 
-Waking other threads takes some microseconds on an idle machine and a hundred times that on a busy
-one, for every kernel. A model that computes little is faster without, whatever the machine has.
+Waking other threads takes some microseconds per kernel on an idle machine, and a hundred times that
+on a busy one. A model that computes little is faster on one thread, whatever the machine has.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-# Multiplications in a call that one core does in about a quarter of a millisecond.
+# Multiplications that one core does in about a quarter of a millisecond.
 _LITTLE = 15_000_000
 # Parts that generated matrix products are divided into. A run with fewer threads does several each.
 _PARTS = 16
 
 
 def thread_options(program: torch.export.ExportedProgram) -> dict[str, bool | int]:
-    """Inductor's options: kernels for one thread, or for as many as a run is given.
+    """Inductor's options: kernels for one thread, or for as many as a run may use.
 
     Parameters
     ----------
     program : torch.export.ExportedProgram
-        Counted at the sizes of its example inputs.
+        The program. Its work is counted at the sizes of its example inputs.
 
     Returns
     -------
     dict of str to bool or int
-        ``cpp.threads`` and ``cpp.dynamic_threads``. Without them Inductor makes kernels for the
-        number of threads that the exporting process happens to have.
+        ``cpp.threads`` and ``cpp.dynamic_threads``. Without them, Inductor makes kernels for the
+        number of threads of the exporting process.
     """
     if multiplications(program) < _LITTLE:
         return {"cpp.threads": 1, "cpp.dynamic_threads": False}
@@ -42,16 +42,18 @@ def thread_options(program: torch.export.ExportedProgram) -> dict[str, bool | in
 
 
 def multiplications(program: torch.export.ExportedProgram) -> float:
-    """Of the matrix products, convolutions and attention in a call with the example inputs.
+    """Multiplications of matrix products, convolutions and attention, for the example inputs.
 
-    Infinitely many where sizes within the program depend on values.
+    Infinitely many if sizes within the program depend on values.
     """
     module = program.module(check_guards=False)
     counter = FlopCounterMode(display=False, custom_mapping=_FLOPS)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad(), counter:
 
         def fake(value: torch.Tensor) -> torch.Tensor:
-            return mode.from_tensor(value.detach())  # to whose gradients nothing hooks itself
+            return mode.from_tensor(
+                value.detach()
+            )  # without gradients: the counter adds hooks to them
 
         class Shapes(torch.fx.Interpreter):
             """Computes shapes only: a buffer that the program changes keeps its values."""
@@ -62,7 +64,7 @@ def multiplications(program: torch.export.ExportedProgram) -> float:
 
         args, kwargs = pytree.tree_map_only(torch.Tensor, fake, program.example_inputs)
         try:
-            # Not a call of the module, whose gradients the counter would hook itself to.
+            # Not a call of the module: the counter would add hooks to its gradients.
             Shapes(module).run(*args, *kwargs.values())
         except (DataDependentOutputException, DynamicOutputShapeException):
             return math.inf
@@ -70,7 +72,7 @@ def multiplications(program: torch.export.ExportedProgram) -> float:
 
 
 def _layer_flops(x: Sequence[int], *arguments: Sequence[int], **_: Any) -> int:
-    """Of one direction of one layer of an LSTM: two matrices for each row of (steps, batch)."""
+    """FLOPs of one direction of one LSTM layer: two matrices for each row of (steps, batch)."""
     weights = sum(map(math.prod, arguments[:2]))
     return 2 * math.prod(x[:-1]) * weights
 
@@ -79,7 +81,7 @@ def _attention_flops(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
     return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
 
 
-# Operators of the CPU that torch's counter does not know.
+# CPU operators that are unknown to torch's counter.
 _FLOPS = {
     torch.ops.aten.mkldnn_rnn_layer: _layer_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,

@@ -1,4 +1,4 @@
-"""Weights from a file into a module: safetensors, or a state dict that torch saved."""
+"""Loading weights from a file into a module: safetensors, or a state dict that torch saved."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from aoti.errors import ExportError
 
 
 def load_checkpoint(module: torch.nn.Module, path: str | os.PathLike[str]) -> None:
-    """Give a module the weights of a file, all of them and no others.
+    """Load the weights of a file into a module; the names must be exactly those of the module.
 
     Parameters
     ----------
     module : torch.nn.Module
-        What takes them; its weights are overwritten.
+        The module, whose weights are overwritten.
     path : str or os.PathLike
-        A ``.safetensors`` file, or one that ``torch.save`` wrote of a state dict. Nothing but
-        tensors and plain containers is unpickled.
+        A ``.safetensors`` file, or a state dict that ``torch.save`` wrote. Only tensors and plain
+        containers are unpickled.
 
     Raises
     ------
     ExportError
-        The file cannot be read, or its names or shapes are not those of the module.
+        The file cannot be read, or its names or shapes differ from those of the module.
     """
     weights = _read(Path(path))
     wanted = module.state_dict()
@@ -47,7 +47,7 @@ def load_checkpoint(module: torch.nn.Module, path: str | os.PathLike[str]) -> No
         if tensor.shape != wanted[name].shape:
             raise ExportError(
                 f"checkpoint {path} does not fit {type(module).__name__}: {name} is "
-                f"{tuple(tensor.shape)} there, and {tuple(wanted[name].shape)} in the module\n"
+                f"{tuple(tensor.shape)} there, but {tuple(wanted[name].shape)} in the module\n"
                 "build the module with the sizes that the checkpoint was trained with"
             )
     module.load_state_dict(weights)
@@ -61,14 +61,16 @@ def _read(path: Path) -> Mapping[str, torch.Tensor]:
             return load_file(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except ModuleNotFoundError as error:
-        raise ExportError(f"{path}: pip install safetensors to read it") from error
-    except Exception as error:  # a damaged file raises whatever its readers come across
+        raise ExportError(
+            f"{path}: reading this file needs safetensors: pip install safetensors"
+        ) from error
+    except Exception as error:  # a damaged file raises errors of many types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExportError(f"cannot read checkpoint {path}: {reason}") from error
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]  # as training frameworks wrap it
+        loaded = loaded["state_dict"]  # training frameworks wrap it like this
     if not isinstance(loaded, Mapping) or not all(
         isinstance(value, torch.Tensor) for value in loaded.values()
     ):
-        raise ExportError(f"checkpoint {path} holds no state dict: a dict of tensors by name")
+        raise ExportError(f"checkpoint {path} is not a state dict: a dict of tensors by name")
     return loaded

@@ -1,8 +1,8 @@
-"""Structures that every program knows, in place of those that only the exporting one does.
+"""Plain containers in place of types that only the exporting program has.
 
-A package says in a treespec how it is called and what it returns. Dataclasses, ``ModelOutput`` and
-other registered types become plain dicts with the same names. A result that is no tensor (None, a
-number, a text) has no place in compiled code: it is taken out and goes into the signature.
+A package describes its arguments and results by treespecs. Dataclasses, ``ModelOutput`` and other
+registered types become plain dicts with the same names. Compiled code returns tensors only: a
+result that is not a tensor (None, a number, a string) is moved into the signature.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class _Leaf:
 
 @dataclasses.dataclass
 class Structure:
-    """How a package is called and what it returns, where the program's own types are gone.
+    """The arguments and results of a package, without the types of the exporting program.
 
     Attributes
     ----------
     program : torch.export.ExportedProgram
-        What to compile: its results are tensors only.
+        The program to compile: its results are tensors only.
     functional : torch.export.ExportedProgram
         The same without operators that write into their arguments.
     call_spec : tuple of two str
@@ -54,7 +54,7 @@ class Structure:
 
 
 def simplify(program: torch.export.ExportedProgram) -> Structure:
-    """Take out of a program what a package cannot say or compute.
+    """Remove the types and results that a package cannot describe or compute.
 
     Raises
     ------
@@ -64,17 +64,17 @@ def simplify(program: torch.export.ExportedProgram) -> Structure:
     in_spec, out_spec = program.call_spec.in_spec, program.call_spec.out_spec
     plain_in = pytree.tree_structure(plain(_placeholder(in_spec)))
     if plain_in.num_leaves != in_spec.num_leaves:
-        # A field that is None is no leaf of the type, but one of a dict.
+        # None in a field is not a leaf of the dataclass, but it is a leaf of a dict.
         raise ExportError(
-            "an argument is of a type some of whose fields are None\n"
-            "pass a dict of those that are not, instead"
+            "an argument has a type with fields that are None\n"
+            "pass a dict of the other fields instead"
         )
     constants = _constant_results(program)
     leaves, plain_out = pytree.tree_flatten(plain(_placeholder(out_spec)))
     order = [leaf.index for leaf in leaves if isinstance(leaf, _Leaf)]
     if order != list(range(out_spec.num_leaves)):
         raise ExportError(
-            "the result is of a type whose parts have another order than its names\n"
+            "the result has a type whose parts are in another order than its names\n"
             "return a plain dict or tuple instead"
         )
     results = tuple(
@@ -89,7 +89,7 @@ def simplify(program: torch.export.ExportedProgram) -> Structure:
     if (plain_in, compiled_out) != (in_spec, out_spec):
         program = _restructured(program, plain_in, compiled_out, constants)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own use of what it deprecates
+        warnings.simplefilter("ignore", FutureWarning)  # torch uses functions that it deprecates
         functional = program.run_decompositions({})
     return Structure(program, functional, call_spec, results)
 
@@ -97,13 +97,13 @@ def simplify(program: torch.export.ExportedProgram) -> Structure:
 def plain_arguments(
     program: torch.export.ExportedProgram,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example arguments of a program in the structure that its package is called with."""
+    """The example arguments of a program, in the structure of calls of its package."""
     args, kwargs = program.example_inputs
     return plain(args), plain(kwargs)
 
 
 def _constant_results(program: torch.export.ExportedProgram) -> dict[int, ConstantSpec]:
-    """The results that are no tensors, by their place among all."""
+    """The results that are not tensors, by their index among all results."""
     constants: dict[int, ConstantSpec] = {}
     results = [s.arg for s in program.graph_signature.output_specs if _is_result(s)]
     for index, arg in enumerate(results):
@@ -122,12 +122,12 @@ def _is_result(spec: Any) -> bool:
 
 
 def _placeholder(spec: pytree.TreeSpec) -> Any:
-    """A value of a structure, with the leaves' places for leaves."""
+    """A value of a structure, with the indices of the leaves for leaves."""
     return pytree.tree_unflatten([_Leaf(n) for n in range(spec.num_leaves)], spec)
 
 
 def plain(value: Any) -> Any:
-    """The same with types that are known everywhere."""
+    """The same value with plain containers."""
     kind: Any = type(value)
     if kind is _Leaf or isinstance(value, torch.Tensor):
         return value
@@ -166,7 +166,7 @@ def _key(entry: Any) -> Any:
 
 
 def _name_for_treespecs(kind: Any) -> None:
-    """Let torch write a namedtuple into a treespec, which takes a name that it lacks as yet."""
+    """Register a namedtuple under a name, which torch needs to write it into a treespec."""
     known = pytree.SUPPORTED_SERIALIZED_TYPES.get(kind)
     if known is None or known.serialized_type_name == pytree.NO_SERIALIZED_TYPE_NAME_FOUND:
         name = f"{kind.__module__}.{kind.__qualname__}"

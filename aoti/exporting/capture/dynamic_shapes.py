@@ -1,4 +1,4 @@
-"""Sizes that may change, by name: ``batch=1..64`` wherever torch takes a ``Dim``."""
+"""Dynamic sizes by name: ``batch=1..64`` wherever torch accepts a ``Dim``."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _FORM = re.compile(r"(?P<name>[A-Za-z_]\w*)(=(?P<min>\d+)\.\.(?P<max>\d*))?")
 
 
 def parse_dim(text: str) -> Dim:
-    """A named size out of ``batch``, ``batch=1..64`` or ``batch=1..`` (no bound above).
+    """Parse a named size: ``batch``, ``batch=1..64`` or ``batch=1..`` (without an upper bound).
 
     Raises
     ------
     ConfigError
-        It is written otherwise, or the bounds are the wrong way round.
+        The text has another form, or the lower bound is above the upper one.
     """
     match = _FORM.fullmatch(text)
     if match is None:
-        raise ConfigError(f"a size is written NAME=MIN..MAX, as batch=1..64, and not {text!r}")
+        raise ConfigError(f"a size is written NAME=MIN..MAX, as in batch=1..64, not {text!r}")
     low, high = match["min"], match["max"]
     if low and high and int(low) > int(high):
         raise ConfigError(f"the range of {text!r} is empty")
@@ -33,20 +33,20 @@ def parse_dim(text: str) -> Dim:
 
 
 def named_shapes(shapes: Any, dims: Mapping[str, Dim]) -> Any:
-    """Dynamic shapes as torch takes them, with names replaced by the sizes that they stand for.
+    """Dynamic shapes for torch, with names replaced by ``Dim`` objects.
 
     Parameters
     ----------
     shapes : object
-        As for ``torch.export.export``, with texts where that takes a ``Dim``: ``batch=1..64`` the
-        first time, ``batch`` from then on.
+        As for ``torch.export.export``, with strings in place of ``Dim``: ``batch=1..64`` the first
+        time, then ``batch``.
     dims : mapping of str to Dim
-        Sizes by name, which go before those of that name in `shapes`.
+        Sizes by name; they win over sizes of the same name in `shapes`.
 
     Raises
     ------
     ConfigError
-        As `parse_dim`; one name has two ranges; or a name of `dims` is not in `shapes`.
+        As for `parse_dim`; a name has two ranges; or a name of `dims` is not in `shapes`.
     """
     known = dict(dims)
     used: set[str] = set()
@@ -58,7 +58,7 @@ def named_shapes(shapes: Any, dims: Mapping[str, Dim]) -> Any:
             if "=" in value and dim.__name__ not in dims:
                 first = ranged.setdefault(dim.__name__, value)
                 if first != value:
-                    raise ConfigError(f"one size with two ranges: {first!r} and {value!r}")
+                    raise ConfigError(f"one size has two ranges: {first!r} and {value!r}")
                 known.setdefault(dim.__name__, dim)
         elif isinstance(value, Mapping):
             for item in value.values():
@@ -85,21 +85,21 @@ def named_shapes(shapes: Any, dims: Mapping[str, Dim]) -> Any:
     collect(shapes)
     result = replaced(shapes)
     if unused := dims.keys() - used:
-        raise ConfigError(f"no size is named {', '.join(sorted(unused))} in the dynamic shapes")
+        raise ConfigError(f"the dynamic shapes do not name a size {', '.join(sorted(unused))}")
     return result
 
 
 def shapes_by_tensor(
     examples: tuple[tuple[Any, ...], Mapping[str, Any]], shapes: Any, parameters: Sequence[str]
 ) -> dict[int, Any]:
-    """What dynamic shapes say of each example tensor, by its identity.
+    """The dynamic shape of each example tensor, by the identity of the tensor.
 
     Parameters
     ----------
     examples : tuple
-        The arguments, ``(args, kwargs)``, no tensor twice.
+        The arguments, ``(args, kwargs)``, without repeated tensors.
     shapes : object
-        As ``torch.export.export`` takes them.
+        As for ``torch.export.export``.
     parameters : sequence of str
         The names of the positional arguments.
     """
@@ -128,15 +128,15 @@ def _pair(value: Any, shapes: Any, dims: dict[int, Any]) -> None:
 def check_examples(
     examples: tuple[tuple[Any, ...], Mapping[str, Any]], shapes: Any, parameters: Sequence[str]
 ) -> None:
-    """Refuse examples from which torch cannot learn that a size may change.
+    """Refuse examples from which torch cannot learn that a size is dynamic.
 
     Parameters are those of `shapes_by_tensor`.
 
     Raises
     ------
     ExportError
-        A tensor has no such dimension, or its size there is 0 or 1, which torch takes for fixed;
-        or tensors differ in a size of one name.
+        A tensor does not have the dimension, or its size there is 0 or 1, which torch treats as
+        fixed; or tensors differ in a size with one name.
     """
     tensors = {id(leaf): leaf for leaf in pytree.tree_leaves(examples)}
     known: dict[str, int] = {}
@@ -148,17 +148,17 @@ def check_examples(
                 continue
             if not -len(shape) <= dim < len(shape):
                 raise ExportError(
-                    f"size {name or dim!r} is dimension {dim} of an example of shape {shape}\n"
-                    "count dimensions from 0, and pass an example with that many"
+                    f"size {name or dim!r} is dimension {dim} of an example of shape {shape}, "
+                    "which has fewer\ncount dimensions from 0, and pass an example that has it"
                 )
             if shape[dim] < 2:
                 raise ExportError(
-                    f"size {name or dim!r} is {shape[dim]} in an example of shape {shape}, and "
-                    "torch takes 0 and 1 for fixed\npass an example with at least 2 there: the "
-                    "package takes 0 and 1 all the same, where the range has them"
+                    f"size {name or dim!r} is {shape[dim]} in an example of shape {shape}; "
+                    "torch treats 0 and 1 as fixed\npass an example with at least 2 there: the "
+                    "package accepts 0 and 1 anyway, if the range contains them"
                 )
             if name is not None and known.setdefault(name, shape[dim]) != shape[dim]:
                 raise ExportError(
                     f"size {name!r} is {known[name]} in one example and {shape[dim]} in another\n"
-                    "pass examples that agree in it, or give the two sizes different names"
+                    "pass examples that agree in this size, or give the two sizes different names"
                 )

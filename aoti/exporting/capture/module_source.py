@@ -1,4 +1,4 @@
-"""What is to be exported: a module with its example arguments, however it was named."""
+"""Finding the module to export and its example arguments, by name, tuple or object."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from aoti.exporting.error_messages import cause, explain
 
 @dataclass
 class Source:
-    """A module and how it is called, or a program that was traced already.
+    """A module with example arguments, or a program that was already traced.
 
     Attributes
     ----------
     module : torch.nn.Module or torch.export.ExportedProgram
-        What to compile.
+        The module or program to compile.
     args, kwargs : tuple, dict
         Example arguments.
     dynamic_shapes : optional
-        Which sizes may change: as ``torch.export.export`` takes them, or with names for sizes.
+        Which sizes may change: as for ``torch.export.export``, or with names for sizes.
     """
 
     module: torch.nn.Module | torch.export.ExportedProgram
@@ -39,21 +39,21 @@ class Source:
 
     @classmethod
     def find(cls, spec: Any) -> Source:
-        """What a name, a tuple or a module stands for.
+        """Find the source that a name, a tuple or a module describes.
 
         Parameters
         ----------
         spec : str, tuple, module or program
-            ``pkg.mod:callable`` or ``file.py:callable``, which gives one of the others when it is
-            called; ``program.pt2``, as ``torch.export.save`` wrote it; or
-            ``(module, args, kwargs, dynamic_shapes)``, of which the end may be missing.
+            ``pkg.mod:callable`` or ``file.py:callable``, which returns one of the others;
+            ``program.pt2``, which ``torch.export.save`` wrote; or
+            ``(module, args, kwargs, dynamic_shapes)``, of which the last items may be left out.
 
         Raises
         ------
         ConfigError
-            The name is of another form, or nothing is found by it.
+            The name has another form, or does not exist.
         ExportError
-            What was found fails, or gives something else.
+            The callable fails, or returns something else.
         """
         where = ""
         if isinstance(spec, str):
@@ -73,16 +73,16 @@ class Source:
                 return cls(module, tuple(args or ()), dict(kwargs or {}), shapes or None)
         raise ExportError(
             f"{where}{type(spec).__name__}, which cannot be exported\n"
-            "a module or (module, args, kwargs, dynamic_shapes) can: args a tuple, kwargs a dict"
+            "pass a module or (module, args, kwargs, dynamic_shapes): args a tuple, kwargs a dict"
         )
 
     def on(self, device: str | None) -> Source:
-        """The same on a device: a copy where it has to move.
+        """The same source on a device: a copy, if it has to move.
 
         Raises
         ------
         ExportError
-            There is no such device here, or an exported program is on another one.
+            The device is not available, or an exported program is on another one.
         """
         if device is None:
             self._check_one_device()
@@ -105,7 +105,7 @@ class Source:
 
     @property
     def device(self) -> str:
-        """The type of device that it is on: cpu where it has no tensors at all."""
+        """The type of its device; cpu if it has no tensors at all."""
         tensors = self._tensors()
         return tensors[0].device.type if tensors else "cpu"
 
@@ -137,7 +137,7 @@ class Source:
 
 
 def architecture(source: Source) -> str:
-    """What the GPU is called that a source is on, as ``sm_90`` or ``gfx942``."""
+    """The architecture of the GPU that a source is on: ``sm_90`` or ``gfx942``."""
     (device, *_) = {tensor.device for tensor in source._tensors()}
     properties = torch.cuda.get_device_properties(device)
     name = str(getattr(properties, "gcnArchName", "")).partition(":")[0]
@@ -147,7 +147,7 @@ def architecture(source: Source) -> str:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        # The only test that holds for every backend: whether it takes a tensor.
+        # The only test that works for every backend: create a tensor.
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -166,7 +166,7 @@ def _call(spec: str) -> Any:
         for part in attribute.split("."):
             made = getattr(made, part)
     except AttributeError:
-        raise ConfigError(f"{name} has no {attribute!r}") from None
+        raise ConfigError(f"{name} has no attribute {attribute!r}") from None
     if not callable(made) or isinstance(made, torch.nn.Module):
         return made
     try:
@@ -179,12 +179,12 @@ def _import(name: str) -> ModuleType:
     if name.endswith(".py"):
         path = Path(name)
         if not path.is_file():
-            raise ConfigError(f"there is no file {name}")
+            raise ConfigError(f"the file {name} does not exist")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules.setdefault(path.stem, module)  # dataclasses and pickle look their module up
-        sys.path.insert(0, str(path.parent.absolute()))  # what stands beside it
+        sys.path.insert(0, str(path.parent.absolute()))  # modules beside it
         try:
             spec.loader.exec_module(module)
         except Exception as error:  # the user's own
@@ -194,7 +194,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ConfigError(f"there is no module {name!r} to import") from None
+            raise ConfigError(f"no module named {name!r}") from None
         raise explain(error, f"import {name}") from cause(error)
     except Exception as error:  # the user's own
         raise explain(error, f"import {name}") from cause(error)
@@ -207,6 +207,6 @@ def _load_program(path: str) -> torch.export.ExportedProgram:
         )
     try:
         return torch.export.load(path)
-    except Exception as error:  # of a damaged or foreign file, anything
+    except Exception as error:  # a damaged or foreign file raises errors of many types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExportError(f"{path} is no program that torch.export.save wrote: {reason}") from error
+        raise ExportError(f"{path} was not written by torch.export.save: {reason}") from error

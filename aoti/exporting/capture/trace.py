@@ -1,9 +1,9 @@
-"""From a module to an exported program, by the first way that works.
+"""Tracing a module to an exported program, in the first way that works.
 
-The order is fixed. Non-strict goes first: it runs the module's own Python, so that most code just
-works, and errors come from the user's own line. Strict reads the bytecode instead, and so gets past
-some code that non-strict stops at (a number taken out of a tensor, numpy in between). Only where
-the caller agrees that sizes may be fixed, both are tried again with the sizes of the examples.
+The order is fixed. Non-strict is first: it runs the module's Python code, so that most code works,
+and errors come from the user's line. Strict reads the bytecode instead, and can trace some code
+that non-strict cannot (a number taken out of a tensor, numpy in between). If the caller allows
+fixed sizes, both are then tried again with the sizes of the examples.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from aoti._logging import debugging
+from aoti._warnings import warn
 from aoti.errors import ExportError
 from aoti.exporting.capture.dynamic_shapes import check_examples
 from aoti.exporting.capture.module_source import Source
@@ -31,14 +32,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One way that was tried to trace a module.
+    """One attempt to trace a module.
 
     Attributes
     ----------
     how : str
         ``non-strict`` or ``strict``, and whether sizes were fixed.
     error : str or None
-        Why it failed, in a line; None for the one that worked.
+        Why it failed, in one line; None for the attempt that worked.
     """
 
     how: str
@@ -47,18 +48,18 @@ class Attempt:
 
 @dataclass
 class Traced:
-    """A program, and how it came about.
+    """A program, and how it was traced.
 
     Attributes
     ----------
     program : torch.export.ExportedProgram
-        What was traced.
+        The program.
     names : dict of str to str
-        The names that people gave to the symbols of sizes.
+        The names that the user gave to symbols of sizes.
     attempts : tuple of Attempt
-        All that was tried; the last one worked. Empty for a program that was given.
+        All attempts; the last one worked. Empty if the source was a program.
     static : bool
-        Whether sizes were fixed that were asked to be dynamic.
+        Whether sizes were fixed that should be dynamic.
     """
 
     program: torch.export.ExportedProgram
@@ -68,31 +69,35 @@ class Traced:
 
 
 def trace(source: Source, *, or_static: bool, say: Say) -> Traced:
-    """Trace a module; an exported program is taken as it is.
+    """Trace a module; an exported program is returned as it is.
 
     Parameters
     ----------
     source : Source
         The module and its example arguments.
     or_static : bool
-        Whether sizes may be fixed where the module does not allow for dynamic ones.
+        Whether sizes may be fixed if the module does not allow dynamic sizes.
     say : callable
-        Is told what is being tried.
+        Called with a line of text at each attempt.
 
     Raises
     ------
     ExportError
-        Nothing worked; the reason is that of the first attempt.
+        No attempt worked; the reason is that of the first one.
     """
     if isinstance(source.module, torch.export.ExportedProgram):
         if source.args or source.kwargs or source.dynamic_shapes:
-            raise ValueError("an exported program has its arguments and dynamic shapes already")
+            raise ValueError(
+                "an exported program already contains its arguments and dynamic shapes"
+            )
         if source.module.example_inputs is None:
             raise ExportError(
-                "the exported program has no example inputs\nexport it again with them"
+                "the exported program has no example inputs\nexport it again with example inputs"
             )
         return Traced(source.module, {})
-    module = getattr(source.module, "_orig_mod", source.module)  # what torch.compile wraps
+    module = getattr(
+        source.module, "_orig_mod", source.module
+    )  # the module that torch.compile wraps
     _warn_of_training(module)
     args, kwargs = _distinct((source.args, source.kwargs))
     check_examples(
@@ -108,7 +113,7 @@ def trace(source: Source, *, or_static: bool, say: Say) -> Traced:
                 program = torch.export.export(
                     module, args, kwargs, dynamic_shapes=shapes, strict=strict
                 )
-        except Exception as error:  # tracing runs the user's code: anything can come out
+        except Exception as error:  # tracing runs the user's code: any error is possible
             told = explain(error, f"trace {type(module).__name__}")
             tried.append(Attempt(how, str(told).splitlines()[0]))
             if first is None:
@@ -131,7 +136,7 @@ def _ways(shapes: Any, or_static: bool) -> Iterator[tuple[str, bool, Any]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what torch logs about a failure out of the way: it is told in short."""
+    """Hide what torch logs about a failure: the error summarizes it."""
     logger = logging.getLogger("torch")
     level = logger.level
     with warnings.catch_warnings():
@@ -147,17 +152,16 @@ def _quiet() -> Iterator[None]:
 def _warn_of_training(module: torch.nn.Module) -> None:
     differs = (torch.nn.modules.dropout._DropoutNd, torch.nn.modules.batchnorm._NormBase)
     if any(child.training and isinstance(child, differs) for child in module.modules()):
-        warnings.warn(
-            "the module is in training mode: dropout drops and batch norm learns in the package "
-            "too; call module.eval() before the export",
-            stacklevel=4,
+        warn(
+            "the module is in training mode: dropout and batch norm will behave as in training in "
+            "the package, too; call module.eval() before the export"
         )
 
 
 def _distinct(arguments: Any) -> Any:
-    """Replace each further appearance of a tensor among the examples by an object of its own.
+    """Replace each repeated tensor among the examples by a separate object.
 
-    The tracer takes one tensor at two places for one input, and the compiled model would then read
+    The tracer treats a tensor at two places as one input, and the compiled model would then read
     the second place for both.
     """
     seen: set[int] = set()
@@ -166,7 +170,9 @@ def _distinct(arguments: Any) -> Any:
         if id(tensor) not in seen:
             seen.add(id(tensor))
             return tensor
-        if 0 in tensor.stride():  # broadcast: there is no memory that a copy could be written to
+        if (
+            0 in tensor.stride()
+        ):  # broadcast: it does not have the memory that a copy would be written to
             return tensor.detach()
         # Not clone(), which gives a strided tensor another layout.
         copy = torch.empty_strided(

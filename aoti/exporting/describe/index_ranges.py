@@ -1,6 +1,6 @@
-"""Which inputs index tables, and which of their values every table has.
+"""Inputs that index tables, and the values that are valid for every table.
 
-A kernel that meets an index out of range inside an OpenMP region ends the process. So the range is
+An index out of range inside an OpenMP region of a kernel ends the process. So the valid range is
 found at the export, by following each integer input through the graph to where it indexes, and
 calls are checked against it.
 """
@@ -20,7 +20,7 @@ Bound = int | str
 
 aten = torch.ops.aten
 
-# What leaves every element's value as it is, and leaves none out.
+# Operators that keep the values of all elements and drop none.
 _KEEPING = {
     *(aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default),
     *(aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims),
@@ -50,7 +50,7 @@ _EMBEDDINGS = {
 def value_ranges(
     graph: torch.fx.Graph, inputs: Iterable[str]
 ) -> tuple[dict[str, tuple[Bound, Bound]], tuple[str, ...]]:
-    """Find the values that inputs may have where they index tables.
+    """Find the values that are valid for inputs that index tables.
 
     Parameters
     ----------
@@ -62,15 +62,15 @@ def value_ranges(
     Returns
     -------
     ranges : dict of str to (int or str, int or str)
-        Per input that indexes tables, the least and the largest value that all of them have.
+        Per input that indexes tables, the least and the largest value that is valid for all.
     unchecked : tuple of str
-        Inputs that also index in a way that gives no such range: after arithmetic, in part, or
+        Inputs that also index in a way that does not give a range: after arithmetic, in part, or
         under a mask.
     """
     names = set(inputs)
-    kept: dict[Node, str] = {}  # nodes whose values are those of an input
-    derived: dict[Node, set[str]] = {}  # nodes that are computed from inputs in another way
-    clamped: dict[Node, int] = {}  # nodes whose values are between 0 and a number
+    kept: dict[Node, str] = {}  # nodes with the values of an input
+    derived: dict[Node, set[str]] = {}  # nodes computed from inputs in other ways
+    clamped: dict[Node, int] = {}  # nodes with values between 0 and a number
     ranges: dict[str, tuple[Bound, Bound]] = {}
     unchecked: set[str] = set()
     for node in graph.nodes:
@@ -107,7 +107,7 @@ def value_ranges(
 
 
 def _uses(node: Node) -> Iterator[tuple[Node, Bound, bool]]:
-    """What a node indexes with: the index, the size of what it indexes, and whether -1 counts."""
+    """The indexings of a node: the index, the size of its dimension, whether -1 is valid."""
     if node.target in _EMBEDDINGS:
         table, index = node.args[:2]
         yield index, _size(table, 0), False  # type: ignore[misc]
@@ -118,7 +118,7 @@ def _uses(node: Node) -> Iterator[tuple[Node, Bound, bool]]:
     elif node.target in _BY_LISTS:
         table, indices = node.args[:2]
         for dim, index in enumerate(indices):  # type: ignore[arg-type]
-            # One mask stands for as many dimensions as it has: those behind it are off by that.
+            # A mask covers as many dimensions as it has, which shifts the ones that follow.
             if isinstance(index, Node) and not _is_integer(index):
                 return
             if isinstance(index, Node):
@@ -155,7 +155,7 @@ def _are_indices(clamp: Node) -> bool:
 def _intersection(
     known: tuple[Bound, Bound] | None, more: tuple[Bound, Bound]
 ) -> tuple[Bound, Bound] | None:
-    """The values in both ranges; None where that cannot be told."""
+    """The values in both ranges; None if they cannot be compared."""
     if known is None:
         linear = all(isinstance(bound, int) or affine(bound) for bound in more)
         return more if linear else None

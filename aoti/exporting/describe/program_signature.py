@@ -1,4 +1,4 @@
-"""What a model takes and gives, told by the program that it is compiled from."""
+"""The signature of a model, from the program that it is compiled from."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from aoti.signature.signature import Range, Signature
 from aoti.signature.size_expr import polynomial
 from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
 
-_LONGEST_SIZE = 200  # characters that a size takes to write down
+_LONGEST_SIZE = 200  # characters of a size expression
 
 
 def describe_program(structure: Structure, symbol_names: Mapping[str, str]) -> Signature:
-    """The signature of the package that a program is compiled to.
+    """The signature of the package of a program.
 
     Parameters
     ----------
     structure : Structure
-        What is compiled, and the structure of its calls.
+        The program, and the structure of its calls.
     symbol_names : mapping of str to str
-        The names that people gave to symbols, as `names_of_symbols` finds them.
+        The names that the user gave to symbols: see `names_of_symbols`.
 
     Raises
     ------
     ValueError
-        The program takes what a package cannot: numbers that may change from call to call.
+        The program has an argument that a package cannot have: a number that may change.
     """
     program, documents = structure.program, structure.call_spec
     functional = structure.functional
@@ -86,7 +86,7 @@ def describe_program(structure: Structure, symbol_names: Mapping[str, str]) -> S
     )
     try:
         plan = signature.plan(documents)
-    except PackageError:  # a structure that only this program knows: names stay as they are
+    except PackageError:  # a type that only this program has: names stay as they are
         return replace(signature, unchecked_indices=unchecked)
     names = dict(zip((arg.name for arg in arguments), plan.input_names, strict=True))
     return replace(
@@ -102,11 +102,11 @@ def names_of_symbols(
     Parameters
     ----------
     program : torch.export.ExportedProgram
-        The program that came out.
+        The exported program.
     examples : tuple
-        The arguments it was exported with, ``(args, kwargs)``, no tensor twice.
+        The arguments it was exported with, ``(args, kwargs)``, without repeated tensors.
     dynamic_shapes : object
-        As it was given to ``torch.export.export``.
+        As passed to ``torch.export.export``.
     """
     dims = shapes_by_tensor(examples, dynamic_shapes, _parameters(program))
     placeholders = {n.name: n.meta.get("val") for n in program.graph.nodes}
@@ -127,10 +127,10 @@ def names_of_symbols(
 
 
 class _Renaming:
-    """Sizes as text, with the names that people know them by."""
+    """Sizes as text, with the names that the user gave them."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
-        # Two symbols of one name would be taken for one.
+        # Two symbols with one name could not be told apart.
         unique = len(set(names.values())) == len(names)
         self._names = dict(names) if unique else {}
 
@@ -171,7 +171,7 @@ class _Renaming:
 
 
 def _bound(value: Any) -> int | None:
-    return int(value) if value.is_Integer else None  # the other one is infinity
+    return int(value) if value.is_Integer else None  # otherwise it is infinity
 
 
 def _is_user(spec: Any) -> bool:
@@ -187,7 +187,7 @@ def _parameters(program: torch.export.ExportedProgram) -> tuple[str, ...]:
 
 
 def _fields(document: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The field names of the namedtuples in a treespec, by the names they have in it."""
+    """The field names of the namedtuples in a treespec, by their type names there."""
 
     def walk(node: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
         if node["type"] == "collections.namedtuple":

@@ -1,4 +1,4 @@
-"""Random inputs over the whole range that a signature declares."""
+"""Random inputs over the whole ranges of a signature."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from aoti.signature.spec import ConstantSpec, Dim, TensorSpec, evaluate
 
 Sizes = dict[str, int]
 
-_MAX_ELEMENTS = 1 << 23  # of all inputs together: ranges often go further than memory does
-_RANDOM_SIZES = 2  # how many times sizes are drawn
+_MAX_ELEMENTS = 1 << 23  # of all inputs together: ranges are often larger than memory
+_RANDOM_SIZES = 2  # sets of random sizes
 
 
 def sizes_to_try(signature: Signature, example: Sizes, generator: torch.Generator) -> list[Sizes]:
-    """Which sizes to look at: the ends of every range, 0 and 1 where it has them, some between.
+    """The sizes to try: the ends of every range, 0 and 1 if it contains them, some in between.
 
     Parameters
     ----------
     signature : Signature
-        What the model takes.
+        The signature of the model.
     example : dict of str to int
         The sizes of the example arguments.
     generator : torch.Generator
-        Where the random ones come from.
+        The source of random sizes.
     """
     symbols = [symbol for symbol in signature.ranges if symbol in example]
     ends = {symbol: _ends(signature, symbol, example) for symbol in symbols}
     found = [dict(example)]
-    for n in (0, -1):  # all at one end together
+    for n in (0, -1):  # all sizes at one end together
         found.append(_fitting(signature, {s: (ends[s][0], ends[s][-1])[n] for s in symbols}))
     for symbol in symbols:
         found += [_fitting(signature, {**example, symbol: size}) for size in ends[symbol]]
@@ -51,7 +51,7 @@ def sizes_to_try(signature: Signature, example: Sizes, generator: torch.Generato
 
 
 def example_sizes(signature: Signature, leaves: Sequence[Any]) -> Sizes:
-    """What the symbols stand for in the example arguments."""
+    """The values of the symbols in the example arguments."""
     sizes: Sizes = {}
     for spec, leaf in zip(signature.arguments or (), leaves, strict=True):
         for dim, size in _dims(spec):
@@ -75,8 +75,8 @@ def random_leaves(
 ) -> list[Any]:
     """Arguments of these sizes in flat order, with values like those of the examples.
 
-    Floats are of the examples' mean and spread, integers within the examples' range, or within
-    that of the tables that they index. What is no tensor stays as it is.
+    Floats have the mean and the spread of the examples; integers are within the range of the
+    examples, or of the tables that they index. Arguments that are not tensors stay as they are.
     """
     return [
         example
@@ -97,7 +97,7 @@ def _ends(signature: Signature, symbol: str, example: Sizes) -> list[int]:
 
 
 def _fitting(signature: Signature, sizes: Sizes) -> Sizes:
-    """The same, with the largest sizes made smaller until the inputs fit into memory."""
+    """The same sizes, with the largest ones reduced until the inputs fit into memory."""
     sizes = dict(sizes)
     while _elements(signature, sizes) > _MAX_ELEMENTS:
         largest = max(sizes, key=sizes.__getitem__)

@@ -1,9 +1,9 @@
-"""Rewrites of convolutions: small ones as matrix products or sums, batch norms into weights.
+"""Rewrites of convolutions: small ones become products or sums, batch norms go into weights.
 
-A package runs a convolution by calling libtorch's, which costs some tens of microseconds however
-little there is to compute. As products, or as a sum for a depthwise one, it becomes generated
-code, fused with what follows. That does not pay for every layer: so each one is timed both ways
-first. All rewrites compute the same up to the rounding of floats.
+A package runs a convolution by calling libtorch's, which costs some tens of microseconds even for
+small layers. As matrix products, or as a sum for a depthwise convolution, it becomes generated
+code, fused with what follows. This is not faster for every layer, so each layer is timed in both
+forms first. All rewrites compute the same up to the rounding of floats.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ CONVOLUTIONS = (
     *(aten.conv2d.default, aten.conv2d.padding),
     aten.convolution.default,
 )
-# Multiplications of the largest layer that is looked at. Larger ones never gained: libtorch's own
-# kernel is then busy long enough for the call not to matter.
+# Multiplications of the largest layer that is considered. Larger ones never became faster: compared
+# with their arithmetic, the call of libtorch's kernel does not matter.
 _LARGEST = 32e6
-_GAIN = 0.95  # of the time before, at most, for a layer to be rewritten
+_GAIN = 0.95  # a layer is rewritten if it takes less than this share of the time before
 
 Measure = Callable[[Sequence["Layer"]], Sequence[tuple[float, float]]]
 Rewritten = tuple[torch.export.ExportedProgram, list[str]]
@@ -47,24 +47,24 @@ Rewritten = tuple[torch.export.ExportedProgram, list[str]]
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution: all that its time depends on.
+    """A convolution: everything that its time depends on.
 
     Attributes
     ----------
     input : tuple of int
-        (batch, channels, *sizes); of a dynamic size, what it was exported with.
+        (batch, channels, *sizes); for a dynamic size, that of the example.
     dynamic : tuple of int
         The dimensions of the input that may change.
     weight : tuple of int
         (output channels, channels / groups, *kernel).
     bias : bool
-        Whether there is one.
+        Whether the layer has a bias.
     stride, dilation : tuple of int
         One per size.
     padding : tuple of (int, int)
-        Zeros before and behind, one pair per size.
+        Zeros before and after, one pair per size.
     groups : int
-        Of channels that do not see each other.
+        Number of groups of channels.
     """
 
     input: tuple[int, ...]
@@ -82,14 +82,14 @@ class Layer:
 
     @property
     def rewrite(self) -> str | None:
-        """What it can become: ``"product"``, ``"sum"`` or nothing."""
+        """What it can become: ``"product"``, ``"sum"`` or None."""
         if self.groups == 1:
             return "product"
         return "sum" if self.groups == self.input[1] == self.weight[0] else None
 
     @property
     def outputs(self) -> tuple[int, ...]:
-        """The sizes that come out."""
+        """The sizes of the output."""
         return tuple(
             length(size + sum(pad), kernel, stride, dilation)
             for size, pad, kernel, stride, dilation in zip(
@@ -104,7 +104,7 @@ class Layer:
 
     @property
     def multiplications(self) -> int:
-        """How many one call takes."""
+        """The number of multiplications in one call."""
         return self.input[0] * math.prod(self.outputs) * math.prod(self.weight)
 
     def original(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -117,13 +117,13 @@ class Layer:
         return function(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
 
     def rewritten(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The same without a convolution."""
+        """The same result without a convolution."""
         if self.rewrite == "sum":
             return self._as_sum(x, weight, bias)
         return self._as_product(x, weight, bias)
 
     def _as_product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Products with the weights, the channels innermost."""
+        """Matrix products with the weights, channels innermost."""
         spatial = range(2, x.dim())
         weight = weight.permute(*spatial, 1, 0).contiguous()
         if any(dim in self.dynamic for dim in spatial):
@@ -137,12 +137,12 @@ class Layer:
         """Every window as a row of a matrix, times the weights."""
         seen = self._windows(x)
         rows, columns = seen.reshape(-1, math.prod(self.weight[1:])), weight.flatten(0, -2)
-        # Inductor cannot fuse a sum behind its template for a product of dynamic sizes.
+        # Inductor cannot fuse a sum into its template for a product with dynamic sizes.
         product = rows @ columns if bias is None else torch.addmm(bias, rows, columns)
         return product.view(*seen.shape[: x.dim() - 1], -1)
 
     def _in_tiles(self, x: Tensor, weight: Tensor) -> Tensor:
-        """As the operator for which there is a kernel of our own."""
+        """As the operator `convolution`, for which we have a kernel."""
         padding = _innermost_first(self.padding)
         product: Tensor
         if x.dim() == 4:
@@ -156,7 +156,7 @@ class Layer:
         return product
 
     def _as_sum(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """One product of the shifted input with a weight per channel for each place in a window."""
+        """For each place in a window, the shifted input times one weight per channel; summed up."""
         seen = self._windows(x)
         channels, _, *kernel = self.weight
         weights = weight.reshape(channels, -1).t().contiguous()
@@ -181,33 +181,32 @@ def rewrite_convolutions(
 ) -> Rewritten:
     """Replace small convolutions by generated code.
 
-    Looks at `conv1d` and `conv2d` of float32 on the CPU, of any stride, padding and dilation. One
-    of all channels becomes a matrix product, a depthwise one a sum; of other groups, unbatched or
-    large ones are left alone. Sizes may be dynamic.
+    Handles `conv1d` and `conv2d` in float32 on the CPU, with any stride, padding and dilation. A
+    convolution over all channels becomes a matrix product, a depthwise one a sum; other groups,
+    unbatched and large ones stay as they are. Sizes may be dynamic.
 
     Parameters
     ----------
     program : torch.export.ExportedProgram
-        Is left as it is.
+        The program; it is not changed.
     measure : callable, optional
-        Gives seconds before and after for each of some layers, as `layer_benchmark.measure` does;
-        only where it is faster a layer is rewritten. Without it all are.
+        Returns the seconds before and after for each layer, as `layer_benchmark.measure`; a layer
+        is rewritten only if that is faster. Without `measure`, all layers are rewritten.
 
     Returns
     -------
     program : torch.export.ExportedProgram
-        With the same weights; the given one if nothing was rewritten.
+        A program with the same weights; `program` itself if nothing was rewritten.
     report : list of str
-        A line for each kind of layer that was looked at.
+        A line for each kind of layer that was considered.
 
     Raises
     ------
     ArithmeticError
-        A rewritten layer computes something else than the original, beyond rounding. Nothing was
-        rewritten.
+        A rewritten layer differs from the original by more than rounding. Nothing was rewritten.
     """
     if any(node.target == aten.as_strided.default for node in program.graph.nodes):
-        return program, []  # it reads results by how they lie in memory, which a rewrite changes
+        return program, []  # it depends on the memory layout of results, which a rewrite changes
     given, program = program, copied(program)
     found: dict[Node, Layer] = {
         node: layer
@@ -222,9 +221,9 @@ def rewrite_convolutions(
         line = f"{layer}" + (f" ({count} times)" if count > 1 else "")
         if layer in times:
             before, after = times[layer]
-            if not after < _GAIN * before:  # also where neither form compiles
+            if not after < _GAIN * before:  # also if neither form compiles
                 report.append(
-                    f"{line}: left alone, {_us(after)} as a {layer.rewrite}, {_us(before)} now"
+                    f"{line}: not rewritten, {_us(after)} as a {layer.rewrite}, {_us(before)} now"
                 )
                 continue
             line += f": {_us(after)} instead of {_us(before)}"
@@ -242,21 +241,21 @@ def rewrite_convolutions(
 
 
 def fold_batch_norms(program: torch.export.ExportedProgram) -> Rewritten:
-    """Compute batch norms that follow a convolution into its weights.
+    """Fold batch norms that follow a convolution into its weights.
 
-    Inductor does so for the convolutions that it knows, which a rewritten one no longer is. For
-    packages whose weights are frozen: otherwise each call would compute the new weights again.
+    Inductor does this for its own convolutions, but not for rewritten ones. Only for packages with
+    frozen weights: otherwise each call would compute the new weights again.
 
     Parameters
     ----------
     program : torch.export.ExportedProgram
-        Is left as it is.
+        The program; it is not changed.
 
     Returns
     -------
     program : torch.export.ExportedProgram
-        With the same weights, and the folded ones computed from them in its graph; the given one if
-        there was nothing to fold.
+        A program with the same weights, which computes the folded weights in its graph; `program`
+        itself if there was nothing to fold.
     report : list of str
         One line, if there was anything to fold.
     """
@@ -290,7 +289,7 @@ def _normed(
     weight: Tensor,
     *tensors: Tensor,
 ) -> Tensor:
-    """A convolution with the batch norm behind it in its weights."""
+    """A convolution with the following batch norm in its weights."""
     given = dict(zip(names, tensors, strict=True))
     scale = torch.rsqrt(given["running_var"] + eps)
     if "weight" in given:
@@ -306,7 +305,7 @@ def _normed(
 
 
 def _layer(node: Node) -> Layer | None:
-    """The convolution that a node is, if it is one that could be rewritten."""
+    """The layer of a node, if it is a convolution that could be rewritten."""
     if node.target not in CONVOLUTIONS:
         return None
     called = arguments(node)
@@ -346,14 +345,14 @@ def _padding(
 ) -> tuple[tuple[int, int], ...]:
     if value == "valid":
         return ((0, 0),) * len(kernel)
-    if isinstance(value, str):  # "same": an odd zero goes behind
+    if isinstance(value, str):  # "same": an odd zero goes to the end
         total = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
         return tuple((zeros // 2, zeros - zeros // 2) for zeros in total)
     return tuple((zeros, zeros) for zeros in _each(value, len(kernel)))
 
 
 def _innermost_first(padding: Sequence[tuple[int, int]]) -> list[int]:
-    """Padding as `torch.constant_pad_nd` takes it."""
+    """Padding in the order of `torch.constant_pad_nd`."""
     return [zeros for pair in reversed(padding) for zeros in pair]
 
 

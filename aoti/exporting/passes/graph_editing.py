@@ -1,4 +1,4 @@
-"""Editing exported programs: a copy to edit, and nodes replaced by what a function computes."""
+"""Editing exported programs: copying them, and replacing nodes by the graph of a function."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-_ORIGIN = ("nn_module_stack", "stack_trace", "torch_fn")  # where in people's code a node comes from
+_ORIGIN = (
+    "nn_module_stack",
+    "stack_trace",
+    "torch_fn",
+)  # where in the user's code a node comes from
 
 
 def copied(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """A program with a graph of its own, and the same weights."""
+    """A program with a copy of the graph, and the same weights."""
     module = copy.deepcopy(program.graph_module)
-    # A copied graph avoids the names of builtins, such as "input"; the signature goes by them.
+    # A copied graph renames nodes with names of builtins, such as "input"; the signature uses them.
     for node, original in zip(module.graph.nodes, program.graph_module.graph.nodes, strict=True):
         node.name = original.name
     return torch.export.ExportedProgram(
@@ -33,7 +37,7 @@ def copied(program: torch.export.ExportedProgram) -> torch.export.ExportedProgra
 
 
 def finished(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program after its graph was edited: checked, recompiled."""
+    """Check and recompile a program after its graph was edited."""
     graph = program.graph_module.graph
     graph.lint()
     program.graph_module.recompile()
@@ -41,7 +45,7 @@ def finished(program: torch.export.ExportedProgram) -> torch.export.ExportedProg
 
 
 def arguments(node: Node) -> dict[str, Any]:
-    """All arguments of a call of an operator by their names, defaults included."""
+    """All arguments of a call of an operator by name, including defaults."""
     schema = node.target._schema.arguments  # type: ignore[union-attr]
     values = {argument.name: argument.default_value for argument in schema}
     values.update(zip(values, node.args, strict=False))
@@ -49,9 +53,9 @@ def arguments(node: Node) -> dict[str, Any]:
 
 
 def reshape_views(graph: Graph) -> None:
-    """Have views copy where they must, as rewrites change how results lie in memory.
+    """Let views copy if they must, since rewrites change the memory layout of results.
 
-    Not those ahead of an operator that writes in place: it may be meant to write through them.
+    Views before an operator that writes in place stay: it may have to write through them.
     """
     for node in reversed(graph.nodes):
         if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
@@ -61,22 +65,22 @@ def reshape_views(graph: Graph) -> None:
 
 
 def hint(size: Any) -> int | None:
-    """A size as a number; of a dynamic one that of the example, if there is one."""
+    """A size as a number; for a dynamic size, that of the example, if there is one."""
     return size if isinstance(size, int) else size.node.hint
 
 
 def replace(node: Node, function: Callable[..., torch.Tensor], inputs: Sequence[Node]) -> None:
-    """Put what a function computes in the place of a node.
+    """Replace a node by the graph of a function.
 
     Parameters
     ----------
     node : torch.fx.Node
-        What is replaced.
+        The node to replace.
     function : callable
-        Plain torch code from as many tensors as there are inputs to one tensor. It is traced with
-        the sizes that the program knows them by, so dynamic ones stay dynamic.
+        Plain torch code that takes as many tensors as there are inputs, and returns one tensor. It
+        is traced with the symbolic sizes of the program, so that dynamic sizes stay dynamic.
     inputs : sequence of torch.fx.Node
-        What the function is given.
+        The inputs of the function.
     """
 
     def positional(*tensors: torch.Tensor) -> torch.Tensor:
@@ -97,4 +101,4 @@ def replace(node: Node, function: Callable[..., torch.Tensor], inputs: Sequence[
     assert isinstance(output, Node)
     node.replace_all_uses_with(output)
     graph.erase_node(node)
-    output.name = node.name  # the signature calls outputs of the program by it
+    output.name = node.name  # the signature refers to outputs of the program by name

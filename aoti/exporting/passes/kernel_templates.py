@@ -1,7 +1,7 @@
-"""C++ kernels that Inductor makes for our own operators, in processes that import this module.
+"""C++ kernels that Inductor generates for our operators, in processes that import this module.
 
-They call libtorch's `brgemm`: it takes the widest vectors of the machine that it runs on, whatever
-the package was compiled for, and makes its kernel for a shape once per thread, in about 0.1 ms.
+They call libtorch's `brgemm`: it uses the widest vectors of the machine that it runs on, whatever
+the package was compiled for, and generates its kernel for a shape once per thread, in about 0.1 ms.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch._inductor.virtualized import V
 
 from aoti.exporting.passes.operators import convolved
 
-# Pixels that are computed at a time, at most: what they are computed from stays in the caches. And
-# tiles that an image of enough rows is divided into, at least, where threads share them.
+# At most so many pixels are computed at a time: their inputs stay in the caches. And an image with
+# enough rows is divided into at least so many tiles, if threads share them.
 _TILE, _TILES = 256, 4
-# Rows of a product that are computed at a time, at most: a multiple of the nine that brgemm has
-# registers for where a block has 48 columns.
+# At most so many rows of a product are computed at a time: a multiple of nine, for which brgemm has
+# registers if a block has 48 columns.
 _ROWS = 72
 
 
@@ -35,13 +35,13 @@ class ProductTemplate(CppTemplate):
     Parameters
     ----------
     name : str
-        What the kernel is called.
+        The name of the kernel.
     source : str
-        The code, for Jinja.
+        The code, as a Jinja template.
     inputs, layout : Inductor's nodes and layout
         The two inputs of the operator, and its output as a matrix.
     numbers : mapping
-        What the code is written for: sizes, strides and so on.
+        The numbers in the code: sizes, strides and so on.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ProductTemplate(CppTemplate):
         epilogue_nodes: Sequence[Any] | None = None,
         **_: Any,
     ) -> str:
-        """The code; `CppGemmTemplate.get_options` is the model for what Inductor hands over."""
+        """The code. `CppGemmTemplate.get_options` shows what Inductor passes to it."""
         product: Any = template_buffer_node or self.output_node
         result = result_rows = product
         epilogues, following = [], list(epilogue_nodes or ())
@@ -72,7 +72,7 @@ class ProductTemplate(CppTemplate):
         with ExitStack() as stack:
             if following:
                 if flag_template_buffer_has_other_users:
-                    # What follows takes the products from the tile, where they do not stay.
+                    # The following nodes read the products from the tile, which is reused.
                     product = ir.Buffer(name=f"{result.get_name()}_product", layout=result.layout)
                     stack.enter_context(
                         patch.object(V.graph, "get_dtype", self._fake_get_dtype(product))
@@ -82,7 +82,7 @@ class ProductTemplate(CppTemplate):
                 epilogues += following
                 given, result = result, following[-1]
                 aliases[product.get_name()] = result.get_name()
-                for node in following:  # each on its own: they may differ in rank
+                for node in following:  # one by one: they may differ in rank
                     result_rows, reindexers = gen_2d_view_of_epilogue_buf(
                         node, given, [node], reindexers, [None]
                     )
@@ -156,7 +156,7 @@ def _(
         "outputs": outputs,
         "tile_rows": max(r for r in range(1, max(most, 1) + 1) if rows % r == 0),
         "tile_columns": tile_columns,
-        # Pixels that are their own windows are multiplied where they stand.
+        # Windows of one pixel are multiplied in place.
         "gathers": kernel_height * kernel_width > 1 or any(padding),
     }
     pixels = batch * rows * columns
@@ -174,8 +174,8 @@ def _(x: Any, weight: Any) -> Any:
     )
 
 
-# Some rows of outputs at a time. Each row of the input that they see is laid out once as the
-# windows along it, zeros and all, and serves every row of the kernel.
+# Computes some rows of outputs at a time. Each input row that they need is laid out once as the
+# windows along it, including zeros, and is used for every row of the kernel.
 _CONVOLUTION = r"""
 {{template.header().getvalue()}}
 #include <ATen/native/CPUBlas.h>
@@ -286,7 +286,7 @@ extern "C"
 }
 """
 
-# A block of columns at a time, whose weights stay in the caches from some rows to the next.
+# Computes a block of columns at a time, whose weights stay in the caches from tile to tile.
 _BLOCKED_PRODUCT = r"""
 {{template.header().getvalue()}}
 #include <ATen/native/CPUBlas.h>

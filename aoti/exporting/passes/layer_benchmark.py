@@ -1,7 +1,7 @@
 """How long layers take in a package, before and after a rewrite: compiled and run in a child.
 
-Both forms of each layer are compiled as they would be in the package and run in turns. All of it
-is done by one process that ends with its memory and files.
+Both forms of each layer are compiled as in the package, and run in turns. One child process does it
+all, and releases its memory and files at the end.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from aoti.exporting.build.children import run_child
 from aoti.exporting.passes.convolutions import Layer
 
 _ROUNDS = 15
-_SLICE = 2e-3  # seconds that a layer runs before the other form has its turn
-_TOLERANCE = 1e-3  # of sums of thousands of terms, added in another order
+_SLICE = 2e-3  # seconds that a layer runs before it is the other form's turn
+_TOLERANCE = 1e-3  # sums of thousands of terms, added in another order
 
 
 def measure(
@@ -34,27 +34,27 @@ def measure(
 ) -> list[tuple[float, float]]:
     """Seconds that layers take before and after their rewrite.
 
-    Takes two compilations a layer: about ten seconds each on one core.
+    This needs two compilations per layer: about ten seconds each on one core.
 
     Parameters
     ----------
     layers : sequence of Layer
-        What is timed, on random numbers.
+        The layers, which run on random numbers.
     options : mapping
-        Inductor's options of the package that they are for.
+        Inductor's options of the package.
     say : callable, optional
-        Is told which layer is timed.
+        Called with a line of text for each layer.
 
     Returns
     -------
     list of (float, float)
-        The least of some rounds. A form that does not compile or run takes infinitely long.
+        The minimum of some rounds. A form that does not compile or run takes infinitely long.
 
     Raises
     ------
     RuntimeError
-        The measuring process ended early, or a compiled layer computes something else than the
-        original; with its last words.
+        The child ended early, or a compiled layer differs from the original. The message contains
+        the reason that it gave.
     """
     with tempfile.TemporaryDirectory(prefix="aoti-export-") as scratch:
         directory = Path(scratch) / "layers"
@@ -103,7 +103,7 @@ def _time(layer: Layer, options: Mapping[str, Any], directory: Path) -> tuple[fl
         if not torch.allclose(actual, expected, _TOLERANCE, _TOLERANCE):
             raise ArithmeticError(f"{layer}, compiled as a {layer.rewrite}, differs")
     rounds = [(_slice(before, x), _slice(after, x)) for _ in range(_ROUNDS)]
-    # The least: other work on the machine only ever adds to it.
+    # The minimum: other work on the machine only adds to the time.
     first, second = zip(*rounds, strict=True)
     return min(first), min(second)
 
@@ -111,7 +111,7 @@ def _time(layer: Layer, options: Mapping[str, Any], directory: Path) -> tuple[fl
 def _compiled(
     module: nn.Module, x: Tensor, dynamic: Sequence[int], options: Mapping[str, Any], path: Path
 ) -> Any:
-    """The loaded package of a module, or None."""
+    """The loaded package of a module, or None if it does not compile."""
     from torch._inductor import aoti_compile_and_package
 
     shapes = (dict.fromkeys(dynamic, torch.export.Dim.AUTO),)
@@ -144,9 +144,9 @@ def _slice(runner: Any, x: Tensor) -> float:
 
 def time_layers(channel: Channel, directory: Path) -> None:
     """Time the layers of a job, and answer with the seconds."""
-    import aoti.exporting.passes.kernel_templates  # noqa: F401 (tells Inductor of them)
+    import aoti.exporting.passes.kernel_templates  # noqa: F401 (registers them with Inductor)
 
-    torch.set_num_threads(1)  # more would wait for each other where others work
+    torch.set_num_threads(1)  # on a busy machine, several would wait for each other
     job = json.loads((directory / "job.json").read_text())
     times = []
     for number, layer in enumerate(map(_layer, job["layers"])):
@@ -156,7 +156,7 @@ def time_layers(channel: Channel, directory: Path) -> None:
 
 
 def _layer(fields: Mapping[str, Any]) -> Layer:
-    """A layer out of JSON, which knows no tuples."""
+    """Read a layer from JSON, which has lists in place of tuples."""
 
     def tuples(value: Any) -> Any:
         return tuple(map(tuples, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""A rewrite of linear layers: weights stored the way that a product reads them."""
+"""A rewrite of linear layers: weights are stored in the order in which a product reads them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from aoti.exporting.passes.operators import blocked_product
 
 _LINEAR = torch.ops.aten.linear.default
 _CONTIGUOUS = torch.contiguous_format
-# Weights of a layer whose arithmetic takes longer than the call of a library for it.
+# Weights of a layer whose arithmetic takes longer than the call of a library function.
 _LARGE = 1 << 16
-# Rows up to which a product waits for its weights more than it computes.
+# Up to this number of rows, a product waits for its weights more than it computes.
 _FEW = 32
-# Columns of a block of weights: as many as the kernels for few rows take at a time.
+# Columns of a block of weights: as many as the kernels for few rows process at a time.
 _WIDTHS = (48, 64, 32)
 
 
@@ -30,26 +30,26 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
 
     As (outputs, inputs) they are rearranged in every call, which takes about half of the time of a
     product with few rows. A bias is added by the elementwise code that follows; or by the product
-    where layers share their input, as Inductor can then make one product of them. For packages
-    whose weights are frozen, with the Inductor option ``cpp.weight_prepack=False``: a call would
-    otherwise transpose them, or oneDNN pack them anew.
+    if layers share their input, since Inductor can then merge the products. This needs frozen
+    weights and the Inductor option ``cpp.weight_prepack=False``: otherwise a call would transpose
+    the weights, or oneDNN would pack them again.
 
-    Where large layers have few rows in the examples, weights are stored in blocks of columns, for a
-    kernel of our own: it reads them as they stand in memory. With many rows that is slower.
+    If large layers have few rows in the examples, weights are stored in blocks of columns, for our
+    own kernel, which reads them in the order in which they are stored. With many rows it is slower.
 
-    Left alone are models without a large layer, and those with convolutions: Inductor's own
-    products, which that option turns off, are faster for what is small.
+    Models without a large layer and models with convolutions are not rewritten: Inductor's own
+    products, which the option turns off, are faster for small layers.
 
     Parameters
     ----------
     program : torch.export.ExportedProgram
-        Is left as it is.
+        The program; it is not changed.
 
     Returns
     -------
     program : torch.export.ExportedProgram
-        With the same weights, and transposed ones computed from them in its graph; the given one if
-        there was nothing to transpose.
+        A program with the same weights, which computes the transposed weights in its graph;
+        `program` itself if there was nothing to transpose.
     report : list of str
         One line, if there was anything to transpose.
     """
@@ -67,26 +67,26 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
         width = _block(weight) if few else None
         if width:
             replace(node, partial(_in_blocks, width), _tensors(node))
-        elif node in shared or weight.dtype.itemsize < 4:  # in two steps it is rounded twice
+        elif node in shared or weight.dtype.itemsize < 4:  # two steps would round twice
             replace(node, _with_bias, _tensors(node))
         else:
             replace(node, _before_bias, _tensors(node))
-    told = f", laid out for {_FEW} rows a call or fewer" if few else ""
-    return finished(program), [f"{len(layers)} with transposed weights{told}"]
+    limit = f", laid out for at most {_FEW} rows per call" if few else ""
+    return finished(program), [f"{len(layers)} with transposed weights{limit}"]
 
 
 def vectors_as_rows(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Give linear layers of vectors matrices of one row: Inductor cannot freeze the others.
+    """Turn the vectors of linear layers into matrices of one row: Inductor cannot freeze vectors.
 
     Parameters
     ----------
     program : torch.export.ExportedProgram
-        Is left as it is.
+        The program; it is not changed.
 
     Returns
     -------
     torch.export.ExportedProgram
-        With the same weights; the given one if it has no such layer.
+        A program with the same weights; `program` itself if it does not have such a layer.
     """
     if not any(map(_takes_a_vector, program.graph.nodes)):
         return program
@@ -111,7 +111,7 @@ def _has_few_rows(program: torch.export.ExportedProgram) -> bool:
 
 
 def _block(weight: Tensor) -> int | None:
-    """Columns of the blocks that weights are divided into, if there are kernels for it."""
+    """The number of columns of a block of weights, if a kernel supports it."""
     if weight.dtype != torch.float32 or weight.device.type != "cpu" or not weight.numel():
         return None
     return next((width for width in _WIDTHS if weight.shape[0] % width == 0), None)
@@ -122,7 +122,7 @@ def _weight(node: Node) -> Any:
 
 
 def _layers(program: torch.export.ExportedProgram) -> list[Node]:
-    """The linear layers with matrices of the program's own, neither computed nor given to calls."""
+    """The linear layers whose weights are parameters, neither computed nor passed to calls."""
     given = program.graph_signature.user_inputs
     layers = (node for node in program.graph.nodes if node.target == _LINEAR)
     return [node for node in layers if _is_own(_weight(node), given)]

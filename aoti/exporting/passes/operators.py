@@ -1,6 +1,6 @@
-"""Operators of our own that rewritten graphs call.
+"""The custom operators of rewritten graphs.
 
-`aoti.exporting.passes.kernel_templates` makes kernels of them; here is what they compute.
+This module defines what they compute; `aoti.exporting.passes.kernel_templates` makes their kernels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def convolution(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Tensor:
-    """A convolution with the channels innermost.
+    """A convolution with channels innermost.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def _(x: Tensor, weight: Tensor, *geometry: Sequence[int]) -> Tensor:
 
 @torch.library.custom_op(f"{NAMESPACE}::blocked_product", mutates_args=())
 def blocked_product(x: Tensor, weight: Tensor) -> Tensor:
-    """A matrix product with weights that stand in blocks of columns.
+    """A matrix product with weights that are stored in blocks of columns.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def convolved(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> tuple[Any, Any, Any, Any]:
-    """The shape that `convolution` gives, from the shapes of what it is given."""
+    """The shape of the result of `convolution`, from the shapes of its arguments."""
     left, right, above, below = padding
     return (
         x[0],
@@ -98,10 +98,10 @@ def windows(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Tensor:
-    """The input behind each output: (batch, *output sizes, *kernel, channels), not copied.
+    """The inputs of each output: (batch, *output sizes, *kernel, channels), not copied.
 
-    It is a view of the padded input, whose channels are innermost. Padding is as
-    `torch.constant_pad_nd` takes it: the last size first.
+    The result is a view of the padded input, which has channels innermost. Padding is in the order
+    of `torch.constant_pad_nd`: the last size first.
     """
     if math.prod(kernel) == 1 and not any(padding):
         for dim, step in enumerate(stride, start=1):
@@ -120,5 +120,5 @@ def windows(
 
 
 def length(size: int, kernel: int, stride: int, dilation: int) -> int:
-    """How many places a kernel has along a padded dimension."""
+    """The number of positions of a kernel along a padded dimension."""
     return (size - dilation * (kernel - 1) - 1) // stride + 1

@@ -1,8 +1,8 @@
 """Rewrites of the exported graph before it is compiled, each with a name and a switch.
 
-A pass takes an exported program and Inductor's options for it. It gives one that computes the same,
-what it rewrote, in lines for people, and the options that the rewrite asks for. Presets name the
-passes that they want, in their order; `aoti.export(..., passes=...)` names others.
+A pass takes an exported program and Inductor's options for it. It returns a program that computes
+the same, a report for people, and the options that the rewrite needs. Presets list their passes in
+order; `aoti.export(..., passes=...)` selects others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Pass = Callable[
 ]
 
 
-_THAWED = "left alone: without freezing every call would compute the new weights"
+_THAWED = "not rewritten: without freezing, every call would compute the new weights"
 
 
 def _batch_norms(program: torch.export.ExportedProgram, options: Mapping[str, Any], _: Say) -> Any:
@@ -48,7 +48,7 @@ def _linears(program: torch.export.ExportedProgram, options: Mapping[str, Any], 
         return program, [], {}
     if not options.get("freezing"):
         return program, [_THAWED], {}
-    # Inductor would hand the layers to oneDNN, in its own layout; and nothing is left to tune.
+    # Inductor would pass the layers to oneDNN in another layout; and nothing is left to tune.
     return rewritten, lines, {"cpp.weight_prepack": False, "max_autotune": False}
 
 
@@ -60,12 +60,12 @@ PASSES: Mapping[str, Pass] = {
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse a name that no pass has.
+    """Refuse a name that is not the name of a pass.
 
     Raises
     ------
     ConfigError
-        With the names that there are.
+        The message lists the valid names.
     """
     for name in names:
         if name not in PASSES:
@@ -83,11 +83,11 @@ def rewrite(
     Returns
     -------
     program : torch.export.ExportedProgram
-        What to compile.
+        The program to compile.
     report : list of str
-        What was rewritten, a line each, headed by the name of its pass.
+        The rewrites, one line each, starting with the name of the pass.
     options : dict
-        What the rewrites ask for.
+        The options that the rewrites need.
 
     Raises
     ------

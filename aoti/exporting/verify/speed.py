@@ -1,4 +1,4 @@
-"""How fast is a package, against eager PyTorch and against PyTorch's own export?"""
+"""The speed of a package, compared with eager PyTorch and PyTorch's own export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aoti.exporting.verify.verifying import Eager, runner
 from aoti.signature.signature import Signature
 
 _ROUNDS = 7
-_ROUND_SECONDS = 0.05  # at least, of each
+_ROUND_SECONDS = 0.05  # at least, for each
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Speed:
 def measure(eager: Eager, signature: Signature, name: str, package: Path, stock: Path) -> Speed:
     """Time a package, eager, and a stock package of the same program.
 
-    The threads are as many as torch uses in this process: ``OMP_NUM_THREADS``.
+    All use as many threads as torch does in this process: ``OMP_NUM_THREADS``.
     """
     tensors = [leaf for leaf in eager.leaves if isinstance(leaf, torch.Tensor)]
     with (

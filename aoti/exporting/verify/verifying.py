@@ -1,6 +1,6 @@
-"""Is a package what eager PyTorch is? Over random inputs, from one end of every range to the other.
+"""Comparing a package with eager PyTorch, on random inputs over the whole ranges of its sizes.
 
-And golden values: what eager gives for the examples, kept in the package.
+Also golden values: the results of eager PyTorch for the examples, stored in the package.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Case:
     Attributes
     ----------
     sizes : dict of str to int
-        What the dynamic sizes were.
+        The dynamic sizes.
     outputs : tuple of Comparison
-        How far each output is from eager's.
+        How much each output differs from that of eager PyTorch.
     skipped : str or None
-        Why there was nothing to compare: eager itself fails with these sizes.
+        Why nothing was compared: the module itself fails with these sizes.
     """
 
     sizes: dict[str, int]
@@ -53,12 +53,12 @@ class Case:
 
 
 class Eager:
-    """A module as it is called before the export, on flat leaves.
+    """The module before the export, called with flat leaves.
 
     Parameters
     ----------
     module : torch.nn.Module or torch.export.ExportedProgram
-        What was exported.
+        The exported module.
     examples : tuple
         Its example arguments, ``(args, kwargs)``.
     """
@@ -69,34 +69,34 @@ class Eager:
         self.leaves, self._structure = pytree.tree_flatten(examples)
 
     def __call__(self, leaves: Sequence[Any]) -> list[Any]:
-        """All leaves of the result; what the module changes in itself is undone."""
+        """All leaves of the result. Changes of the module's buffers are undone."""
         copies = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         with _unchanged(self._module):
             result: list[Any] = pytree.tree_leaves(plain(self.call(copies)))
         return [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in result]
 
     def call(self, leaves: Sequence[Any]) -> Any:
-        """What the module returns, and nothing else."""
+        """The result of the module as it returns it."""
         args, kwargs = pytree.tree_unflatten(list(leaves), self._structure)
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             return self._module(*args, **kwargs)
 
 
 def golden_values(eager: Eager) -> str:
-    """The document of golden values: the example arguments and what eager makes of them.
+    """The document of golden values: the example arguments and the results of eager PyTorch.
 
     Raises
     ------
     ExportError
-        They are too large to be kept in a package.
+        They are too large for a package.
     """
     inputs = [leaf for leaf in eager.leaves if isinstance(leaf, torch.Tensor)]
     outputs = [leaf for leaf in eager(eager.leaves) if isinstance(leaf, torch.Tensor)]
     total = sum(tensor.nbytes for tensor in (*inputs, *outputs))
     if total > _MAX_GOLDEN_BYTES:
         raise ExportError(
-            f"golden values would take {total >> 20} MiB, of {_MAX_GOLDEN_BYTES >> 20} at most\n"
-            "export with smaller example arguments, which dynamic sizes allow for"
+            f"golden values would take {total >> 20} MiB, more than {_MAX_GOLDEN_BYTES >> 20}\n"
+            "export with smaller example arguments, which dynamic sizes allow"
         )
     return golden.to_json(list(map(_named, inputs)), list(map(_named, outputs)))
 
@@ -109,13 +109,13 @@ def verify(
     Returns
     -------
     list of Case
-        The first one has the sizes of the examples.
+        The first case has the sizes of the examples.
 
     Raises
     ------
     ExportError
-        An output differs by more than the tolerances, or the package refuses or fails what eager
-        takes.
+        An output differs by more than the tolerances, or the package fails on inputs that work
+        with eager PyTorch.
     """
     generator = torch.Generator().manual_seed(_SEED)
     example = example_sizes(signature, eager.leaves)
@@ -137,7 +137,7 @@ def verify(
                     raise ExportError(
                         f"the package of {name} differs from eager{shown and ' at '}{shown}: "
                         f"output {output.name}: {output.reason}\nexport with other options "
-                        "(preset='updatable' changes the fewest things), and report it"
+                        "(preset='updatable' changes the least), and report it"
                     )
     return cases
 
@@ -147,7 +147,7 @@ def _compare(
 ) -> Case:
     try:
         expected = eager(leaves)
-    except Exception as error:  # the module's own: it does not take these sizes
+    except Exception as error:  # of the module: it does not accept these sizes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return Case(sizes, (), f"eager fails: {reason}")
     try:
@@ -155,7 +155,7 @@ def _compare(
     except AotiError as error:
         raise ExportError(
             f"the package fails where eager does not{f', at {sizes}' if sizes else ''}: {error}\n"
-            "narrow the ranges of the dynamic sizes to what the package takes"
+            "narrow the ranges of the dynamic sizes to those that the package accepts"
         ) from error
     tensors = iter(got)
     outputs = []
@@ -164,8 +164,8 @@ def _compare(
             spec_matches = repr(spec.value) == repr(value)
             if not spec_matches:
                 raise ExportError(
-                    f"result {spec.name} was {spec.value!r} when traced, and eager gives {value!r}"
-                    "\nreturn it as a tensor: what is no tensor was compiled in"
+                    f"result {spec.name} was {spec.value!r} when traced, eager returns {value!r}"
+                    "\nreturn it as a tensor: other results are compiled in"
                 )
         else:
             outputs.append(compare(spec.name, str(spec.dtype), _wide(next(tensors)), _wide(value)))
@@ -174,14 +174,14 @@ def _compare(
 
 @contextlib.contextmanager
 def runner(signature: Signature, package: Path, name: str) -> Iterator[Run]:
-    """What runs the package on flat tensors."""
+    """A function that runs the package on flat tensors."""
     devices = {spec.device for spec in (*(signature.inputs or ()), *(signature.outputs or ()))}
     if devices <= {"cpu"}:
         import aoti
 
         with aoti.load(package, model_name=name, cache=False) as model:
             yield lambda tensors: model.run(tensors, outputs="torch")
-    else:  # torch's own loader has the devices that aoti has not
+    else:  # torch's own loader supports devices that aoti does not
         from torch._inductor.package import load_package  # type: ignore[attr-defined]
 
         loader = load_package(str(package), name).loader
@@ -206,7 +206,7 @@ def _wide(tensor: torch.Tensor) -> Any:
 
 
 def _named(tensor: torch.Tensor) -> tuple[str, Any]:
-    """The dtype of a tensor, and its elements, as integers where numpy has no such dtype."""
+    """The dtype of a tensor, and its elements; as integers if numpy does not have the dtype."""
     name = str(tensor.dtype).removeprefix("torch.")
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     try:

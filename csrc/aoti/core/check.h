@@ -50,7 +50,7 @@ enum class MismatchKind : int {
   kDevice,
   kDType,
   kRank,
-  kSize,      // a static size, or one that is no value of its expression
+  kSize,      // a static size, or one that its expression cannot have
   kConflict,  // a size that disagrees with an earlier one that shares its symbol
   kRange,
   kNull,

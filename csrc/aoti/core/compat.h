@@ -1,12 +1,12 @@
 #pragma once
 
-// Keeps a core that is built on a new system within manylinux_2_28 (glibc 2.28, GLIBCXX_3.4.24), as
-// its toolchain does by itself. tools/check_wheel names the symbol when something is to be added.
+// Keeps what is built on a new system within manylinux_2_28 (glibc 2.28, GLIBCXX_3.4.24), as the
+// toolchain of manylinux does by itself. setup.py includes this first in every C++ file. If
+// tools/check_wheel names another symbol, add it here.
 
 #include <features.h>
 
 #include <new>
-#include <sstream>
 
 // Functions that moved into libc.so.6 with glibc 2.34, under the versions that they had before,
 // which every later glibc has too.
@@ -29,13 +29,6 @@ namespace std {
   throw std::bad_array_new_length();
 }
 }  // namespace std
-#endif
-
-// What messages of c10's inline functions are written with is GLIBCXX_3.4.26 and 3.4.29 where gcc 9
-// and later find it in the library. They find it here.
-#if defined(_GLIBCXX_RELEASE) && _GLIBCXX_RELEASE >= 9
-template class std::basic_stringbuf<char>;
-template class std::basic_ostringstream<char>;
 #endif
 
 // What std::shared_ptr of gcc 11 and later asks before it counts is GLIBC_2.32. There may always be

@@ -19,9 +19,7 @@ constexpr DType dtype_of(DLDataType type) noexcept { return std::bit_cast<DType>
 constexpr DLDataType dl_type_of(DType dtype) noexcept { return std::bit_cast<DLDataType>(dtype); }
 
 // Bytes of one element; DLPack packs two float4 into one of two lanes.
-constexpr int64_t itemsize_of(DLDataType type) noexcept {
-  return (type.bits * type.lanes + 7) / 8;
-}
+constexpr int64_t itemsize_of(DLDataType type) noexcept { return (type.bits * type.lanes + 7) / 8; }
 constexpr int64_t itemsize_of(DType dtype) noexcept { return itemsize_of(dl_type_of(dtype)); }
 
 // A small number for a dtype, for lookup tables; dtypes of other sizes may share one.

@@ -24,7 +24,10 @@ void* mapped(std::size_t bytes, int protection, int flags, int file, std::size_t
 }  // namespace
 
 Status Memory::map(
-    int file, std::size_t offset, std::size_t bytes, bool writable,
+    int file,
+    std::size_t offset,
+    std::size_t bytes,
+    bool writable,
     std::shared_ptr<Memory>& memory) noexcept {
   return catch_all([&]() -> Status {
     // A model that writes to its weights writes to pages of this process alone.
@@ -90,9 +93,8 @@ Status tensor_in(
     view.shape = const_cast<int64_t*>(sizes.data());
     view.strides = const_cast<int64_t*>(strides.data());
     auto owner = std::make_unique<std::shared_ptr<Memory>>(memory);
-    tensor = Tensor::over(view, owner.get(), [](void* held) {
-      delete static_cast<std::shared_ptr<Memory>*>(held);
-    });
+    tensor = Tensor::over(
+        view, owner.get(), [](void* held) { delete static_cast<std::shared_ptr<Memory>*>(held); });
     owner.release();
     return {};
   });

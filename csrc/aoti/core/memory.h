@@ -1,6 +1,6 @@
 #pragma once
 
-// Memory for weights: a part of a file, mapped, or pages of our own. The last user gives it back to
+// Memory for weights: a part of a file, mapped, or private pages. The last user gives it back to
 // the system, from any thread, without the GIL.
 
 #include <aoti/core/status.h>
@@ -17,7 +17,10 @@ class Memory {
  public:
   // A part of a file: read-only and shared with other processes, or `writable` privately.
   static Status map(
-      int file, std::size_t offset, std::size_t bytes, bool writable,
+      int file,
+      std::size_t offset,
+      std::size_t bytes,
+      bool writable,
       std::shared_ptr<Memory>& memory) noexcept;
 
   // A copy of a part of a file.

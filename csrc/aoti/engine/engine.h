@@ -30,7 +30,7 @@ typedef struct AotiBinding AotiBinding;
 
 typedef struct AotiInput {
   DLTensor view;
-  void* owner;                   // keeps the memory alive; null: the caller does, until the run ends
+  void* owner;  // keeps the memory alive; null: the caller does, until the run ends
   void (*release)(void* owner);  // the engine sets `owner` to null when it takes over this duty;
 } AotiInput;                     // `release` may take the GIL
 
@@ -68,9 +68,9 @@ typedef struct AotiDevices {
   int32_t (*enter_stream)(DLDevice device, int64_t number, void** scope);
   void (*leave_stream)(void* scope);
   int32_t (*wait_stream)(DLDevice device, int64_t stream, int64_t ahead);  // returns at once
-  int32_t (*synchronize)(DLDevice device);                 // waits for all of its streams
-  int32_t (*record_stream)(void* handle, int64_t stream);  // the memory is in use there, too
-  int32_t (*empty)(const DLTensor* like, AotiTensor* made);  // with these strides
+  int32_t (*synchronize)(DLDevice device);                    // waits for all of its streams
+  int32_t (*record_stream)(void* handle, int64_t stream);     // the memory is in use there, too
+  int32_t (*empty)(const DLTensor* like, AotiTensor* made);   // with these strides
   int32_t (*copy)(const DLTensor* to, const DLTensor* from);  // on the current stream
   // A copy on another device with the same strides. Without `wait`, a copy from the host goes
   // through pinned memory and the call returns before the device has it.
@@ -93,11 +93,18 @@ typedef struct AotiEngine {
   // Runs on one runner, which no other thread uses meanwhile. Outputs that lie in a weight are
   // copied.
   int32_t (*run)(
-      AotiContainer* container, size_t runner, AotiInput* inputs, size_t count,
-      AotiReserve reserve, void* sink);
+      AotiContainer* container,
+      size_t runner,
+      AotiInput* inputs,
+      size_t count,
+      AotiReserve reserve,
+      void* sink);
   int32_t (*bind)(AotiInput* inputs, size_t count, AotiBinding** binding);
   int32_t (*run_bound)(
-      AotiContainer* container, size_t runner, const AotiBinding* binding, AotiReserve reserve,
+      AotiContainer* container,
+      size_t runner,
+      const AotiBinding* binding,
+      AotiReserve reserve,
       void* sink);
   void (*unbind)(AotiBinding* binding);
   void (*release_tensor)(void* handle);
@@ -107,10 +114,13 @@ typedef struct AotiEngine {
   int32_t (*visit_constants)(AotiContainer* container, AotiVisitConstant visit, void* visitor);
   int32_t (*visit_weights)(AotiContainer* container, AotiVisitWeight visit, void* visitor);
   // Replaces constants by their names in the code. They are not copied: the caller keeps them until
-  // `close`. With `fold`, what is computed from weights once is computed now. Nothing may run; after
-  // a failure the container can only be closed.
+  // `close`. With `fold`, what is computed from weights once is computed now. Nothing may run;
+  // after a failure the container can only be closed.
   int32_t (*set_constants)(
-      AotiContainer* container, const char* const* names, const DLTensor* tensors, size_t count,
+      AotiContainer* container,
+      const char* const* names,
+      const DLTensor* tensors,
+      size_t count,
       int32_t fold);
 
   int32_t (*get_num_threads)(void);           // of the calling thread's parallel regions

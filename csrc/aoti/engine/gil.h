@@ -22,7 +22,7 @@ inline int64_t nanoseconds() noexcept {
 //
 // Python's own way is to sleep until whoever holds the GIL wakes one of the sleepers, which takes
 // longer than a small model runs. A thread that comes out of a run waits awake instead, for at most
-// twenty microseconds, if another thread came out of its own run just before: that one is likely to
+// twenty microseconds, if another thread came out of a run just before: that one is likely to
 // be on its way into the next. Nothing depends on this being right: a fork, or a thread that never
 // comes back, leaves at worst one such wait behind.
 class GilHandover {

@@ -89,8 +89,6 @@ class Program {
 // The first input with a value out of its range; -1 if there is none. `symbols` is what `check`
 // bound. Inputs on a device are not looked at: that would wait for the device.
 int64_t find_out_of_range(
-    const std::vector<InputSpec>& specs,
-    const InputList& inputs,
-    const int64_t* symbols) noexcept;
+    const std::vector<InputSpec>& specs, const InputList& inputs, const int64_t* symbols) noexcept;
 
 }  // namespace aoti

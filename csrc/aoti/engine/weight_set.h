@@ -1,8 +1,8 @@
 #pragma once
 
 // One version of a model's weights, in a container of the engine, and its number. New weights go
-// into a container of their own (the code is mapped once, so that takes about a millisecond), which
-// takes the place of the old one between two runs. The two buffers inside a container are not used
+// into a new container (the code is mapped once, so that takes about a millisecond), which takes
+// the place of the old one between two runs. The two buffers inside a container are not used
 // for that: folding the second one changes constants that were just set (model_container.h,
 // update_constant_buffer), a failure in it leaves a runner with the wrong ones, and neither is
 // there to go back to.

@@ -24,7 +24,7 @@ int32_t guarded(Body&& body) noexcept {
 }
 
 // The text of the calling thread's last failure, valid until its next one: a message for people,
-// without a backtrace; and everything that the exception says, empty if that is no more.
+// without a backtrace; and everything that the exception says, empty if that is the same.
 void last_error(const char** message, const char** detail) noexcept;
 
 }  // namespace aoti::libtorch

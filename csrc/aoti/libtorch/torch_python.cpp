@@ -1,4 +1,3 @@
-#include <aoti/core/compat.h>
 #include <aoti/libtorch/errors.h>
 #include <aoti/libtorch/tensors.h>
 #include <aoti/libtorch/torch_python.h>
