@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from torch import Tensor, nn
 
 import aoti
 from aoti.exporting.build.compiling import compile_program
+
+# All in one process, which saves the start of one for each; and nothing here is about speed.
+export = partial(aoti.export, in_process=True)
+UNTUNED = {"max_autotune": False}
 
 exporter = import_module("aoti.exporting.exporter")  # `aoti.export` is the function in it
 
@@ -80,18 +85,17 @@ def main(directory: Path) -> None:
         results["twice"] = model(x.numpy(), 10 * x.numpy())[0, 0].item()
 
     program = torch.export.export(Twice(), (x, x))
-    aoti.export(program, path=directory / "program.pt2", in_process=True)
+    export(program, path=directory / "program.pt2")
 
     vector = Vector().eval(), (torch.randn(12),)
-    done = aoti.export(*vector, path=directory / "vector.pt2", verify=True, in_process=True)
+    done = export(*vector, path=directory / "vector.pt2", verify=True, options=UNTUNED)
     results["vector"] = done.path.name
 
-    done = aoti.export(
+    done = export(
         nn.Linear(3, 2),
         (torch.ones(2, 3),),
         path=directory / "three_threads.pt2",
-        options={"cpp.threads": 3},
-        in_process=True,
+        options={**UNTUNED, "cpp.threads": 3},
     )
     results["three_threads"] = dict(done.models["model"].signature.options)
 
@@ -100,7 +104,7 @@ def main(directory: Path) -> None:
         path = directory / f"refused-{refused}/m.pt2"
         net = nn.Linear(256, 300).eval()
         with compiling_fails(rewritten=refused) as seen:
-            done = aoti.export(net, (torch.ones(4, 256),), path=path, verify=True, in_process=True)
+            done = export(net, (torch.ones(4, 256),), path=path, verify=True, options=UNTUNED)
         results[f"refused-{refused}"] = {
             "seen": seen,
             "notes": done.models["model"].signature.notes,
