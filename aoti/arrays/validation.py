@@ -202,7 +202,7 @@ class Checker:
                     f"{path}: expected {expected} dimensions, {spec}; got {_shown(value)}"
                 )
             case "size" | "conflict" | "range":
-                return self._refuse_size(index, values, value, mismatch)
+                return self._refuse_size(index, value, mismatch)
             case "null":
                 raise InputError(
                     f"{path}: the array's data pointer is null; it has no memory to read"
@@ -231,9 +231,7 @@ class Checker:
                 f"on {place}; move it to {name} first: {spec}"
             )
 
-    def _refuse_size(
-        self, index: int, values: Sequence[Any], value: Any, mismatch: Mismatch
-    ) -> None:
+    def _refuse_size(self, index: int, value: Any, mismatch: Mismatch) -> None:
         kind, dim, expected, got = mismatch
         spec, path = self._inputs[index], self._path(index)
         assert spec.shape is not None
