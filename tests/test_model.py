@@ -275,9 +275,6 @@ def test_outputs_go_to_the_arrays_of_any_iterable(mlp, rows):
 
 def test_boxed_inputs_that_do_not_agree_are_refused_with_both_sizes(packages):
     with aoti.load(packages / "derived.pt2") as model:
-        boxed = [np.ones((4, 2), np.float32), np.ones((8, 2), np.float32)]
-        with pytest.raises(aoti.InputError, match=r"is 8, but must be .*2.*for some"):
-            model.boxed_run(boxed)
         boxed = [np.ones((4, 2), np.float32), np.ones((11, 2), np.float32)]
         with pytest.raises(aoti.InputError, match=r"is 11, but must be 9, as dimension 0 .* is 4"):
             model.boxed_run(boxed)
