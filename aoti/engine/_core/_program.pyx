@@ -340,7 +340,7 @@ cdef class Program:
         cdef StreamScope scope
         self.enter(stream, scope)
         if out is not None:
-            out = tuple(out)  # the targets lie in these arrays, whatever becomes of the caller's list
+            out = tuple(out)  # the targets lie in these arrays, whatever the caller does to a list
             read_targets(out, targets, self.device)
             run.targets = &targets
         leaves = self.prepare(leaves, run.inputs, False)
