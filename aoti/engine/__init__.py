@@ -1,4 +1,4 @@
-"""What runs the code of a package: the array core, the libtorch engine, and what finds and loads it.
+"""What runs the code of a package: the array core and the libtorch engine, found and loaded.
 
 May import: signature, machine and errors. It does not know packages or arrays: it is given data.
 """
