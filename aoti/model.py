@@ -188,7 +188,11 @@ class AOTIModel(Caller, QueuedCalls):
         -------
         list of InputPlan
             Per input, in flat order: whether its memory is shared, or why it is copied or refused.
-            If the structure or the number of arguments is wrong, the errors are those of a call.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            The structure or the number of arguments is not that of the export.
         """
         leaves = self._flatten(args, kwargs)
         return self._explain(leaves, self._inputs.examine(leaves))
@@ -241,17 +245,52 @@ class AOTIModel(Caller, QueuedCalls):
         return self._program.run_to(inputs, outputs, out, self._handle(stream))
 
     def boxed_run(self, inputs: list[Any], *, stream: Any = None) -> list[Any]:
-        """`run`, and empty the list, so that the caller holds none of the inputs.
+        """Run on a flat list of arrays and empty it, so that the caller holds none of them.
 
         The list is emptied even if the run fails. An array that nobody else holds is freed in the
         middle of the run, as soon as the model has used it; a read-only one, at the end of the run.
+
+        Parameters
+        ----------
+        inputs : list of arrays
+            One per tensor, in the order of the input treespec.
+        stream : optional
+            As for `load`, for this run only.
+
+        Returns
+        -------
+        list of arrays
+            One per tensor, in the order of the output treespec.
+
+        Raises
+        ------
+        InputError, InputTypeError, ExecutionError, ModelClosedError
+            As for a call.
         """
         if not isinstance(inputs, list):
             raise InputTypeError(f"boxed_run empties a list, got {type(inputs).__name__}")
         return self._program.run_boxed(inputs, self._handle(stream))
 
     def infer(self, inputs: Sequence[Any], *, stream: Any = None) -> InferenceResult:
-        """`run`, with the time and the memory that it took."""
+        """Run on a flat sequence of arrays, and measure the time and the memory of the run.
+
+        Parameters
+        ----------
+        inputs : sequence of arrays
+            One per tensor, in the order of the input treespec.
+        stream : optional
+            As for `load`, for this run only.
+
+        Returns
+        -------
+        InferenceResult
+            The outputs, with the time, the memory and the version of the weights.
+
+        Raises
+        ------
+        InputError, InputTypeError, ExecutionError, ModelClosedError
+            As for a call.
+        """
         if not isinstance(inputs, (list, tuple)):
             raise InputTypeError(_NOT_FLAT.format(type(inputs).__name__))
         start = time.perf_counter_ns()
@@ -265,9 +304,19 @@ class AOTIModel(Caller, QueuedCalls):
         """`ModelWeights.load`, under the name of the C++ loader's method."""
         self.weights.load(weights, full=full, share=share)
 
-    def update_weights(self, weights: WeightSource, **options: bool) -> int:
-        """`ModelWeights.update`, with the same options."""
-        return self.weights.update(weights, **options)
+    def update_weights(
+        self,
+        weights: WeightSource,
+        *,
+        full: bool = True,
+        share: bool = False,
+        map_source: bool = False,
+        keep: bool = True,
+    ) -> int:
+        """`ModelWeights.update`, under the name of aoti-rs."""
+        return self.weights.update(
+            weights, full=full, share=share, map_source=map_source, keep=keep
+        )
 
     def rollback(self) -> int:
         """`ModelWeights.rollback`."""
@@ -309,7 +358,10 @@ class AOTIModel(Caller, QueuedCalls):
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...] | None:
-        """As `inputs`. Only `aoti.export` records dtypes and shapes; else they are None."""
+        """The outputs of the model, in flat order; None if the package does not describe them.
+
+        Dtypes and shapes are None if the package does not record them; `aoti.export` does.
+        """
         return self.signature.outputs
 
     def info(self) -> ModelInfo:
