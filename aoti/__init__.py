@@ -50,10 +50,11 @@ if _TYPE_CHECKING:
     from aoti.package.constants import Constant
     from aoti.package.package import Package, load_metadata_from_package
     from aoti.profiling import CallRecord, Trace
-    from aoti.protocol import InferenceResult, ModelRunner
+    from aoti.protocol import InferenceResult, ModelInfo, ModelRunner
     from aoti.registry import RegisteredModel, models
     from aoti.signature.signature import Signature
     from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
+    from aoti.weights.model_weights import ModelWeights
 
 # All but `export`: a star import must not import torch.
 __all__ = [
@@ -81,8 +82,10 @@ __all__ = [
     "LibtorchError",
     "Limits",
     "ModelClosedError",
+    "ModelInfo",
     "ModelNotFoundError",
     "ModelRunner",
+    "ModelWeights",
     "Package",
     "PackageError",
     "PackageNotFoundError",
@@ -115,7 +118,9 @@ _HOMES = {
     "InferenceResult": "protocol",
     "InputPlan": "arrays.input_plan",
     "Limits": "package.archive",
+    "ModelInfo": "protocol",
     "ModelRunner": "protocol",
+    "ModelWeights": "weights.model_weights",
     "Package": "package.package",
     "RegisteredModel": "registry",
     "Signature": "signature.signature",

@@ -1,7 +1,7 @@
-"""The logger ``aoti``, and what it says where nobody configured logging.
+"""The logger ``aoti``, and its output if the application did not configure logging.
 
-Nothing is printed unless an application asks for it: by the `logging` module, by the key
-``logging.level`` of a configuration, or by the variable ``AOTI_DEBUG``.
+Nothing is printed unless the application requests it: with the `logging` module, with the key
+``logging.level`` of a configuration, or with the variable ``AOTI_DEBUG``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ logger.addHandler(logging.NullHandler())
 
 
 class _StandardError(logging.Handler):
-    """Prints to whatever standard error is at the time, if it is there and takes it."""
+    """Prints to the current standard error, if that is open."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -24,12 +24,12 @@ class _StandardError(logging.Handler):
 
 
 def debugging() -> bool:
-    """Whether ``AOTI_DEBUG`` is set, and not to 0."""
+    """Whether ``AOTI_DEBUG`` is set to a value other than 0."""
     return os.environ.get("AOTI_DEBUG", "0") not in ("", "0")
 
 
 def show(level: str) -> None:
-    """Have the logger say what is at or above a level, on standard error if nobody takes it."""
+    """Show messages of a level and above, on standard error if there is no other handler."""
     logger.setLevel(level.upper())
     if not logging.getLogger().handlers and len(logger.handlers) == 1:
         handler = _StandardError()

@@ -1,6 +1,6 @@
-"""Settings from a file and from the environment: what to load, and how.
+"""Settings from a file and from the environment: which model to load, and how.
 
-A file is TOML, with the names of `aoti.load`'s options::
+The file is TOML, with the names of the options of `aoti.load`::
 
     model = "minilm.pt2"    # a path, from this file's directory, or a registered name
     num_runners = 4
@@ -70,7 +70,7 @@ class Config:
     Raises
     ------
     ConfigError
-        There is no such option, or no such level.
+        An option does not exist, or `logging_level` is not a level.
     """
 
     model: str | None
@@ -115,14 +115,14 @@ class Config:
         Parameters
         ----------
         path : str or os.PathLike
-            A TOML file. Paths in it are taken from its directory.
+            A TOML file. Relative paths in it start at its directory.
         environ : mapping of str to str, optional
-            In place of the process's environment.
+            Used instead of the environment of the process.
 
         Raises
         ------
         ConfigError
-            The file cannot be read, or holds a key that is not known or a value that does not fit.
+            The file cannot be read, or contains an unknown key or a value of a wrong type.
         """
         settings = read_settings(read_toml(path), _KEYS, str(path))
         directory = Path(path).parent
@@ -137,12 +137,12 @@ class Config:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Config:
-        """What the environment sets: ``AOTI_MODEL``, ``AOTI_DEVICE``, ``AOTI_NUM_RUNNERS``, ...
+        """Read the environment: ``AOTI_MODEL``, ``AOTI_DEVICE``, ``AOTI_NUM_RUNNERS``, ...
 
         Raises
         ------
         ConfigError
-            A variable holds what does not fit.
+            A variable has a value of a wrong type.
         """
         return cls._of(_from_environment(environ))
 
@@ -172,7 +172,7 @@ class Config:
 
 
 def looks_like_a_path(text: str) -> bool:
-    """Whether a text can only be meant for a path, and not for a registered model's name."""
+    """Whether a text can only be a path, and not the name of a registered model."""
     return os.sep in text or text.endswith(".pt2") or text in ("", ".", "..")
 
 
@@ -182,7 +182,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        It cannot be read, or is no TOML.
+        The file cannot be read, or is not TOML.
     """
     import tomllib
 
@@ -191,28 +191,27 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
+        raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
 def read_settings(
     document: Mapping[str, Any], known: Mapping[str, type], where: str
 ) -> dict[str, Any]:
-    """Settings by their dotted keys.
+    """Settings of a document by their dotted keys.
 
     Parameters
     ----------
     document : mapping
-        As TOML gives it, with tables in it.
+        The content of a TOML file, with nested tables.
     known : mapping of str to type
-        The dotted keys that there are, and their types.
+        The valid dotted keys, and their types.
     where : str
-        What messages call it.
+        The name of the document in messages.
 
     Raises
     ------
     ConfigError
-        A key is not known, and the message says which one may be meant; or a value is of another
-        type.
+        A key is unknown (the message suggests a similar one), or a value has a wrong type.
     """
     settings = {}
     for key, value in _flat(document, known):
@@ -220,7 +219,7 @@ def read_settings(
             raise ConfigError(f"{where}: unknown key {key!r:.80}; {_suggestion(key, known)}")
         kind = known[key]
         if type(value) is not kind and (kind, type(value)) != (float, int):
-            raise ConfigError(f"{where}: {key} is {_WORDS[kind]}, and not {value!r:.80}")
+            raise ConfigError(f"{where}: {key} must be {_WORDS[kind]}, not {value!r:.80}")
         settings[key] = kind(value)
     return settings
 
@@ -260,6 +259,6 @@ def _from_environment(environ: Mapping[str, str] | None) -> dict[str, Any]:
                 settings[key] = _TRUTH[text.lower()] if kind is bool else kind(text)
             except (KeyError, ValueError):
                 raise ConfigError(
-                    f"the variable {variable} is {_WORDS[kind]}, and not {text!r:.80}"
+                    f"the variable {variable} must be {_WORDS[kind]}, not {text!r:.80}"
                 ) from None
     return settings

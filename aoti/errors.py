@@ -1,8 +1,8 @@
 """The exception tree: everything this package raises on purpose.
 
 Every error is an `AotiError`, and every leaf is also the builtin that people already catch
-(`FileNotFoundError`, `ValueError`, ...). The first line of a message is for people; what the C++
-side had to say follows as a note (PEP 678).
+(`FileNotFoundError`, `ValueError`, ...). The first line of a message is for people. Messages from
+C++ follow as notes (PEP 678).
 """
 
 
@@ -11,7 +11,7 @@ class AotiError(Exception):
 
 
 class PackageError(AotiError, ValueError):
-    """The file is not a package that can be run: not a zip, damaged, incomplete or hostile."""
+    """The file is not a package that can be run: not a zip archive, damaged or incomplete."""
 
 
 class PackageNotFoundError(AotiError, FileNotFoundError):
@@ -19,23 +19,23 @@ class PackageNotFoundError(AotiError, FileNotFoundError):
 
 
 class ModelNotFoundError(AotiError, LookupError):
-    """The package holds no model of that name."""
+    """The package does not contain a model of that name."""
 
 
 class IncompatiblePackageError(AotiError, RuntimeError):
-    """The package is sound but cannot run here: device, platform, ISA, architecture, symbols."""
+    """The package is intact but cannot run here: device, platform, instructions, or symbols."""
 
 
 class IntegrityError(PackageError):
-    """The package is not the one that was asked for: its digest differs."""
+    """The package is not the expected one: its digest differs."""
 
 
 class LibtorchError(AotiError, ImportError):
-    """No libtorch that fits was found, or one that does not fit is in the way."""
+    """No fitting libtorch was found, or one that does not fit is loaded already."""
 
 
 class DeviceError(AotiError, ValueError):
-    """The device does not exist, is not spelled right, or this build cannot use it."""
+    """The device does not exist, its name is not valid, or this build cannot use it."""
 
 
 class InputError(AotiError, ValueError):
@@ -43,7 +43,7 @@ class InputError(AotiError, ValueError):
 
 
 class InputTypeError(InputError, TypeError):
-    """An argument is of the wrong type or dtype, or stands at the wrong place."""
+    """An argument has the wrong type or dtype, or is in the wrong place."""
 
 
 class ConstantError(AotiError, ValueError):
@@ -51,11 +51,11 @@ class ConstantError(AotiError, ValueError):
 
 
 class ConfigError(AotiError, ValueError):
-    """A setting is not understood, out of range, or contradicts another one."""
+    """A setting is not valid, out of range, or contradicts another one."""
 
 
 class AmbiguousModelError(AotiError, LookupError):
-    """A model name stands for several models."""
+    """A model name matches several models."""
 
 
 class ModelClosedError(AotiError, RuntimeError):
@@ -63,15 +63,15 @@ class ModelClosedError(AotiError, RuntimeError):
 
 
 class RunTimeoutError(AotiError, TimeoutError):
-    """A run did not end in the time it was given."""
+    """A run did not finish within its timeout."""
 
 
 class QueueFullError(AotiError, RuntimeError):
-    """Too many runs are waiting already."""
+    """The queue of waiting runs is full."""
 
 
 class ExecutionError(AotiError, RuntimeError):
-    """The compiled model, or libtorch under it, failed."""
+    """The compiled model or libtorch failed."""
 
 
 class ExportError(AotiError, RuntimeError):
@@ -79,10 +79,10 @@ class ExportError(AotiError, RuntimeError):
 
 
 class SelfTestError(AotiError, RuntimeError):
-    """A model does not give the values here that it gave where it was exported."""
+    """A model does not compute the values here that it computed at the export."""
 
 
 def reason(error: OSError) -> str:
-    """What the system says, for people: without its number, with the file that it is about."""
+    """The message of a system error: without its number, and with the file that it is about."""
     why = error.strerror or str(error) or type(error).__name__
     return f"{why}: {error.filename!s:.200}" if error.filename else why

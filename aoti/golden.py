@@ -1,8 +1,8 @@
-"""Golden values: inputs and outputs that the exporter kept in a package, and their comparison.
+"""Golden values: inputs and outputs that the exporter kept in a package, to test a model with.
 
-They stand in the archive as ``extra/aoti/golden/<model>.json``: a list of inputs and a list of
-outputs, both flat, each ``{"dtype": "float32", "shape": [2, 3], "data": "<base64>"}``, with the
-elements in C order and little-endian.
+The file ``extra/aoti/golden/<model>.json`` in the package has a flat list of inputs and one of
+outputs. Each is ``{"dtype": "float32", "shape": [2, 3], "data": "<base64>"}``, with the elements in
+C order and little-endian.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aoti.signature.dtypes import DTYPES, numpy_dtype
 if TYPE_CHECKING:
     from aoti.package.package import Package
 
-# Relative to each element, and to the largest of the output. What is not listed must be equal.
+# Relative to each element, and to the largest element of the output. Other dtypes must be equal.
 TOLERANCES = {
     "float64": (1e-7, 1e-8),
     "complex128": (1e-7, 1e-8),
@@ -44,24 +44,24 @@ class GoldenRunner(ModelRunner, Protocol):
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far an output is from what it should be.
+    """The difference between an output and its expected value.
 
     Attributes
     ----------
     name : str
         The output.
     dtype : str
-        Its dtype, which decides about the tolerances.
+        Its dtype, which determines the tolerances.
     max_error : float
-        The largest difference of two elements.
+        The largest difference between two elements.
     max_value : float
-        The largest finite element that was expected, without its sign.
+        The largest absolute value of the finite expected elements.
     rtol, atol : float
-        What may differ: ``rtol * abs(element) + atol * max_value``.
+        The allowed difference is ``rtol * abs(element) + atol * max_value``.
     nan, inf : int
-        How many elements are that, where they should not be, or the other way round.
+        The number of elements that are NaN or infinite in only one of the two arrays.
     reason : str or None
-        What is wrong, in a line; None if it is within the tolerances.
+        What is wrong, in one line; None if the output is within the tolerances.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Comparison:
 
     @property
     def ok(self) -> bool:
-        """Whether it is within the tolerances."""
+        """Whether the output is within the tolerances."""
         return self.reason is None
 
 
@@ -89,23 +89,28 @@ def compare(
     rtol: float | None = None,
     atol: float | None = None,
 ) -> Comparison:
-    """Compare an output with what it should be.
+    """Compare an output with its expected value.
 
     Parameters
     ----------
     name, dtype : str
-        The output, and the dtype that the model has for it.
+        The output, and its dtype in the model.
     got, expected : numpy.ndarray
-        Of float64, complex128 or an integer dtype, whatever `dtype` is.
+        Arrays of any shape, of float64, complex128 or an integer dtype: see `wide`.
     rtol, atol : float, optional
-        Other tolerances than those of `TOLERANCES`.
+        Tolerances in place of those in `TOLERANCES`.
+
+    Returns
+    -------
+    Comparison
+        It is not within the tolerances if the shapes differ.
     """
     import numpy as np
 
     default = TOLERANCES.get(dtype, (0.25, 0.1) if dtype.startswith("float8") else (0.0, 0.0))
     rtol, atol = default[0] if rtol is None else rtol, default[1] if atol is None else atol
     if got.shape != expected.shape:
-        said = f"its shape is {got.shape}, and should be {expected.shape}"
+        said = f"its shape is {got.shape}, not {expected.shape}"
         return Comparison(name, dtype, math.inf, math.nan, rtol, atol, 0, 0, said)
     if got.dtype.kind in "biu":
         different = got != expected
@@ -130,19 +135,19 @@ def compare(
         here = tuple(place)
         reason = (
             f"{int(different.sum())} of {different.size} elements differ, the first at {place}: "
-            f"{got[here]}, and should be {expected[here]}"
+            f"{got[here]}, expected {expected[here]}"
         )
     return Comparison(name, dtype, worst, largest, rtol, atol, nan, inf, reason)
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs of a model and the outputs that it should give.
+    """Inputs of a model and the expected outputs.
 
     Attributes
     ----------
     inputs, outputs : list of numpy.ndarray
-        In flat order.
+        In flat order, with the dtypes of the model.
     """
 
     inputs: list[Any]
@@ -155,14 +160,14 @@ class Golden:
         Raises
         ------
         PackageError
-            The package has none, or they are damaged.
+            The package has no golden values, or they are damaged.
         SelfTestError
-            They are of a dtype that nothing installed here knows.
+            They have a dtype that nothing installed here supports.
         """
         text = package.extra(layout.golden_values(model_name))
         if text is None:
             raise PackageError(
-                f"{package.name} holds no golden values of model {model_name!r} to test it by; "
+                f"{package.name} holds no golden values for model {model_name!r}; "
                 "export it with golden=True (aoti export --golden)"
             )
         try:
@@ -180,12 +185,14 @@ class Golden:
     def test(
         self, model: GoldenRunner, *, rtol: float | None = None, atol: float | None = None
     ) -> list[Comparison]:
-        """Run a model on the inputs and compare what comes out.
+        """Run a model on the inputs and compare its outputs.
 
         Raises
         ------
+        SelfTestError
+            The model has another number of outputs.
         InputError
-            The inputs are not what the model takes.
+            The model does not take the inputs.
         ExecutionError
             The model failed.
         """
@@ -197,7 +204,8 @@ class Golden:
         names = [spec.name for spec in model.outputs or ()]
         if len(outputs) != len(self.outputs):
             raise SelfTestError(
-                f"{model.path}: {len(outputs)} outputs, and {len(self.outputs)} golden ones"
+                f"{model.path}: the model has {len(outputs)} outputs, but the package has golden "
+                f"values for {len(self.outputs)}"
             )
         return [
             compare(
@@ -212,7 +220,7 @@ class Golden:
         ]
 
     def require(self, model: GoldenRunner) -> None:
-        """Refuse a model that does not give its golden values here.
+        """Refuse a model that does not compute its golden values here.
 
         Raises
         ------
@@ -224,19 +232,20 @@ class Golden:
         for result in self.test(model):
             if not result.ok:
                 raise SelfTestError(
-                    f"{model.path}: output {result.name} is not what it was where the model was "
-                    f"exported: {result.reason} (allowed: {result.rtol:g} of each, "
+                    f"{model.path}: output {result.name} differs from its golden value: "
+                    f"{result.reason} (allowed: {result.rtol:g} of each element and "
                     f"{result.atol:g} of the largest, which is {result.max_value:g})"
                 )
 
 
 def to_json(inputs: Sequence[tuple[str, Any]], outputs: Sequence[tuple[str, Any]]) -> str:
-    """The document that `Golden.of` reads.
+    """Write the document that `Golden.of` reads.
 
     Parameters
     ----------
     inputs, outputs : sequence of (str, numpy.ndarray)
-        The dtype of each, and its elements; of a dtype that numpy lacks, their bytes as integers.
+        The dtype and the elements of each. Elements of a dtype that numpy lacks are given as
+        integers with the same bytes.
     """
     return json.dumps(
         {
@@ -256,17 +265,17 @@ def _array(item: Any) -> Any:
 
     name, shape = item["dtype"], item["shape"]
     if name not in DTYPES or not all(type(size) is int and size >= 0 for size in shape):
-        raise ValueError(f"no dtype or no shape: {name!r:.40}, {shape!r:.40}")
+        raise ValueError(f"not a dtype or not a shape: {name!r:.40}, {shape!r:.40}")
     try:
         dtype = numpy_dtype(name)
     except ValueError as error:
         raise SelfTestError(f"the golden values cannot be read: {error}") from None
-    # A copy, because the model may write into its inputs.
+    # A copy, because a model can write into its inputs.
     return np.frombuffer(base64.b64decode(item["data"]), dtype).reshape(shape).copy()
 
 
 def wide(array: Any) -> Any:
-    """The same in float64, complex128 or its integer dtype: what `compare` takes."""
+    """The same array in float64, complex128 or its integer dtype, as `compare` takes it."""
     import numpy as np
 
     if array.dtype.kind in "biu":

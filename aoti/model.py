@@ -313,7 +313,7 @@ class AOTIModel(Caller, QueuedCalls):
         return self.signature.outputs
 
     def info(self) -> ModelInfo:
-        """Facts about the loaded model: what runs it, what is mapped, what its queue does."""
+        """Facts about the loaded model: its engine, mapped files and queue."""
         file = self.weights.file
         running, waiting = self._queue.load()
         return ModelInfo(
@@ -356,7 +356,7 @@ class AOTIModel(Caller, QueuedCalls):
         self.close()
 
     def __del__(self) -> None:
-        # The core frees the rest by itself, after what is queued has run.
+        # The core frees the rest by itself, after the queued calls have run.
         if (queue := getattr(self, "_queue", None)) is not None:
             queue.retire()
         if (extraction := getattr(self, "_extraction", None)) is not None:

@@ -1,4 +1,4 @@
-"""How long calls take: a record of each, for a callback, for counting, for a picture.
+"""Recording how long calls take, for a callback, statistics or a trace viewer.
 
 >>> trace = aoti.Trace()
 >>> model = trace.watch(aoti.load("minilm.pt2"))
@@ -6,7 +6,7 @@
 ...     model(input_ids=ids, attention_mask=mask)
 >>> trace.save("trace.json")  # for chrome://tracing, or https://ui.perfetto.dev
 
-A model that nobody watches pays nothing for this.
+Models that are not watched are not slowed down.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """A call of a model, or a span of an application's own, after it ended.
+    """A call of a model, or a span of the application, after it ended.
 
     Attributes
     ----------
     name : str
-        The model's name, or the span's.
+        The name of the model or the span.
     method : str
         ``call``, ``run``, ``boxed_run``, ``infer``, ``bound``, ``submit``, ``run_async`` or
         ``span``.
     start_ns : int
-        When it began, as `time.perf_counter_ns` counts.
+        The start, by `time.perf_counter_ns`.
     duration_ns : int
-        How long it took, waiting for a runner, and in a queue, included.
+        How long it took, including the time it waited for a runner and in a queue.
     thread : int
         The identifier of the thread that called.
     thread_name : str
         Its name.
     error : str or None
-        The type of what it raised.
+        The type of the error that it raised.
     """
 
     name: str
@@ -67,15 +67,15 @@ class CallRecord:
 
 
 class Trace:
-    """Collects a record of each call of the models that it watches.
+    """Records the calls of the models that it watches.
 
     Parameters
     ----------
     callback : callable, optional
-        Gets each `CallRecord`, in the thread in which the call ended. What it raises, a plain call
-        raises.
+        Called with each `CallRecord`, in the thread in which the call ended. An error that it
+        raises is raised by the call.
     limit : int, default 100_000
-        How many records are kept; the oldest go first.
+        How many records are stored; the oldest are dropped first.
 
     Notes
     -----
@@ -90,22 +90,22 @@ class Trace:
 
     @property
     def records(self) -> list[CallRecord]:
-        """The records that are kept, in the order in which the calls ended."""
+        """The stored records, in the order in which the calls ended."""
         return list(self._records)
 
     def watch(self, model: ModelRunner, name: str | None = None) -> TracedModel:
-        """The same model, with its calls recorded; `name` stands for it in the records."""
+        """The same model with recorded calls; `name` is its name in the records."""
         return TracedModel(model, self, name or str(getattr(model, "model_name", "model")))
 
     @contextlib.contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Record how long a ``with`` block takes, to see calls and what is around them together."""
+        """Record how long a ``with`` block takes, to see calls in their context."""
         end = self._begin(name, "span")
         with _noting(end):
             yield
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the records as a Chrome trace; the file is there whole or not at all.
+        """Write the records as a Chrome trace. The file is complete or not there.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class Trace:
             json.dump({"traceEvents": events, "displayTimeUnit": "ms"}, file)
 
     def _begin(self, name: str, method: str) -> Callable[[str | None], None]:
-        """Start a record; what is returned ends it, with the type of an error if there was one."""
+        """Start a record. The returned function ends it, with the type of an error or None."""
         thread = threading.current_thread()
         start = time.perf_counter_ns()
 
@@ -149,7 +149,7 @@ class Trace:
 class TracedModel:
     """A model whose calls are recorded: an `aoti.ModelRunner`. Made by `Trace.watch`.
 
-    Whatever else the model has is there too.
+    All other attributes are those of the model.
     """
 
     def __init__(self, model: ModelRunner, trace: Trace, name: str) -> None:
@@ -158,23 +158,23 @@ class TracedModel:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_model":  # before there is one: copies, pickles
+        if name == "_model":  # not set yet, in copies and pickles
             raise AttributeError(name)
         return getattr(self._model, name)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...] | None:
-        """As the model's."""
+        """As for the model."""
         return self._model.inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...] | None:
-        """As the model's."""
+        """As for the model."""
         return self._model.outputs
 
     @property
     def closed(self) -> bool:
-        """As the model's."""
+        """As for the model."""
         return self._model.closed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -198,7 +198,7 @@ class TracedModel:
             return self._model.infer(inputs, **options)
 
     def bind(self, /, *args: Any, **kwargs: Any) -> Callable[[], Any]:
-        """Fix the inputs, as `AOTIModel.bind`; the record is of each call of what this gives."""
+        """Fix the inputs, as `AOTIModel.bind`; each call of the result is recorded."""
         bound = cast("AOTIModel", self._model).bind(*args, **kwargs)
 
         def call() -> Any:
@@ -208,7 +208,7 @@ class TracedModel:
         return call
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call the model in the background. The record is of the time until the future is done."""
+        """Call the model in the background. The record ends when the future is done."""
         end = self._begin(self._name, "submit")
         try:
             future = self._model.submit(*args, **kwargs)
@@ -239,7 +239,7 @@ class TracedModel:
         self.close()
 
 
-class _noting:  # noqa: N801  (a third of the time of contextlib's)
+class _noting:  # noqa: N801  (takes a third of the time of contextlib's)
     """End a record when a ``with`` block ends."""
 
     __slots__ = ("_end",)
@@ -270,7 +270,7 @@ def _events(record: CallRecord, process: int, number: int) -> list[dict[str, Any
         "args": {"method": record.method, **({"error": record.error} if record.error else {})},
     }
     start, duration = record.start_ns / 1e3, record.duration_ns / 1e3
-    if record.method in ("submit", "run_async"):  # which overlap with others of their thread
+    if record.method in ("submit", "run_async"):  # they overlap with other calls of their thread
         begin = {**common, "ph": "b", "id": number, "ts": start}
         return [begin, {**common, "ph": "e", "id": number, "ts": start + duration}]
     return [{**common, "ph": "X", "ts": start, "dur": duration}]

@@ -1,4 +1,4 @@
-"""What an application needs of a model, so that another object can take its place."""
+"""The interface of models, so that another object can take their place; and its data classes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class InferenceResult:
-    """What `AOTIModel.infer` gives.
+    """The result of `AOTIModel.infer`.
 
     Attributes
     ----------
     outputs : list of arrays
         The outputs, flat, in the order of the output treespec.
     latency_ms : float
-        Wall time of the call in milliseconds, waiting for a runner included.
+        Wall time of the call in milliseconds, including the time it waited for a runner.
     memory_bytes : int or None
-        What the run took on the device at most, beyond what was in use there before it; None on
-        the CPU. Runs at the same time count too.
+        Peak memory of the run on the device, in addition to the memory in use before; None on the
+        CPU. Runs at the same time are included.
     version : int
-        Which weights it ran with: see `AOTIModel.version`.
+        The version of the weights that it ran with: see `AOTIModel.version`.
     """
 
     outputs: list[Any]
@@ -86,7 +86,7 @@ class ModelInfo:
 
 @runtime_checkable
 class ModelRunner(Protocol):
-    """The calling methods of a model: `aoti.AOTIModel`, and what is put in its place.
+    """The calling methods of `aoti.AOTIModel`, and of objects that take its place.
 
     Write ``def serve(model: aoti.ModelRunner)``, and tests can pass an `aoti.testing.FakeModel`.
     The methods are described at `aoti.AOTIModel`.
@@ -94,11 +94,11 @@ class ModelRunner(Protocol):
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...] | None:
-        """What the model takes, in flat order; None if nobody tells."""
+        """The inputs of the model, in flat order; None if they are not known."""
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...] | None:
-        """What the model gives, in flat order; None if nobody tells."""
+        """The outputs of the model, in flat order; None if they are not known."""
 
     @property
     def closed(self) -> bool:

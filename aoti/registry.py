@@ -1,23 +1,23 @@
-"""Models by name, so that an application need not know where they stand.
+"""Registered models: finding models by name instead of by path.
 
-They are found, and nothing of them is run or imported, in three kinds of places:
+Models are found in three kinds of places, without running or importing anything:
 
 - the directory ``AOTI_MODELS_DIR``;
-- installed wheels with an entry point in the group ``aoti.models``: its name is the model's, its
-  value the package (``acme_minilm``, ``acme.models.minilm``) that holds the files;
+- installed wheels with an entry point in the group ``aoti.models``: its name is that of the model,
+  its value the Python package (``acme_minilm``, ``acme.models.minilm``) that contains the files;
 - the directory ``models`` next to a frozen application (PyInstaller, cx_Freeze).
 
-In a directory of models, a ``.pt2`` is a model with the file's name, and a subdirectory with a
-``model.toml`` is one that says more of itself::
+In a directory of models, a ``.pt2`` file is a model with the name of the file. A subdirectory with
+a ``model.toml`` is a model with a description::
 
     name = "minilm"             # default: the directory's name, or the entry point's
-    version = "2.1"             # numbers, with dots between
+    version = "2.1"             # numbers, separated by dots
     package = "minilm.pt2"      # default: the one .pt2 beside this file
     description = "Sentence embeddings"
     sha256 = "..."              # refuse another package
-    default = true              # this is what the name "default" stands for
+    default = true              # the name "default" means this model
 
-    [load]                      # options of aoti.load, which its caller's go over
+    [load]                      # options of aoti.load; those of its caller win
     num_runners = 2
 """
 
@@ -50,7 +50,7 @@ _KEYS: dict[str, type] = {
     "description": str,
     "sha256": str,
     "default": bool,
-    # The digest is a key of its own; whether to use the cache is not up to a model.
+    # The digest is a separate key; whether to use the cache is not up to a model.
     **{f"load.{name}": kind for name, kind in SETTINGS.items() if name not in ("sha256", "cache")},
 }
 
@@ -62,19 +62,19 @@ class RegisteredModel:
     Attributes
     ----------
     name : str
-        What `aoti.load` knows it by.
+        Its name for `aoti.load`.
     version : str or None
         Its version, if it has one.
     path : Path
-        Its package.
+        The file or directory of its package.
     place : str
         Where it was found: a directory of models, or a wheel.
     description : str
-        What its publisher says of it.
+        The description by its publisher.
     default : bool
-        Whether the name ``default`` stands for it.
+        Whether the name ``default`` means this model.
     options : dict of str to object
-        Options of `aoti.load`, which its caller's go over.
+        Options of `aoti.load`; those of its caller win.
     problem : str or None
         Why it cannot be loaded.
     """
@@ -93,30 +93,30 @@ class RegisteredModel:
 
 
 def models() -> tuple[RegisteredModel, ...]:
-    """The models that `aoti.load` knows by name, sorted by name and version.
+    """The registered models, sorted by name and version.
 
     Raises
     ------
     ConfigError
-        ``AOTI_MODELS_DIR`` is no directory that can be read.
+        ``AOTI_MODELS_DIR`` is not a directory that can be read.
     """
     found = [*_in_directories(), *_in_wheels()]
     return tuple(sorted(found, key=lambda model: (model.name, _numbers(model), model.place)))
 
 
 def find(name: str) -> RegisteredModel:
-    """The model of a name: ``minilm`` for its highest version, ``minilm@2.1`` for that one.
+    """Find a model by name: ``minilm`` for its highest version, ``minilm@2.1`` for that version.
 
-    The name ``default`` stands for the model that says so of itself, or for the only one there is.
+    The name ``default`` means the model that is described as the default, or the only model.
 
     Raises
     ------
     PackageNotFoundError
-        There is no such model.
+        No model has this name.
     AmbiguousModelError
-        There are several: from different places, or of one version.
+        Several models have this name: from different places, or with the same version.
     ConfigError
-        Its description cannot be used, or ``AOTI_MODELS_DIR`` cannot.
+        Its description or ``AOTI_MODELS_DIR`` cannot be used.
     """
     wanted, _, version = name.partition("@")
     known = models()
@@ -133,7 +133,7 @@ def find(name: str) -> RegisteredModel:
             f"no package at {name:.200}, and no model of that name; known by name: {listed:.500}"
         )
     best = max(found, key=_numbers)
-    # Of one model in one place, the highest version is meant; nothing else says which of several.
+    # Of several versions in one place, the highest is meant. All other choices are ambiguous.
     rivals = [
         model
         for model in found
@@ -142,7 +142,7 @@ def find(name: str) -> RegisteredModel:
     if len(rivals) > 1:
         listed = "; ".join(f"{model} in {model.place}" for model in rivals)
         raise AmbiguousModelError(
-            f"the name {name!r} stands for several models: {listed}; give the path, add @VERSION, "
+            f"the name {name!r} matches several models: {listed}; pass the path, add @VERSION, "
             "or remove one"
         )
     if best.problem is not None:
@@ -151,12 +151,12 @@ def find(name: str) -> RegisteredModel:
 
 
 def resolve(source: Any) -> RegisteredModel | None:
-    """The registered model that a source of `aoti.load` names; None if it is no name.
+    """The registered model that a source of `aoti.load` names; None if it is not a name.
 
     Raises
     ------
     PackageNotFoundError, AmbiguousModelError, ConfigError
-        As `find`; or it is the name of a model and of a file alike.
+        As for `find`; or it is the name of both a model and a file.
     """
     if not isinstance(source, str) or looks_like_a_path(source):
         return None
@@ -164,14 +164,14 @@ def resolve(source: Any) -> RegisteredModel | None:
         return find(source)
     if any(model.name == source.partition("@")[0] for model in models()):
         raise AmbiguousModelError(
-            f"{source!r} is a registered model and a file here: write ./{source} for the file, or "
+            f"{source!r} is a registered model and also a file: write ./{source} for the file, or "
             "work in another directory"
         )
     return None
 
 
 def _numbers(model: RegisteredModel) -> tuple[int, ...]:
-    """A version to compare with others; none is less than any."""
+    """A version as numbers to compare. A missing version is less than all others."""
     numbers = [int(number) for number in (model.version or "").split(".") if number]
     while numbers and numbers[-1] == 0:  # 1.0 is 1
         del numbers[-1]
@@ -216,8 +216,8 @@ def _in_wheels() -> Iterator[RegisteredModel]:
         directory = _directory_of(entry.value)
         if directory is None:
             problem = (
-                f"{place}: the entry point {entry.name} = {entry.value!r:.80} names no package "
-                "with files in a directory"
+                f"{place}: the entry point {entry.name} = {entry.value!r:.80} does not name a "
+                "Python package with files in a directory"
             )
             yield RegisteredModel(entry.name, None, Path(), place, problem=problem)
         else:
@@ -225,7 +225,7 @@ def _in_wheels() -> Iterator[RegisteredModel]:
 
 
 def _directory_of(module: str) -> Path | None:
-    """Where a package's files stand. Imports nothing, so a parent's code is not run either."""
+    """The directory of a Python package. Imports nothing, so that no code of a parent runs."""
     parent, *below = module.split(".")
     try:
         spec = find_spec(parent)
@@ -240,7 +240,7 @@ def _directory_of(module: str) -> Path | None:
 
 
 def _described(directory: Path, name: str, place: str) -> RegisteredModel:
-    """The model in a directory, by its model.toml if there is one."""
+    """The model in a directory, with its model.toml if there is one."""
     description = directory / DESCRIPTION
     try:
         settings = {}
@@ -248,9 +248,13 @@ def _described(directory: Path, name: str, place: str) -> RegisteredModel:
             settings = read_settings(read_toml(description), _KEYS, str(description))
         given, version = settings.get("name", name), settings.get("version")
         if not _NAME.fullmatch(given):
-            raise ConfigError(f"{description}: {given!r:.80} is no name: letters, digits and ._-")
+            raise ConfigError(
+                f"{description}: {given!r:.80} is not a valid name: use letters, digits and ._-"
+            )
         if version is not None and not _VERSION.fullmatch(version):
-            raise ConfigError(f"{description}: a version is numbers as in 2.1, not {version!r:.80}")
+            raise ConfigError(
+                f"{description}: a version must be numbers as in 2.1, not {version!r:.80}"
+            )
         options = {k.removeprefix("load."): v for k, v in settings.items() if "." in k}
         if "sha256" in settings:
             options["sha256"] = settings["sha256"]
@@ -275,7 +279,7 @@ def _package(directory: Path, name: str | None) -> Path:
     packages = sorted(directory.glob("*.pt2"))
     if len(packages) != 1:
         raise ConfigError(
-            f"{directory} holds {len(packages)} packages; name one in {DESCRIPTION}: "
+            f"{directory} contains {len(packages)} packages; name one in {DESCRIPTION}: "
             'package = "....pt2"'
         )
     return packages[0]

@@ -1,7 +1,8 @@
 """Runs in the background: a bounded queue with a few worker threads per model.
 
-Not `concurrent.futures.ThreadPoolExecutor`, whose `Future` this uses: its queue has no bound, keeps
-what was cancelled until a worker comes by, and is run to its end before the interpreter exits.
+This module uses `concurrent.futures.Future`, but not `ThreadPoolExecutor`: the executor's queue is
+unbounded, keeps cancelled calls until a worker takes them, and runs to its end before the
+interpreter exits.
 """
 
 from __future__ import annotations
@@ -25,26 +26,26 @@ _exiting = False
 
 
 class RunQueue:
-    """Runs of one model that wait for a worker thread, and those threads.
+    """The waiting runs of one model, and its worker threads.
 
     Parameters
     ----------
     call : callable
-        ``call(leaves)`` gives a run's result. It must not refer to the queue.
+        ``call(leaves)`` returns the result of a run. It must not refer to the queue.
     workers : int
-        How many threads there may be. They are started when they are first needed.
+        The maximum number of threads. They are started when they are first needed.
     size : int
-        How many runs may wait, beyond those that the workers have.
+        How many runs may wait, in addition to those that the workers run.
     name : str
-        What the threads and messages call the model.
+        The name of the model in messages and names of threads.
 
     Notes
     -----
     All methods may be called from any thread, by the garbage collector and by callbacks of futures.
 
-    The threads are daemons: an exit of the interpreter must not wait for the queue to run empty.
-    It must wait for the runs that are under way, though, since libtorch is unloaded next: `atexit`
-    sees to that.
+    The threads are daemons: the exit of the interpreter must not wait until the queue is empty. But
+    it must wait for the runs that are under way, since libtorch is unloaded next: a function that
+    is registered with `atexit` does this.
     """
 
     def __init__(self, call: Callable[[Any], Any], *, workers: int, size: int, name: str) -> None:
@@ -56,8 +57,8 @@ class RunQueue:
         self._forget()
 
     def _forget(self) -> None:
-        """Have no threads and nothing to do."""
-        # Reentrant: the garbage collector may drop a model, and so end its queue, anywhere.
+        """Reset to a state without threads and runs."""
+        # Reentrant: the garbage collector may drop a model anywhere, which ends its queue.
         self._changed = threading.Condition(threading.RLock())
         self._waiting: OrderedDict[Future[Any], Leaves] = OrderedDict()
         self._threads: set[threading.Thread] = set()
@@ -70,7 +71,7 @@ class RunQueue:
         Raises
         ------
         QueueFullError
-            As many runs wait as may.
+            The queue is full.
         ModelClosedError
             The queue was closed.
         """
@@ -118,7 +119,7 @@ class RunQueue:
                 future.set_running_or_notify_cancel()
 
     def close(self, reason: str = "the model was closed") -> None:
-        """Turn away those who wait and come later; return when the runs under way have ended."""
+        """Refuse waiting and later runs; return when the runs that are under way have ended."""
         with self._changed:
             self._ended = reason
             waiting = list(self._waiting)
@@ -132,7 +133,7 @@ class RunQueue:
             thread.join()
 
     def retire(self) -> None:
-        """Let the threads end when nothing waits any more. Returns at once."""
+        """Let the threads end when no run waits any more. Returns at once."""
         with self._changed:
             self._ended = "the model was dropped"
             self._changed.notify_all()
@@ -150,7 +151,7 @@ class RunQueue:
                 del result, error
             else:
                 self._count_ended()
-            del item, future, leaves  # nothing is kept alive until the next run comes
+            del item, future, leaves  # keep nothing alive until the next run
 
     def _next(self) -> tuple[Future[Any], Leaves] | None:
         with self._changed:
@@ -169,7 +170,7 @@ class RunQueue:
             return self._waiting.popitem(last=False)
 
     def _count_ended(self) -> None:
-        # Before the future is done: who waits for it may queue the next run at once.
+        # Before the future is done: its waiter may queue the next run at once.
         with self._changed:
             self._running -= 1
 
@@ -240,8 +241,8 @@ class QueuedCalls:
 async def result_of(future: Future[Any], timeout: float | None) -> Any:
     """Wait for a run in an event loop.
 
-    Cancelled or out of time, it returns at once: a run that waits is withdrawn, one that is under
-    way ends in the background, with its arrays kept alive, and nobody hears of its result.
+    When cancelled or out of time, it returns at once: a waiting run is withdrawn; a run that is
+    under way ends in the background, keeps its arrays alive, and its result is dropped.
 
     Raises
     ------
@@ -258,7 +259,7 @@ async def result_of(future: Future[Any], timeout: float | None) -> Any:
             in_time.set_result(answer)
 
     def deliver(_: Future[Any]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop was closed: there is no waiter
             loop.call_soon_threadsafe(settle, True)
 
     timer = None if timeout is None else loop.call_later(timeout, settle, False)
@@ -272,11 +273,11 @@ async def result_of(future: Future[Any], timeout: float | None) -> Any:
         if timer is not None:
             timer.cancel()
         future.cancel()
-        del future  # or it and its error would keep each other alive, by this frame
+        del future  # otherwise it and its error would keep each other alive through this frame
 
 
 def _outcome(call: Callable[[Leaves], Any], leaves: Leaves) -> tuple[Any, BaseException | None]:
-    # A frame of its own: one that also knew the future would make a cycle with the traceback.
+    # A separate frame: a frame that also has the future would form a cycle with the traceback.
     try:
         return call(leaves), None
     except BaseException as error:
@@ -291,7 +292,7 @@ def _end_all() -> None:
 
 
 def _forget_all() -> None:
-    """In a forked child: no thread of the parent is there, and nobody lets go of its locks."""
+    """In a forked child: the threads of the parent are missing, and their locks stay locked."""
     for queue in list(_live):
         queue._forget()
     _live.clear()

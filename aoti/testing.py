@@ -1,4 +1,4 @@
-"""A model for the tests of applications: no libtorch, no compiled code, any machine."""
+"""A fake model for the tests of applications, without libtorch and compiled code."""
 
 from __future__ import annotations
 
@@ -20,35 +20,37 @@ if TYPE_CHECKING:
 
 
 class FakeModel:
-    """Stands in for an `aoti.AOTIModel`: an `aoti.ModelRunner` that runs a function.
+    """A fake `aoti.AOTIModel`: an `aoti.ModelRunner` that runs a Python function.
 
     Parameters
     ----------
     function : callable, optional
-        Called as the model is, returns what the model would; it may raise. `run` gives it the flat
-        inputs. Default: zeros of the right dtypes and sizes, where a `package` says what those are.
+        Called like the model, and returns what the model would return; it may raise. `run` passes
+        the flat inputs. Default: zeros of the right dtypes and sizes, if a `package` describes
+        them.
     package : path, bytes or binary file, optional
-        The package to stand in for. Arguments are then checked as it would check them, but for the
-        values of indices; nothing of it is run.
+        The package to imitate. Arguments are then checked as for the real model, except for the
+        values of indices; nothing of the package is run.
     model_name : str, optional
-        Which model of the package.
+        The model in the package.
 
     Attributes
     ----------
     calls : list of tuple
-        The arguments of every call, as ``(args, kwargs)``; of `run` and the like, ``(inputs, {})``.
+        The arguments of every call as ``(args, kwargs)``; for `run` and its variants,
+        ``(inputs, {})``.
 
     Raises
     ------
     ValueError
-        There is neither a function nor a package.
+        Neither a function nor a package is given.
     PackageError, PackageNotFoundError, ModelNotFoundError
-        As `aoti.load`.
+        As for `aoti.load`.
 
     Notes
     -----
-    Everything runs in the caller's thread: a `Future` of `submit` is done when it is returned. The
-    options `out` and `outputs` of a call are not taken.
+    Everything runs in the caller's thread: a `Future` of `submit` is already done. The options
+    `out` and `outputs` of a call are not supported.
 
     Examples
     --------
@@ -67,7 +69,7 @@ class FakeModel:
         model_name: str | None = None,
     ) -> None:
         if function is None and package is None:
-            raise ValueError("a fake model needs a function, or a package to be like")
+            raise ValueError("a fake model needs a function, or a package to imitate")
         self._function = function
         self._checker: Checker | None = None
         self._flatten: Flatten | None = None
@@ -79,7 +81,7 @@ class FakeModel:
             with Package(package) as opened:
                 signature = opened.signature(opened.select(model_name))
                 self._checker = Checker(signature, opened.name)
-                # A structure that only the exporting program knows cannot be checked.
+                # A structure with types that only the exporting program has cannot be checked.
                 with contextlib.suppress(PackageError):
                     if signature.call_spec is not None:
                         plan = signature.plan(signature.call_spec)
@@ -88,12 +90,12 @@ class FakeModel:
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...] | None:
-        """What the package says the model takes; None without one."""
+        """The inputs that the package describes; None without a package."""
         return None if self._checker is None else self._checker.signature.inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...] | None:
-        """What the package says the model gives; None without one."""
+        """The outputs that the package describes; None without a package."""
         return None if self._checker is None else self._checker.signature.outputs
 
     @property
@@ -112,9 +114,9 @@ class FakeModel:
         return self._rebuild(self._zeros(arrays))
 
     def run(self, inputs: Sequence[Any], *, stream: Any = None) -> list[Any]:  # noqa: ARG002
-        """As a call, with flat inputs and a flat list of outputs. It runs on no stream."""
+        """As a call, with flat inputs and a flat list of outputs. The stream is ignored."""
         if not isinstance(inputs, list | tuple):
-            raise InputTypeError(f"run takes a list of arrays, and got {type(inputs).__name__}")
+            raise InputTypeError(f"run takes a list of arrays, got {type(inputs).__name__}")
         self._note(tuple(inputs), {})
         arrays = self._check(inputs)
         if self._function is None:
@@ -122,7 +124,7 @@ class FakeModel:
         return self._flatten_result(self._function(*inputs))
 
     def boxed_run(self, inputs: list[Any], *, stream: Any = None) -> list[Any]:
-        """As `run`, and empties the list."""
+        """As `run`, and empty the list."""
         taken = inputs.copy()
         inputs.clear()
         return self.run(taken, stream=stream)
@@ -134,22 +136,22 @@ class FakeModel:
         return InferenceResult(outputs, (time.perf_counter_ns() - start) / 1e6, memory_bytes=None)
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """A future of the call, which is done."""
+        """Call the model; the returned future is done."""
         future: Future[Any] = Future()
         try:
             future.set_result(self(*args, **kwargs))
-        except (InputError, ModelClosedError):  # as a model: in the caller's thread
+        except (InputError, ModelClosedError):  # raised in the caller's thread, as by a model
             raise
         except Exception as error:
             future.set_exception(error)
         return future
 
     async def run_async(self, /, *args: Any, **kwargs: Any) -> Any:
-        """The call."""
+        """Call the model."""
         return self(*args, **kwargs)
 
     def close(self) -> None:
-        """Have later calls raise `ModelClosedError`."""
+        """Let later calls raise `ModelClosedError`."""
         self._closed = True
 
     def __enter__(self) -> FakeModel:
@@ -185,7 +187,9 @@ class FakeModel:
             if spec.shape is not None and spec.dtype is not None
         ]
         if not zeros or len(zeros) < len(outputs):
-            raise ValueError("the package does not tell what the model gives: pass a function")
+            raise ValueError(
+                "the package does not describe the outputs of the model: pass a function"
+            )
         return zeros
 
 

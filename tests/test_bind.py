@@ -157,3 +157,14 @@ def test_threads_share_a_bound_model(packages, rows):
         for worker in workers:
             worker.join()
     assert wrong == []
+
+
+def test_a_bound_output_that_was_given_other_memory_is_refused(packages, rows, torch):
+    with aoti.load(packages / "mlp.pt2") as model:
+        out = torch.empty(len(rows), 1)
+        bound = model.bind(rows, out=out)
+        assert bound() is out
+        np.testing.assert_array_equal(out.numpy(), model(rows))
+        out.set_(torch.empty(len(rows), 1))
+        with pytest.raises(aoti.InputError, match="given other memory; bind again"):
+            bound()

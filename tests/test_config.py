@@ -99,12 +99,12 @@ def test_paths_are_taken_from_the_file_and_names_as_they_are(write, tmp_path, mo
         ("cache = true", "unknown key 'cache'"),
         ("[log]\nlevel = 'info'", "unknown key 'log'"),
         ("zzz = 1", "known are model, "),
-        ("num_runners = '2'", "num_runners is a whole number, and not '2'"),
-        ("num_runners = true", "num_runners is a whole number, and not True"),
-        ("timeout = false", "timeout is a number, and not False"),
-        ("validate = 1", "validate is true or false, and not 1"),
+        ("num_runners = '2'", "num_runners must be a whole number, not '2'"),
+        ("num_runners = true", "num_runners must be a whole number, not True"),
+        ("timeout = false", "timeout must be a number, not False"),
+        ("validate = 1", "validate must be true or false, not 1"),
         ("[logging]\nlevel = 'loud'", "logging.level must be one of debug, info, warning, error"),
-        ("a = ", "is no TOML"),
+        ("a = ", "is not TOML"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_code_2(write, capsys, text, message):
@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_one_line_and_code_2(write, capsys, text, message):
 
 def test_a_variable_that_does_not_fit_is_named(write, monkeypatch):
     for variable, text in (("AOTI_VALIDATE", "maybe"), ("AOTI_QUEUE_SIZE", "many")):
-        with pytest.raises(aoti.ConfigError, match=f"the variable {variable} is"):
+        with pytest.raises(aoti.ConfigError, match=f"the variable {variable} must be"):
             aoti.Config.from_environment({variable: text})
 
 

@@ -45,7 +45,7 @@ def test_infinities_of_two_signs_differ():
 def test_integers_and_truth_must_be_equal():
     assert result([1, 2], [1, 2], "int64").ok
     compared = result([1, 3], [1, 2], "int64")
-    assert "1 of 2 elements differ, the first at [1]: 3, and should be 2" in compared.reason
+    assert "1 of 2 elements differ, the first at [1]: 3, expected 2" in compared.reason
     assert compared.max_error == 1
     assert not result([True], [False], "bool").ok
 

@@ -157,11 +157,11 @@ with load("mlp.pt2") as model:
     assert right(model(device, stream=0))
     other = gpus.gpu_stream(1)
     elsewhere = Torch(other); elsewhere.device = aoti.Device("cuda:1")
-    refused(aoti.ConfigError, "one of cuda:1, and the model runs on cuda:0",
+    refused(aoti.ConfigError, "belongs to cuda:1, but the model runs on cuda:0",
             lambda: model(device, stream=elsewhere))
     refused(aoti.DeviceError, "stream", lambda: model(device, stream=other))
     for nonsense in ("fast", 1.5, True, -1):
-        refused(aoti.ConfigError, "a stream is", lambda: model(device, stream=nonsense))
+        refused(aoti.ConfigError, "a stream must be", lambda: model(device, stream=nonsense))
 with load("mlp.pt2", stream=Protocol(stream)) as model:
     for call in (model, lambda d: model.run([d])[0], model.bind(device),
                  lambda d: model.submit(d).result()):
@@ -291,7 +291,7 @@ with aoti.load(packages / "blob.pt2") as host:
     assert np.allclose(one(x), host(x), atol=1e-6) and not np.allclose(one(x), y)
 one.rollback()
 assert np.allclose(one(x), y)
-refused(aoti.ConstantError, "must lie on cuda:0, and not on cpu",
+refused(aoti.ConstantError, "must be on cuda:0, not on cpu",
         lambda: one.load_constants(other, share=True))
 shared = {name: on("cuda:0", value) for name, value in other.items()}
 one.load_constants(shared, share=True)

@@ -59,8 +59,6 @@ BELOW = {
     "_warnings": "",
     "_version": "",
 }
-# What breaks a row today: the module that imports, and what.
-EXCEPTIONS = {}
 LINES, TOP_LEVEL_MODULES = 450, 20
 
 
@@ -168,7 +166,7 @@ def test_an_arrow_only_points_down(folder):
         for other in imported(path)
         if other.split(".")[0] not in allowed
     }
-    assert broken == {(name, other) for name, other in EXCEPTIONS if name.split(".")[0] == folder}
+    assert broken == set()
 
 
 def test_every_module_has_a_row_and_every_row_points_down():

@@ -268,6 +268,19 @@ def test_a_wrong_number_of_arguments_is_a_clear_error(mlp, arguments, words):
         mlp.run(list(arguments))
 
 
+def test_outputs_go_to_the_arrays_of_any_iterable(mlp, rows):
+    (given,) = mlp.run([rows], out=(np.empty((len(rows), 1), np.float32) for _ in range(1)))
+    np.testing.assert_array_equal(given, mlp(rows))
+
+
+def test_boxed_inputs_that_do_not_agree_are_refused_with_both_sizes(packages):
+    with aoti.load(packages / "derived.pt2") as model:
+        boxed = [np.ones((4, 2), np.float32), np.ones((11, 2), np.float32)]
+        with pytest.raises(aoti.InputError, match=r"is 11, but must be 9, as dimension 0 .* is 4"):
+            model.boxed_run(boxed)
+        assert boxed == []
+
+
 def test_run_wants_a_list_and_boxed_run_a_list_to_empty(mlp, rows):
     with pytest.raises(aoti.InputTypeError, match="run takes a list of arrays"):
         mlp.run(rows)
@@ -592,3 +605,24 @@ assert not [name for name in sys.modules if name.split(".")[0] == "torch"]
 def test_methods_tell_their_parameters(mlp):
     assert str(inspect.signature(mlp.run)) == "(inputs, *, outputs=None, out=None, stream=None)"
     assert list(inspect.signature(mlp.boxed_run).parameters) == ["inputs", "stream"]
+
+
+def test_info_says_what_runs_and_what_is_mapped(weight_packages, cache_directory):
+    with aoti.load(weight_packages / "blob.pt2", num_runners=2, intra_op_threads=1) as model:
+        info = model.info()
+        assert (info.engine, info.device, info.num_runners) == ("libtorch", "cpu", 2)
+        assert (info.intra_op_threads, info.weights_version) == (1, 1)
+        assert (info.running, info.waiting) == (0, 0)
+        assert info.entry.is_relative_to(cache_directory)
+        assert info.code.is_relative_to(info.entry)
+        assert info.weights_file is not None
+        assert 0 < info.weights_bytes <= info.weights_file.stat().st_size
+        model.weights.update(model.weights.extract())
+        changed = model.info()
+        assert (changed.weights_version, changed.weights_file, changed.weights_bytes) == (
+            2,
+            None,
+            0,
+        )
+        model.weights.rollback()
+        assert model.info() == info

@@ -106,11 +106,11 @@ def test_a_file_of_that_name_is_not_confused_with_the_model(models_dir, packages
     ("text", "message"),
     [
         ("nam = 'x'", "unknown key 'nam'; did you mean 'name'?"),
-        ("version = 1", "version is text, and not 1"),
-        ("version = 'one'", "a version is numbers as in 2.1, not 'one'"),
-        ("name = 'a/b'", "'a/b' is no name"),
+        ("version = 1", "version must be text, not 1"),
+        ("version = 'one'", "a version must be numbers as in 2.1, not 'one'"),
+        ("name = 'a/b'", "'a/b' is not a valid name"),
         ("[load]\nrunners = 2", "did you mean 'load.num_runners'?"),
-        ("][", "is no TOML"),
+        ("][", "is not TOML"),
     ],
 )
 def test_a_broken_description_is_listed_and_hurts_no_other(models_dir, capsys, text, message):
@@ -129,7 +129,7 @@ def test_a_broken_description_is_listed_and_hurts_no_other(models_dir, capsys, t
 def test_which_of_several_packages_must_be_said(models_dir):
     model = describe(models_dir, "m")
     (model / "n.pt2").touch()
-    with pytest.raises(aoti.ConfigError, match=r"holds 2 packages; name one in model\.toml"):
+    with pytest.raises(aoti.ConfigError, match=r"contains 2 packages; name one in model\.toml"):
         aoti.load("m")
     (model / "model.toml").write_text('package = "n.pt2"')
     assert registry.find("m").path == model / "n.pt2"
@@ -191,4 +191,6 @@ try:
 except aoti.ConfigError as error:
     print(error)
 """
-    assert "gone = 'gone_models.deep:x' names no package" in run_python(program, tmp_path)
+    assert "gone = 'gone_models.deep:x' does not name a Python package" in run_python(
+        program, tmp_path
+    )

@@ -248,7 +248,7 @@ def test_the_headers_of_the_toolkit_come_after_libtorchs(extension, tmp_path, ba
 def test_a_toolkit_that_is_not_there_ends_the_build_in_a_line(extension):
     with pytest.raises(SystemExit) as caught:
         extension("cuda", CUDA_HOME="/nowhere")
-    assert caught.value.code == "CUDA_HOME=/nowhere is no directory; correct it, or unset it"
+    assert caught.value.code == "CUDA_HOME=/nowhere is not a directory; correct it, or unset it"
 
 
 def test_a_build_for_the_cpu_knows_no_toolkits(extension):

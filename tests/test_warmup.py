@@ -36,7 +36,7 @@ def test_a_package_that_tells_nothing_needs_inputs(packages, tmp_path):
                 new.writestr(name, old.read(name))
     with (
         pytest.warns(UserWarning, match="does not describe its inputs"),
-        pytest.raises(aoti.ConfigError, match="does not tell what inputs"),
+        pytest.raises(aoti.ConfigError, match="does not say what inputs"),
     ):
         aoti.load(path, warmup=True)
     with pytest.warns(UserWarning, match="does not describe its inputs"):

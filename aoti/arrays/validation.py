@@ -202,7 +202,7 @@ class Checker:
                     f"{path}: expected {expected} dimensions, {spec}; got {_shown(value)}"
                 )
             case "size" | "conflict" | "range":
-                return self._refuse_size(index, values, value, mismatch)
+                return self._refuse_size(index, value, mismatch)
             case "null":
                 raise InputError(
                     f"{path}: the array's data pointer is null; it has no memory to read"
@@ -231,9 +231,7 @@ class Checker:
                 f"on {place}; move it to {name} first: {spec}"
             )
 
-    def _refuse_size(
-        self, index: int, values: Sequence[Any], value: Any, mismatch: Mismatch
-    ) -> None:
+    def _refuse_size(self, index: int, value: Any, mismatch: Mismatch) -> None:
         kind, dim, expected, got = mismatch
         spec, path = self._inputs[index], self._path(index)
         assert spec.shape is not None
@@ -249,7 +247,7 @@ class Checker:
             raise InputError(f"{where} {wanted} for some {symbol}: {spec}")
         if kind == "conflict":
             other, first = self._first_with(symbol)
-            size = (value if other == index else values[other]).shape[first]
+            size = _size_beside(expected, wanted, self._inputs[other], first)
             raise InputError(
                 f"{where} {expected}, as dimension {first} of {self._path(other)} is {size}: "
                 f"{spec} and {self._inputs[other]} share {symbol}"
@@ -345,6 +343,16 @@ def _tensors_only(plan: CallPlan, count: int, package: str) -> Flatten:
         return tensors
 
     return flatten
+
+
+def _size_beside(size: int, wanted: Dim, other: TensorSpec, dim: int) -> int:
+    """The size of another dimension with the symbol of `wanted`, where `wanted` is `size`."""
+    assert other.shape is not None
+    beside = other.shape[dim]
+    assert isinstance(beside, Dim)
+    _, scale, offset = wanted.form
+    symbol = (size - offset) // scale
+    return beside.form[1] * symbol + beside.form[2]
 
 
 def _shown(array: Any) -> str:

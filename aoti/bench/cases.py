@@ -1,4 +1,4 @@
-"""The inputs of a benchmark: given, or made up in the sizes that were asked for."""
+"""The inputs of a benchmark: given, or random in the requested sizes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from aoti.signature.spec import ConstantSpec, Dim
 
 @dataclass(frozen=True)
 class Takes:
-    """What a model takes, and how it is called.
+    """The inputs of a model, and how it is called.
 
     Attributes
     ----------
     signature : Signature
-        With the names that people know.
+        The signature, with the names of the arguments of the call.
     plan : CallPlan or None
         None if the structure of calls is not known.
     """
@@ -40,7 +40,7 @@ class Takes:
         signature = package.signature(model_name)
         plan = None
         if signature.call_spec is not None:
-            with contextlib.suppress(PackageError):  # only the exporting program knows it
+            with contextlib.suppress(PackageError):  # a type that only the exporting program has
                 plan = signature.plan(signature.call_spec)
                 signature = signature.renamed(plan)
         return cls(signature, plan)
@@ -51,7 +51,7 @@ class Takes:
         Raises
         ------
         InputError
-            There are more or fewer than the model takes.
+            There are more or fewer arrays than the model has inputs.
         """
         specs = self.signature.inputs
         if specs is not None and len(arrays) != len(specs):
@@ -74,16 +74,16 @@ class Takes:
         Parameters
         ----------
         dims : mapping of str to sequence of int
-            What the dynamic sizes are to be, one after the other. Others are as small as can be.
+            The values of dynamic sizes. Sizes that are not given are as small as possible.
         shapes : mapping of str to sequence of int
             The shapes of inputs, by their names.
         seed : int
-            For the values.
+            The seed of the values.
 
         Raises
         ------
         ConfigError
-            A size or an input has another name, or a size is not one that the model takes.
+            A size or an input does not exist, or the model does not accept a size.
         """
         least = example_inputs.least_sizes(self.signature)
         fixed: dict[str, int] = {}
@@ -125,7 +125,7 @@ class Takes:
         return Inputs(arrays, args, kwargs)
 
     def _bind(self, name: str, shape: Sequence[int], sizes: dict[str, int]) -> None:
-        """Find what the symbols are that give an input this shape."""
+        """Find the values of the symbols for an input of this shape."""
         specs = {spec.name: spec for spec in self.signature.inputs or ()}
         if name not in specs:
             raise ConfigError(f"no input is named {name!r:.60}; the model has {', '.join(specs)}")
@@ -154,11 +154,11 @@ class Takes:
         for value in values:
             if value < low or (high is not None and value > high):
                 bounds = f"{low} to {high}" if high is not None else f"at least {low}"
-                raise ConfigError(f"size {name} is {bounds}, and not {value}")
+                raise ConfigError(f"size {name} must be {bounds}, not {value}")
 
 
 def _is_plain(tree: Any) -> bool:
-    """Whether another process knows all containers: none is a stand-in for a namedtuple."""
+    """Whether another process has all containers: no stand-in for a namedtuple among them."""
     if isinstance(tree, tuple) and type(tree) is not tuple:
         return False
     if isinstance(tree, dict):

@@ -1,4 +1,4 @@
-"""What a benchmark ran on: without that, its figures say nothing."""
+"""The machine that a benchmark ran on."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class Machine:
     cpu : str
         The processor's name.
     architecture : str
-        The machine, and those of its vector instructions that matter.
+        The architecture, with the vector instructions that matter.
     usable : int
         Logical processors that this process may use.
     threads : int
         Logical processors of the machine.
     cores : int or None
-        Its cores; None where the system does not tell.
+        Its cores; None if the system does not report them.
     virtual : bool
-        Whether it says that it is a virtual one: others may share its cores.
+        Whether it is a virtual machine: others may share its cores.
     governor : str or None
-        How the clock is set (``performance``, ``powersave``); None where the system does not tell.
+        The CPU governor (``performance``, ``powersave``); None if the system does not report it.
     load : float
-        How many threads wanted to run, in the mean of the last minute, when it began.
+        The load average of the last minute, at the start.
     memory_bytes : int
-        All of its memory.
+        The size of its memory.
     system : str
         The operating system, and its C library.
     python : str
@@ -72,7 +72,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """The machine that this runs on, now."""
+    """Describe the machine that this runs on."""
     (cpu,) = devices()
     core_lists = {
         text

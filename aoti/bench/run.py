@@ -1,4 +1,4 @@
-"""Engines in turns, each in a process of its own: a machine that drifts is fair to all."""
+"""Measuring engines in turns, each in its own process, so that drifts of the machine affect all."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from aoti.registry import resolve
 
 Progress = Callable[[str, float], None]
 
-_BUSY = 0.75  # of the processors
-_UNSTABLE = 0.1  # rounds that differ by more than that are worth a note
+_BUSY = 0.75  # share of the processors
+_UNSTABLE = 0.1  # a larger spread of the rounds is worth a note
 
 
 @dataclass
 class _Contestant:
-    """An engine with what it has shown so far."""
+    """An engine with its results so far."""
 
     label: str
     kind: Kind
@@ -73,25 +73,25 @@ def measure(
     package : str or os.PathLike
         The package, or the name of a registered model.
     engines : sequence of str
-        What to compare it with: ``stock``, ``eager``, ``compile``, ``onnxruntime``, ``openvino``.
+        Engines to compare with: ``stock``, ``eager``, ``compile``, ``onnxruntime``, ``openvino``.
     against : sequence of str or os.PathLike
-        Other packages, which take the same inputs.
+        Other packages with the same inputs.
     source : str, optional
-        The module that was exported, which engines other than ``stock`` need: as ``aoti export``
-        takes it.
+        The module that was exported, which engines other than ``stock`` need: as for
+        ``aoti export``.
     model_name : str, optional
         Which model of the packages.
     inputs : sequence of arrays, optional
         For a flat call. Default: random ones.
     dims : mapping of str to sequence of int, optional
-        Dynamic sizes by their names, each a list to go through; several give all combinations.
-        Default: as small as the model takes, but not 0.
+        The values of dynamic sizes, by their names; several sizes give all combinations. Default:
+        the smallest size that the model accepts, but not 0.
     shapes : mapping of str to sequence of int, optional
         The shapes of inputs by their names, in place of dynamic sizes.
     settings : Settings, optional
         How to measure.
     progress : callable, optional
-        Is told what is being done, and what part of the rounds is done, from 0 to 1.
+        Called with a line of text and the completed part of the rounds, from 0 to 1.
 
     Returns
     -------
@@ -100,25 +100,25 @@ def measure(
     Raises
     ------
     ConfigError
-        There is no such engine, name or size; or `inputs` come with sizes.
+        An engine, name or size does not exist; or `inputs` are combined with sizes.
     PackageNotFoundError, PackageError, ModelNotFoundError
-        As `aoti.load`, of any of the packages.
+        As for `aoti.load`, for any of the packages.
     InputError, ExecutionError
-        `aoti` refuses the inputs, or fails. Other engines that do are in `Report.skipped`.
+        `aoti` refuses the inputs, or fails. Other engines that fail are in `Report.skipped`.
 
     Notes
     -----
-    Nothing of a model runs in this process. The processes of the engines end with it, and what they
-    leave on disk goes with them, also when it is interrupted or killed.
+    No model runs in this process. The processes of the engines end with it, and their files are
+    removed, even if it is interrupted or killed.
     """
     settings = settings or Settings()
     settings = replace(settings, threads=settings.threads_used)
     say = progress or (lambda _what, _part: None)
     for name in engines:
         if name not in ENGINES:
-            raise ConfigError(f"{name!r:.60} is no engine; known are {', '.join(ENGINES)}")
+            raise ConfigError(f"unknown engine {name!r:.60}; known are {', '.join(ENGINES)}")
     if inputs is not None and (dims or shapes):
-        raise ConfigError("inputs have their sizes: give inputs, or sizes to make some in")
+        raise ConfigError("inputs already have sizes: pass inputs, or sizes to make inputs with")
     paths = [_located(path) for path in (package, *against)]
     with Package(paths[0]) as opened:
         model_name = opened.select(model_name)
@@ -143,16 +143,16 @@ def measure(
     notes = []
     if machine.load > _BUSY * machine.usable:
         notes.append(
-            f"the machine was busy before it began (load {machine.load:.1f} on {machine.usable} "
-            "processors): another time it gives other times; ratios hold better"
+            f"the machine was busy at the start (load {machine.load:.1f} on {machine.usable} "
+            "processors): times will differ in another run; ratios are more reliable"
         )
     if compiled_for not in (None, settings.threads):
         notes.append(
             f"the package's kernels were compiled for {compiled_for} "
-            f"thread{'s' if compiled_for != 1 else ''}, whatever --threads says"
+            f"thread{'s' if compiled_for != 1 else ''}; --threads does not change that"
         )
     if inputs is None and cases[0][0].sizes and not (dims or shapes):
-        notes.append(f"dynamic sizes are at their least: {cases[0][0]}")
+        notes.append(f"dynamic sizes are the smallest that the model accepts: {cases[0][0]}")
     return bench.report(
         [case for case, _ in cases],
         notes,
@@ -180,7 +180,7 @@ class _Bench:
                 one.child.end()
 
     def choose(self, paths: Sequence[str], model_name: str, engines: Sequence[str]) -> None:
-        """Who runs, and who cannot."""
+        """Decide which engines run, and which cannot."""
         wanted = [(OURS, path) for path in paths]
         for name in dict.fromkeys(engines):
             obstacle = ENGINES[name].obstacle(self.settings.mode, self.source)
@@ -208,7 +208,7 @@ class _Bench:
             label = labels[number] if number < len(labels) else name
             self.contestants.append(_Contestant(label, kind, name, job))
 
-    def _convert(self, for_whom: Sequence[str]) -> str | None:
+    def _convert(self, names: Sequence[str]) -> str | None:
         self.say("exporting to ONNX", 0)
         path = str(Path(self.scratch) / "model.onnx")
         with self._child("aoti.bench.engines.onnx:convert", self.source, path) as child:
@@ -216,7 +216,7 @@ class _Bench:
                 return str(child.ask())
             except ChildError as error:
                 reason = f"the module cannot be exported to ONNX: {error}"
-                self.skipped += [Skipped(name, reason) for name in for_whom]
+                self.skipped += [Skipped(name, reason) for name in names]
                 return None
 
     def _child(self, target: str, *arguments: Any) -> Child:
@@ -224,17 +224,17 @@ class _Bench:
         environment = {
             "OMP_NUM_THREADS": str(self.settings.threads),
             "MKL_NUM_THREADS": str(self.settings.threads),
-            # What a killed process leaves goes with our directory; caches stay where they are.
+            # Files of a killed process are removed with our directory; caches stay where they are.
             "TMPDIR": self.scratch,
             "TORCHINDUCTOR_CACHE_DIR": inductor,
-            # No pool of compiling processes, which leave our session.
+            # No pool of compiling processes: they would leave our session.
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
         }
         path = (str(Path.cwd()),) if self.source is not None else ()
         return Child(target, *arguments, environment=environment, scratch=self.scratch, path=path)
 
     def start(self, inputs: Inputs) -> None:
-        """Start everybody as often as is asked for; the last of their processes stay."""
+        """Start all engines as often as requested; their last processes go on."""
         for _ in range(self.settings.starts):
             for one in self._each():
                 self.say(f"starting {one.label}", 0)
@@ -246,7 +246,7 @@ class _Bench:
                     one.starts.append((one.child.started_ns, one.ask()))
 
     def prepare(self, cases: Sequence[Inputs]) -> None:
-        """Have everybody ready and warm, and hold what they compute."""
+        """Prepare and warm up all engines, and store what they compute."""
         for inputs in cases:
             for one in self._each():
                 self.say(f"warming up {one.label}", 0)
@@ -257,7 +257,7 @@ class _Bench:
                     one.rounds.append([])
 
     def take_turns(self, cases: int) -> None:
-        """The timed rounds. Who was first in one is last in the next."""
+        """The timed rounds. The order of the engines alternates from round to round."""
         rounds = self.settings.rounds
         seconds = self.settings.duration / rounds
         for number in range(rounds):
@@ -277,7 +277,7 @@ class _Bench:
 
     @contextlib.contextmanager
     def _may_drop(self, one: _Contestant) -> Any:
-        """Go on without an engine that fails, unless it is the first one."""
+        """Drop an engine that fails, unless it is the first one."""
         try:
             yield
         except ChildError as error:
@@ -291,7 +291,7 @@ class _Bench:
             one.child.end()
 
     def report(self, cases: Sequence[Case], notes: list[str], **about: Any) -> Report:
-        """All of it in figures."""
+        """Compute the report."""
         measurements, edges = [], []
         for number, case in enumerate(cases):
             bins = statistics.bins([one.rounds[number] for one in self.contestants])
@@ -308,7 +308,7 @@ class _Bench:
         for measured in measurements:
             if measured.difference is not None and measured.difference.reason is not None:
                 notes.append(
-                    f"{measured.engine} computes something else than {measurements[0].engine}: "
+                    f"{measured.engine} gives other results than {measurements[0].engine}: "
                     f"{measured.difference.reason}"
                 )
         return Report(
@@ -387,10 +387,10 @@ def _located(path: str | os.PathLike[str]) -> str:
 
 
 def _inductor_cache() -> str:
-    """Where torch keeps what it compiled, if nobody says another place."""
+    """Where torch stores compiled code by default."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # nobody has a name for the user's number
+    except (KeyError, OSError):  # the user's number has no name
         user = str(os.getuid())
     name = re.sub(r'[\\/:*?"<>|]', "_", user)
     return str(Path(tempfile.gettempdir()) / f"torchinductor_{name}")

@@ -1,4 +1,4 @@
-"""The group of verbs, how a command is run, and how its errors are shown."""
+"""The command `aoti`: its verbs, how one is run, and how errors are shown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from aoti.errors import (
     reason,
 )
 
-# What the caller got wrong; every other error is the model's or the machine's.
+# Errors in the call; all other errors are those of the model or the machine.
 _WRONG_CALL = (
     AmbiguousModelError,
     ConfigError,
@@ -56,8 +56,7 @@ class Verbs(click.Group):
     Parameters
     ----------
     homes : mapping of str to str
-        By the name of each verb, in the order of the help, the module of `aoti.cli.verbs` and the
-        name in it.
+        For each verb, in the order of the help: its module in `aoti.cli.verbs` and its name there.
     """
 
     def __init__(self, *args: Any, homes: Mapping[str, tuple[str, str]], **options: Any) -> None:
@@ -70,7 +69,7 @@ class Verbs(click.Group):
         return list(self._homes)
 
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
-        """A verb, with the options that all have."""
+        """A verb, with the options that all verbs have."""
         if name not in self._homes:
             return None
         module, attribute = self._homes[name]
@@ -97,7 +96,7 @@ def _add_common(command: click.Command) -> None:
 def cli() -> None:
     """Run compiled PyTorch models (.pt2 packages) without PyTorch.
 
-    Exit codes: 0 fine, 1 the model or the device failed, 2 the call was wrong.
+    Exit codes: 0 success, 1 the model or the device failed, 2 the call was wrong.
 
     \b
     Example:
@@ -130,10 +129,10 @@ def run(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except SystemExit as error:  # click's way to end where whoever read our output has gone
+    except SystemExit as error:  # click exits like this if the reader of our output is gone
         return error.code if isinstance(error.code, int) else 0
     except AotiError as error:
-        # Of an export, what is wrong and what to do are a line each.
+        # Errors of an export have one line for what is wrong and one for what to do.
         _say(*(str(error).splitlines() if isinstance(error, ExportError) else [str(error)]))
         if _debugging():
             for text in getattr(error, "__notes__", ()):
@@ -151,7 +150,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _debugging() -> bool:
-    if "AOTI_DEBUG" not in os.environ:  # as usual, and logging need not be imported
+    if "AOTI_DEBUG" not in os.environ:  # the usual case, which does not need to import logging
         return False
     from aoti import _logging
 
@@ -164,7 +163,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _say(*lines: str) -> None:
-    """Say on standard error what went wrong, as far as there is one and it takes it."""
+    """Print an error on standard error, if that is open."""
     with contextlib.suppress(OSError):
         for line in lines:
             click.echo(f"aoti: {printable(line)}", err=True)
@@ -173,9 +172,9 @@ def _say(*lines: str) -> None:
 def main() -> NoReturn:
     """The console script: runs one command and ends the process.
 
-    It ends without libtorch's static destructors, which take 60 ms and free what the kernel frees
-    anyway. That loses nothing, since output is flushed and exit handlers are run first; but only
-    this function may do it, because nothing of whoever else is in the process would be run.
+    It skips libtorch's static destructors, which take 60 ms and free memory that the kernel frees
+    anyway. Nothing is lost: output is flushed and exit handlers are run first. Only this function
+    may do it, since it owns the process; other code in a process would lose its clean-up.
     """
     code = run()
     atexit._run_exitfuncs()

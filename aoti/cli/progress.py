@@ -19,19 +19,19 @@ _OFTEN = 0.1  # seconds
 
 @contextlib.contextmanager
 def progress(*, in_lines: bool = False) -> Iterator[Callable[[str], None]]:
-    """Say what is being done and for how long, in one moving line on a terminal.
+    """Show the current step and its time, in one line on a terminal.
 
     Parameters
     ----------
     in_lines : bool
-        Where standard error is no terminal, print a line for each step, rather than nothing.
+        If standard error is not a terminal, print a line for each step instead of nothing.
 
     Yields
     ------
     callable
-        Takes the text of the step that begins.
+        Takes the text of the step that starts.
     """
-    # Where it goes to is settled here: the work may have standard error point elsewhere.
+    # The stream is fixed here, since the work may redirect standard error.
     start, stream = time.monotonic(), sys.stderr
 
     def print_line(text: str) -> None:
@@ -47,17 +47,17 @@ def progress(*, in_lines: bool = False) -> Iterator[Callable[[str], None]]:
 
         columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
         console = Console(file=stream, color_system=None if colored() is False else "auto")
-        # Standard output stays what it is: the results that go there are no part of this line.
+        # Standard output is not redirected: results do not belong to this line.
         with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
             task = bar.add_task("starting")
             yield lambda text: bar.update(task, description=escape(text))
 
 
 def counted(items: Iterator[Item], step: Callable[[str], None]) -> Iterator[Item]:
-    """The same items, while `step` is told how many there were and how fast they come."""
-    start = told = time.monotonic()
+    """The same items; `step` is called with their number and rate."""
+    start = last = time.monotonic()
     for count, item in enumerate(items, 1):
         yield item
-        if (now := time.monotonic()) > told + _OFTEN:
+        if (now := time.monotonic()) > last + _OFTEN:
             step(f"{count} inputs ({count / (now - start):.0f} per second)")
-            told = now
+            last = now

@@ -1,4 +1,4 @@
-"""What the verbs share: tables and JSON on standard output, device and model names."""
+"""Helpers of the verbs: tables and JSON on standard output, device and model names."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from aoti.errors import AotiError, DeviceError
 if TYPE_CHECKING:
     import numpy as np
 
-_NARROWEST = 8  # columns of a terminal that the text of a table gets at least
+_NARROWEST = 8  # minimum width of a column of a table
 _GAP = "  "
 
 
 class Mark(NamedTuple):
-    """A cell of a table in a colour."""
+    """A cell of a table with a color."""
 
     text: str
     color: str
@@ -35,7 +35,7 @@ GOOD, BAD = Mark("ok", "green"), Mark("bad", "red")
 
 
 def device_name(_context: object, _parameter: object, value: str | None) -> str | None:
-    """For click: a misspelled device is a wrong call; whether it is there shows later."""
+    """Check the spelling of a device, for click. Whether it exists is checked later."""
     from aoti.machine.device import Device
 
     try:
@@ -45,8 +45,8 @@ def device_name(_context: object, _parameter: object, value: str | None) -> str 
 
 
 def located(source: str) -> str:
-    """The path that was meant: as given, or of the registered model of that name."""
-    if source.endswith(".pt2"):  # no name; the registry's import takes 10 ms
+    """The path of a package, which is given as a path or as the name of a registered model."""
+    if source.endswith(".pt2"):  # not a name; importing the registry takes 10 ms
         return source
     from aoti.registry import resolve
 
@@ -55,7 +55,7 @@ def located(source: str) -> str:
 
 
 def complete_model(_context: object, _parameter: object, incomplete: str) -> list[CompletionItem]:
-    """For the shell: the names of registered models that begin so, and files."""
+    """Completions for the shell: matching names of registered models, and files."""
     from aoti.registry import models
 
     with contextlib.suppress(AotiError):
@@ -72,16 +72,16 @@ def show_json(document: object) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table as wide as its content; where it is wider than the terminal, cells are folded.
+    """Print a table as wide as its content. If it is wider than the terminal, cells are folded.
 
-    Not by rich, whose import takes a third of the time that ``aoti info`` takes.
+    It does not use rich, whose import takes a third of the time of ``aoti info``.
     """
     marks = [[c if isinstance(c, Mark) else Mark(printable(c), "") for c in row] for row in rows]
     show_cells(title, columns, marks)
 
 
 def show_cells(title: str, columns: Sequence[str], rows: Sequence[Sequence[Mark]]) -> None:
-    """As `show_table`, of cells that are printed as they are, several lines among them."""
+    """As `show_table`, with cells that are printed as they are and may have several lines."""
     click.secho(printable(title), bold=True)
     if any(columns):
         rows = [[Mark(column, "bright_black") for column in columns], *rows]
@@ -102,7 +102,7 @@ def show_cells(title: str, columns: Sequence[str], rows: Sequence[Sequence[Mark]
 
 
 def _columns(cell: Mark) -> int:
-    """How many columns of a terminal the widest line of a text takes."""
+    """The width of the widest line of a text on a terminal."""
     if cell.text.isascii() and "\n" not in cell.text:
         return len(cell.text)
     return max(
@@ -112,7 +112,7 @@ def _columns(cell: Mark) -> int:
 
 
 def _fitting(widths: list[int], available: int | None) -> list[int]:
-    """Widths of columns that fit, by taking from the widest, as long as that leaves some."""
+    """Widths of columns that fit the terminal: the widest columns are narrowed first."""
     if available is None:
         return widths
     widths = widths.copy()
@@ -130,7 +130,7 @@ def _folded(text: str, size: int) -> list[str]:
 
 
 def show_outputs(outputs: Mapping[str, np.ndarray[Any, Any]], summary: str) -> None:
-    """Print what a model returned, large arrays in short."""
+    """Print the outputs of a model, large arrays in short."""
     import numpy as np
 
     rows = []

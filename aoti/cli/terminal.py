@@ -1,4 +1,4 @@
-"""What is said beside the results: how much of it, in which colours, how wide."""
+"""The output beside the results: verbosity, colors and width."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from aoti._text import printable
 
-_QUIET, _VERBOSE = "aoti.quiet", "aoti.verbose"  # of the context that all commands share
+_QUIET, _VERBOSE = "aoti.quiet", "aoti.verbose"  # keys of the shared context
 
 
 def _choose_verbosity(context: click.Context, parameter: click.Parameter, value: int) -> None:
@@ -33,14 +33,14 @@ def _choose_color(context: click.Context, _parameter: object, value: str | None)
         context.color = True
 
 
-_SETTING: Any = {"expose_value": False, "is_eager": True}  # kept in the context
+_SETTING: Any = {"expose_value": False, "is_eager": True}  # stored in the context
 
 COMMON = (
     click.Option(
         ["-q", "--quiet"],
         is_flag=True,
         callback=_choose_verbosity,
-        help="Print what was asked for and errors, nothing else.",
+        help="Print only results and errors.",
         **_SETTING,
     ),
     click.Option(
@@ -54,20 +54,20 @@ COMMON = (
         ["--color"],
         type=click.Choice(["auto", "always", "never"]),
         callback=_choose_color,
-        help="Default: auto, colours on terminals. NO_COLOR and FORCE_COLOR count as well.",
+        help="Default: auto, colors on terminals. NO_COLOR and FORCE_COLOR are respected.",
         **_SETTING,
     ),
 )
 
 
 def quiet() -> bool:
-    """Whether only results and errors are wanted."""
+    """Whether only results and errors are printed."""
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.meta.get(_QUIET))
 
 
 def level() -> str | None:
-    """The logging level that was asked for by flags."""
+    """The logging level of the flags, if there are any."""
     context = click.get_current_context(silent=True)
     verbose = 0 if context is None else context.meta.get(_VERBOSE, 0)
     return _level(verbose) if verbose else None
@@ -78,23 +78,23 @@ def _level(verbose: int) -> str:
 
 
 def colored() -> bool | None:
-    """Whether to write colours; None where that depends on what is written to."""
+    """Whether to write colors; None if that depends on the stream."""
     context = click.get_current_context(silent=True)
     return None if context is None else context.color
 
 
 def width() -> int | None:
-    """How many columns lines may take; None in files and pipes, where no line is folded."""
+    """How many columns a line may have; None in files and pipes, where lines are not folded."""
     return shutil.get_terminal_size((0, 0)).columns or None
 
 
 def note(text: object) -> None:
-    """Say on standard error what helps people and is no result."""
+    """Print a remark, which is not a result, on standard error."""
     if not quiet():
         click.echo(f"aoti: {printable(text)}", err=True)
 
 
 def summarize(text: str) -> None:
-    """Say on standard output what was done, where the result itself went somewhere else."""
+    """Print what was done on standard output, if the result was written elsewhere."""
     if not quiet():
         click.echo(printable(text))

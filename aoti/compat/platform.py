@@ -84,8 +84,9 @@ def _isa(metadata: Mapping[str, str]) -> Finding:
         return Finding("isa", True, f"{which} which vector instructions it has")
     flags = [flag for name in names for flag in INSTRUCTION_SETS.get(name, ())]
     if missing := [flag for flag in dict.fromkeys(flags) if flag not in has]:
-        message = f"the package was compiled for CPUs with {quoted(' '.join(names))}, and this one "
-        message += f"does not have {', '.join(missing)}"
+        sets = quoted(" ".join(names))
+        message = f"the package was compiled for CPUs with {sets}"
+        message += f", and this one does not have {', '.join(missing)}"
         vectors = any(has.issuperset(INSTRUCTION_SETS[name]) for name in ("AVX2", "AVX512"))
         fix = _PORTABLE if vectors else "export it with cpp.march='x86-64' and cpp.simdlen=1"
         return Finding("isa", False, message, fix)

@@ -1,4 +1,4 @@
-"""What runs a model's code: libtorch, found and loaded, and the core that fits it.
+"""What runs the code of a package: the array core and the libtorch engine, found and loaded.
 
-May import: machine and errors. It is given data, and knows no package, signature or array.
+May import: signature, machine and errors. It does not know packages or arrays: it is given data.
 """

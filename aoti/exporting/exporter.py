@@ -36,7 +36,7 @@ from aoti.exporting.verify.speed import measure as time_calls
 from aoti.exporting.verify.verifying import Case, Eager, golden_values
 from aoti.exporting.verify.verifying import verify as compare_with_eager
 from aoti.package.layout import golden_values as golden_file
-from aoti.signature.signature import METADATA_KEY
+from aoti.signature.document import METADATA_KEY, write_signature
 
 Buffers = Literal["refuse", "reset"]
 
@@ -347,7 +347,7 @@ class _Export:
         )
         options = {
             **preset.options,
-            "aot_inductor.metadata": {**metadata, METADATA_KEY: self.signature.to_json()},
+            "aot_inductor.metadata": {**metadata, METADATA_KEY: write_signature(self.signature)},
         }
         namedtuples = {key: list(fields) for key, fields in self.signature.fields.items()}
         job = Job(options, namedtuples)

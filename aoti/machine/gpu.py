@@ -1,7 +1,7 @@
-"""The GPUs of this machine, as their drivers tell, without any of their toolkits.
+"""The GPUs of this machine, as their drivers report them. No toolkit is needed.
 
-Called where a package asks for a GPU. Nothing here raises, and no context is created: that would
-take hundreds of megabytes of each device.
+Used for packages that need a GPU. Nothing here raises, and no context is created, which would take
+hundreds of megabytes of each device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aoti.machine.device import Device, DeviceInfo
 _NO_DEVICE = 100
 _ERRORS = {
     3: "the driver was shut down",
-    34: "a stub stands in for the driver: libcuda.so of the toolkit, not of the driver",
+    34: "a stub replaces the driver: libcuda.so is that of the toolkit, not of the driver",
     802: "the driver is not ready (on NVSwitch machines, the fabric manager must run)",
     803: "the driver's library and its kernel module have different versions",
     804: "the driver's compatibility library does not support this GPU",
@@ -46,21 +46,21 @@ def gpus(
     load : callable
         Opens a library by name, or raises OSError.
     kfd, drm : Path
-        Where the driver of AMD GPUs describes them, and their memory.
+        Where the driver of AMD GPUs describes the GPUs and their memory.
     env : mapping of str to str
-        The environment, which may hide AMD GPUs.
+        The environment, which can hide AMD GPUs.
 
     Returns
     -------
     found : tuple of DeviceInfo
-        Their architecture is as in ``sm_90`` or ``gfx942``, their cores are multiprocessors.
+        Their architecture is such as ``sm_90`` or ``gfx942``. Their cores are multiprocessors.
     reason : str
         Why there is none; empty if there is one.
 
     Notes
     -----
-    Initialises the CUDA driver, where there is one: CUDA_VISIBLE_DEVICES has its say then, and a
-    child that is forked later cannot use CUDA.
+    Initialises the CUDA driver, if there is one: it reads CUDA_VISIBLE_DEVICES, and a child that is
+    forked later cannot use CUDA.
     """
     cuda = _opened(load, "libcuda.so.1")
     found: tuple[DeviceInfo, ...] = ()
@@ -80,7 +80,7 @@ def _opened(load: Callable[[str], Any], name: str) -> Any:
 
 
 class _Management:
-    """What NVIDIA's management library tells without a context: versions and free memory.
+    """NVIDIA's management library, which reports versions and free memory without a context.
 
     Signatures: NVML, chapters on initialisation, system queries and device queries.
     """
@@ -106,7 +106,7 @@ class _Management:
         text = f"{uuid[:4].hex()}-{uuid[4:6].hex()}-{uuid[6:8].hex()}-{uuid[8:10].hex()}-"
         text += uuid[10:].hex()
         try:
-            # A part of a GPU (MIG) has a name of its own.
+            # A part of a GPU (MIG) has its own name.
             for name in (f"GPU-{text}", f"MIG-{text}") if self._library is not None else ():
                 found = self._library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
                 if not found and not self._library.nvmlDeviceGetMemoryInfo(handle, memory):
@@ -131,8 +131,8 @@ def _nvidia(cuda: Any, management: _Management) -> tuple[tuple[DeviceInfo, ...],
         count = min(number.value, _MAX_GPUS)
         found = [_nvidia_gpu(cuda, index, management, driver) for index in range(count)]
         return tuple(found), ""
-    except (AttributeError, OSError) as error:  # a library that is no CUDA driver
-        return (), f"libcuda.so.1 is no driver of CUDA: {error}"
+    except (AttributeError, OSError) as error:  # a library that is not a CUDA driver
+        return (), f"libcuda.so.1 is not a CUDA driver: {error}"
 
 
 def _nvidia_gpu(cuda: Any, index: int, management: _Management, driver: str) -> DeviceInfo:
@@ -163,12 +163,12 @@ def _cuda(version: int) -> str:
 
 
 def _amd(kfd: Path, drm: Path, env: Mapping[str, str]) -> tuple[DeviceInfo, ...]:
-    """From the kernel's own description: the libraries of ROCm need not be there to read it."""
+    """The GPUs that the kernel describes, which does not take the libraries of ROCm."""
     found: list[DeviceInfo] = []
     try:
         driver = _AMDGPU.read_text(encoding="utf-8").strip()
     except OSError:
-        driver = ""  # that of the kernel itself, which has no version of its own
+        driver = ""  # the kernel's own driver, which has no version
     try:
         nodes = sorted(kfd.iterdir(), key=lambda node: (len(node.name), node.name))
         for node in nodes[: 2 * _MAX_GPUS]:
@@ -197,8 +197,8 @@ def _amd(kfd: Path, drm: Path, env: Mapping[str, str]) -> tuple[DeviceInfo, ...]
             )
     except (OSError, ValueError):
         pass
-    # The runtime goes by the first, and by the others among what that leaves; HIP's own before
-    # CUDA's, which it takes too.
+    # The runtime applies the first variable, and then HIP's to the GPUs that are left. It accepts
+    # CUDA's in place of HIP's.
     found = _visible(found, env.get("ROCR_VISIBLE_DEVICES"))
     of_hip = env.get("HIP_VISIBLE_DEVICES", env.get("CUDA_VISIBLE_DEVICES"))
     found = _visible(found, of_hip)[:_MAX_GPUS]
@@ -206,7 +206,7 @@ def _amd(kfd: Path, drm: Path, env: Mapping[str, str]) -> tuple[DeviceInfo, ...]
 
 
 def _visible(found: list[DeviceInfo], chosen: str | None) -> list[DeviceInfo]:
-    """Those that a list of numbers names; all where it names them in another way."""
+    """The GPUs in a list of numbers; all GPUs if the list has another form."""
     if chosen is None or not re.fullmatch(r"[\d\s,-]*", chosen):
         return found
     numbers = [int(text) for text in chosen.split(",") if text.strip().lstrip("-").isdigit()]

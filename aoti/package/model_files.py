@@ -9,7 +9,8 @@ from functools import cached_property
 from aoti.errors import PackageError
 from aoti.package import layout, wrapper_cpp
 from aoti.package.constants import ConstantTable
-from aoti.signature.signature import METADATA_KEY, Signature, on_one_thread
+from aoti.signature.document import METADATA_KEY, read_signature
+from aoti.signature.signature import Signature, on_one_thread
 
 
 class ModelFiles:
@@ -64,7 +65,7 @@ class ModelFiles:
     def signature(self) -> Signature:
         """What the model takes and gives: see `aoti.Package.signature`."""
         if (record := self.metadata.get(METADATA_KEY)) is not None:
-            return Signature.from_json(record, self._package)
+            return read_signature(record, self._package)
         source = self.source or ""
         return Signature.of_wrapper(
             wrapper_cpp.read_inputs(source), wrapper_cpp.read_call_spec(source)

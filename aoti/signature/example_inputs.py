@@ -1,4 +1,4 @@
-"""Inputs made up from what a model says it takes: zeros, or random values of chosen sizes."""
+"""Makes inputs for a model from its signature: zeros, or random values of chosen sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aoti.signature.spec import Dim, TensorSpec, evaluate
 
 
 def least_sizes(signature: Signature) -> dict[str, int]:
-    """The smallest size, but not 0, that each symbol of the inputs may stand for."""
+    """The smallest value of each symbol of the inputs, except 0."""
     symbols = {
         size.form[0]
         for spec in signature.inputs or ()
@@ -35,7 +35,7 @@ def zeros(signature: Signature) -> list[Any]:
     Raises
     ------
     ConfigError
-        The package does not tell what the model takes, or numpy has no such dtype.
+        The package does not describe the inputs, or numpy lacks a dtype.
     """
     import numpy as np
 
@@ -50,17 +50,17 @@ def zeros(signature: Signature) -> list[Any]:
 def random(signature: Signature, sizes: Mapping[str, int], seed: int = 0) -> list[Any]:
     """Random inputs of these sizes: the same for the same seed.
 
-    Floats are normally distributed, indices go over the tables that they index. Other integers are
-    ones, as in a mask; zeros, if the package does not tell which are indices.
+    Floats are normally distributed, and indices cover the tables that they index. Other integers
+    are ones, as in a mask, or zeros if the package does not say which inputs are indices.
 
     Parameters
     ----------
     signature : Signature
         What the model takes.
     sizes : mapping of str to int
-        What the symbols stand for.
+        The values of the symbols.
     seed : int
-        Where the values come from.
+        The seed of the random generator.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def random(signature: Signature, sizes: Mapping[str, int], seed: int = 0) -> lis
     ConfigError
         As `zeros`.
     InputError
-        The model takes a layout that cannot be made: elements share memory.
+        Elements share memory in the layout that the model takes.
     """
     import numpy as np
 
@@ -100,7 +100,7 @@ def random(signature: Signature, sizes: Mapping[str, int], seed: int = 0) -> lis
 def _known(signature: Signature) -> tuple[TensorSpec, ...]:
     inputs = signature.inputs
     if inputs is None or any(spec.dtype is None or spec.shape is None for spec in inputs):
-        raise ConfigError("the package does not tell what inputs the model takes")
+        raise ConfigError("the package does not say what inputs the model takes")
     return inputs
 
 

@@ -1,8 +1,8 @@
-"""From a package's two treespecs to a call plan: arguments to leaves, leaves to the result.
+"""Reads a package's treespecs: how the arguments of a call become flat, and outputs a result.
 
-A package says in two JSON documents (`torch.utils._pytree.treespec_dumps`) how the exported module
-was called and what it returned. They are read once, at load. Nothing here imports torch, numpy or
-anything that the documents name: they come out of a file, and a file may be hostile.
+Two JSON documents in a package (`torch.utils._pytree.treespec_dumps`) describe how the exported
+module was called and what it returned. They are read once, at load. This module imports neither
+torch, numpy nor anything that the documents name, because a package may be hostile.
 """
 
 import json
@@ -28,49 +28,50 @@ _MAX_DEPTH = 100
 # a small file into gigabytes of paths.
 _MAX_PATH_CHARS = 10_000_000
 
-# What cannot be a leaf. Exact types: a subclass may well be an array to whoever converts leaves.
+# Types that cannot be a leaf. Exact types only: an array may be of a subclass.
 CONTAINERS = frozenset({tuple, list, dict, OrderedDict, defaultdict, deque})
-# A default factory is called later: only these, never what else a file may name.
+# A default factory is called later, so only these are allowed.
 _FACTORIES: dict[object, Callable[[], object]] = {
     factory.__name__: factory for factory in (int, float, list, dict, set, str, tuple)
 }
 
 
 class CallPlan:
-    """How a model is called: made once at load, then used by any number of threads.
+    """How a model is called. Made once at load, then used by any number of threads.
 
     Attributes
     ----------
     num_inputs, num_outputs : int
-        How many leaves go in and come out. What was None or a number at the export is a leaf too.
+        The number of leaves of the arguments and of the result. A None or a number at the export is
+        a leaf too.
     input_paths, output_paths : tuple of str
-        Where each leaf stands: ``args[0]``, ``args[0].ids``, ``kwargs['x']['ids']``; in the result
-        ``[0]``, ``['a'][0]``, and the empty string where the result is one array.
+        The place of each leaf: ``args[0]``, ``args[0].ids``, ``kwargs['x']['ids']``; in the result
+        ``[0]``, ``['a'][0]``, and the empty string if the result is one array.
     input_names, output_names : tuple of str
-        What people call each leaf, unique within its tuple: the last key or field name where no
-        other leaf has it (``ids``), else all keys joined by dots (``x.ids``, ``x.0``), with
-        ``args`` or ``output`` before a leading index (``args.0``); ``output`` if there is one
-        array alone. The path where a name cannot be printed, or if names were still equal.
+        The name of each leaf, unique within its tuple: the last key or field name if no other leaf
+        has it (``ids``), else all keys joined by dots (``x.ids``, ``x.0``), with ``args`` or
+        ``output`` before a leading index (``args.0``); ``output`` for a single array. It is the
+        path if a name cannot be printed, or if names would still be equal.
     flatten : callable
-        ``flatten(args, kwargs)`` gives the leaves in order; keyword arguments and keys may come in
-        any order. Raises `InputError` for missing or unexpected arguments, keys and items, and
+        ``flatten(args, kwargs)`` returns the leaves in order. Keyword arguments and keys may come
+        in any order. Raises `InputError` for missing or unexpected arguments, keys and items, and
         `InputTypeError` for another container than was exported and for a container at a leaf.
-        Other values at leaves, None among them, pass unseen.
+        Other values at leaves, including None, are not checked.
     arguments : callable
-        ``arguments(leaves)`` gives ``(args, kwargs)`` with these leaves: what `flatten` takes. It
-        wants exactly `num_inputs` leaves.
+        ``arguments(leaves)`` returns ``(args, kwargs)`` with these leaves, as `flatten` takes them.
+        It needs exactly `num_inputs` leaves.
     rebuild : callable
-        ``rebuild(leaves)`` gives what the exported module returned. It wants exactly `num_outputs`
+        ``rebuild(leaves)`` returns the result with these leaves. It needs exactly `num_outputs`
         leaves and does not count them: a compiled model's number of outputs never changes.
     flatten_result : callable
-        ``flatten_result(value)`` gives the leaves of a value of the result's structure, as a list;
-        it raises what `flatten` does.
+        ``flatten_result(value)`` returns the leaves of a value of the result's structure, as a
+        list. It raises the same errors as `flatten`.
     keywords : frozenset of str
         The names that arguments can be passed by.
     structure : tuple
-        The same for the compiled core, which passes what is exactly as exported without coming
-        here: of the positional arguments, the keyword arguments and the result ``(kind, keys,
-        make, children)``, and so on for the children. `make` is None for a plain dict.
+        The structure for the compiled core, which handles calls that are exactly as exported: for
+        the positional arguments, the keyword arguments and the result ``(kind, keys, make,
+        children)``, and so on for the children. `make` is None for a plain dict.
     """
 
     num_inputs: int
@@ -95,22 +96,22 @@ class CallPlan:
         parameters: Sequence[str] = (),
         fields: Mapping[str, Sequence[str]] | None = None,
     ) -> "CallPlan":
-        """Read a model's call spec: the two documents that the loader's `get_call_spec` gives.
+        """Read a model's call spec: the two documents that the loader's `get_call_spec` returns.
 
         Parameters
         ----------
         in_spec, out_spec : str
             The documents.
         parameters : sequence of str
-            The names of the positional arguments, where they are known. Such arguments may then
-            be passed by keyword.
+            The names of the positional arguments, if they are known. Such arguments can then be
+            passed by keyword.
         fields : mapping of str to sequence of str, optional
             The field names of namedtuples, by the class names in the documents.
 
         Raises
         ------
         PackageError
-            A document is damaged, of an unknown version or nested without measure, or it holds a
+            A document is damaged, of an unknown version or nested too deeply, or it contains a
             container type that only the exporting program knows.
         """
         inputs, outputs = _Reader("input", fields or {}), _Reader("output", fields or {})
@@ -131,7 +132,7 @@ class CallPlan:
 
 
 class _Node:
-    """A leaf, or a container: `base` and `kind` say which, `keys` what its children stand under."""
+    """A leaf, or a container with the type `base` and children under `keys`."""
 
     def __init__(
         self, path: str, base: type[Any] = object, keys: Sequence[Key] = (), make: _Make = tuple
@@ -156,10 +157,10 @@ class _Node:
         return self.kind, self.keys, make, [child.described() for child in self.children]
 
     def open(self, value: Any) -> Iterable[object]:
-        """Give the children of `value` in the exported order, or refuse it."""
+        """Return the children of `value` in the exported order, or refuse it."""
         if issubclass(type(value), self.base):
             if self.kind == "dict":
-                # A subclass may invent or even insert what it lacks: defaultdict does.
+                # A subclass may create missing items and even insert them: defaultdict does.
                 pairs = value if type(value) is dict else plain(value)
                 if len(pairs) == len(self.keys):
                     with suppress(KeyError):
@@ -176,7 +177,7 @@ class _Node:
 
 
 class _Reader:
-    """Reads one treespec document, believing none of it, and collects its leaves."""
+    """Reads one treespec document, trusting nothing in it, and collects its leaves."""
 
     def __init__(self, which: str, fields: Mapping[str, Sequence[str]]) -> None:
         self.which = which  # "input" or "output"
@@ -201,10 +202,10 @@ class _Reader:
         match self.parse(document):
             case [1, spec]:
                 return spec
-        raise self.unreadable("not in version 1 of the treespec format, which is what aoti knows")
+        raise self.unreadable("not in version 1 of the treespec format, which aoti reads")
 
     def read_call(self, document: str, parameters: Sequence[str]) -> tuple[_Node, _Node]:
-        """Read the document of the inputs, which always holds ``(args, kwargs)``."""
+        """Read the document of the inputs, which is always ``(args, kwargs)``."""
         match self.load(document):
             case {"type": "builtins.tuple", "children_spec": [args_spec, kwargs_spec]}:
                 args = self.read(args_spec, "args", ("args",))
@@ -240,7 +241,7 @@ class _Reader:
         return node
 
     def container(self, path: str, type_name: str, context: object, count: int) -> _Node:
-        # What each context holds: _treespec_to_json and *_serialize of torch/utils/_pytree.py
+        # The format of each context: _treespec_to_json and *_serialize in torch/utils/_pytree.py
         match type_name:
             case "builtins.tuple" | "builtins.list":
                 base = tuple if type_name == "builtins.tuple" else list
@@ -269,7 +270,7 @@ class _Reader:
             case "collections.defaultdict" | "collections.namedtuple":
                 raise self.unreadable("a defaultdict or namedtuple without what makes it")
         raise PackageError(
-            f"the model's {self.which} holds a {short(type_name)}, a pytree type that only the "
+            f"the model's {self.which} contains a {short(type_name)}, a pytree type that only the "
             "program that exported it knows: the model cannot be called, but run() with a flat "
             "list works; to call it, export it again with plain dicts, lists or tuples instead"
         )
@@ -277,7 +278,7 @@ class _Reader:
     def dict_node(self, path: str, make: _MakeDict, keys: object, count: int) -> _Node:
         if not isinstance(keys, list) or len(keys) != count:
             raise self.unreadable("a dict whose keys and values differ in number")
-        # A key that differs from itself, NaN, could never be found again.
+        # NaN differs from itself, so such a key could never be found.
         if any(not isinstance(key, Key) or key != key for key in keys):  # noqa: PLR0124
             raise self.unreadable("a dict key that is neither text nor a number")
         if len(set(keys)) != count:
@@ -301,14 +302,14 @@ class _Reader:
 
 
 def _namedtuple(name: str, count: int, recorded: Sequence[str]) -> tuple[Sequence[Key], _Make]:
-    """Give the field names and the maker of a namedtuple class that was registered as `name`.
+    """Return the field names and the constructor of a namedtuple class, registered as `name`.
 
-    torch writes only that name, by convention ``module.Class``. So the class is used where the
-    program has imported it. Elsewhere a stand-in has the recorded fields, or ``_0``, ``_1``, ...
+    torch writes only that name, by convention ``module.Class``. So the class is used if the program
+    has imported it. Otherwise a stand-in has the recorded fields, or ``_0``, ``_1``, ...
     """
     module_name, _, class_name = name.rpartition(".")
     module = sys.modules.get(module_name)
-    # Plain modules only, and only their own dict: a lazy one imports what it is asked for.
+    # Plain modules only, and only their dict: a lazy module would import the name.
     cls = vars(module).get(class_name) if type(module) is ModuleType else None
     if isinstance(cls, type) and issubclass(cls, tuple):
         fields, make = getattr(cls, "_fields", None), getattr(cls, "_make", None)
@@ -380,7 +381,7 @@ def _flattener(args_node: _Node, kwargs_node: _Node, parameters: Sequence[str]) 
 
 
 def _take(nodes: Iterable[_Node], values: Iterable[object], leaves: list[object]) -> None:
-    """Append the leaves of values that stand side by side, or refuse them."""
+    """Append the leaves of neighbouring values, or refuse them."""
     for node, value in zip(nodes, values):  # noqa: B905 - both counted; strict would cost 150 ns
         if not node.is_leaf:
             items = node.open(value)

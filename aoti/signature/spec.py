@@ -1,4 +1,4 @@
-"""One input or output of a model: its name, dtype, shape and memory layout, and their checks."""
+"""One input or output of a model: its name, dtype, shape and memory layout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aoti.signature.size_expr import Polynomial, affine, constant, polynomial, p
 
 MAX_RANK = 64  # dimensions: numpy's limit, and that of the core's fixed buffers
 
-# What the core is told of an input: see aoti/engine/_core/_inputs.pyx.
+# The description of an input for the core: see aoti/engine/_core/_inputs.pyx.
 Size = int | tuple[int, int, int]
 Layout = tuple[
     str | None,
@@ -31,10 +31,10 @@ class Dim:
     Attributes
     ----------
     name : str
-        Its name; the symbol of the compiler where nobody gave it one, or an expression over such
-        symbols: ``1 + s27``.
+        Its name; without a given name, the compiler's symbol or an expression over such symbols:
+        ``1 + s27``.
     min, max : int or None
-        The bounds that the export assumed, as far as the package tells.
+        The bounds that the export assumed; None if the package does not record them.
     """
 
     name: str
@@ -71,12 +71,12 @@ def evaluate(size: int | Dim, sizes: Mapping[str, int]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ConstantSpec:
-    """An argument that is no tensor. Its value was compiled in, so a call must give the same.
+    """An argument that is not a tensor. Its value was compiled in, so a call must pass the same.
 
     Attributes
     ----------
     name : str
-        The name that a caller knows it by.
+        Its name for callers.
     value : bool, int, float, str or None
         The value at the export.
     """
@@ -88,14 +88,14 @@ class ConstantSpec:
         return repr(self.value)
 
     def check(self, value: object, path: str) -> None:
-        """Refuse another value than that of the export.
+        """Refuse any value but that of the export.
 
         Raises
         ------
         InputError, InputTypeError
-            Naming `path`, both values and what to do.
+            The message names `path`, both values and what to do.
         """
-        # True == 1 == 1.0, but a model computes otherwise with each. NaN is not equal to itself.
+        # True == 1 == 1.0, but a model computes differently with each. NaN is not equal to itself.
         # An int of more than 4300 digits has no repr.
         if type(value) is type(self.value) and (
             value == self.value if type(value) is int else repr(value) == repr(self.value)
@@ -113,20 +113,20 @@ class TensorSpec:
     Attributes
     ----------
     name : str
-        The name that a caller knows it by.
+        Its name for callers.
     dtype : str or None
-        As torch, numpy and ml_dtypes name it: ``float32``. None: not known.
+        Its name in `aoti.signature.dtypes`: ``float32``. None: not known.
     shape : tuple of int or Dim, or None
-        Per dimension its size, or the `Dim` that stands for it. None: not known.
+        The size of each dimension, or the `Dim` for it. None: not known.
     strides : tuple of str
-        Per dimension the step that the kernels take, in elements, as an expression over the
+        The step of each dimension that the kernels take, in elements, as an expression over the
         symbols of `shape`; ``"?"`` where it is not known.
     device : str or None
-        The type of device that it lies on.
+        The type of device that it is on.
     mutated : bool
-        Whether the model writes into it, as far as the package tells.
+        Whether the model writes into it, as far as the package records it.
     values : tuple of two int or Dim, or None
-        Of an input that indexes tables: the least and the largest value that is in all of them.
+        For an input that indexes tables: the least and the largest value that all tables have.
         None: any value, or not known.
     """
 
@@ -144,12 +144,12 @@ class TensorSpec:
         return f"{self.dtype or 'any dtype'} {shape_text(self.shape)}"
 
     def layout(self, symbols: dict[str, int]) -> Layout:
-        """What the core needs to check this input; `symbols` numbers the dims, shared by inputs.
+        """The description of this input for the core. `symbols` numbers the dims of all inputs.
 
         Raises
         ------
         IncompatiblePackageError
-            The kernels step through this input in a way that cannot be told from the package.
+            The package does not show how the kernels step through this input.
         """
         if self.shape is None:
             return self.dtype, None, None, None, self.mutated, None
@@ -166,7 +166,7 @@ class TensorSpec:
         if order is None:
             if not all(stride.isdecimal() for stride in self.strides):
                 raise IncompatiblePackageError(
-                    f"input {self.name!r} was exported with a memory layout that aoti cannot tell "
+                    f"input {self.name!r} was exported with a memory layout that aoti cannot read "
                     f"from the package (shape {shape_text(self.shape)}, strides "
                     f"{', '.join(self.strides)}); export with a contiguous example input"
                 )
@@ -175,7 +175,7 @@ class TensorSpec:
         return self.dtype, sizes, order, strides, self.mutated, values
 
     def order(self) -> tuple[int, ...] | None:
-        """The dimensions from the innermost outwards, where the input is dense in such an order.
+        """The order of the dimensions in memory, from the innermost outwards, of a dense input.
 
         C order is ``(n-1, ..., 0)``, channels-last ``(1, 3, 2, 0)``. None if there is no order
         in which the strides are those of a dense tensor.
@@ -227,7 +227,7 @@ class TensorSpec:
         Raises
         ------
         InputError
-            In that layout elements share memory; the message names `path`.
+            Elements share memory in that layout. The message names `path`.
         """
         steps = self.steps(array.shape)
         extent = 1

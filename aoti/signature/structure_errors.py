@@ -1,4 +1,4 @@
-"""What is wrong with the structure of a call's arguments, in words."""
+"""Errors for arguments whose structure differs from the exported one."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ def wrong_call(
     args: tuple[object, ...],
     kwargs: dict[str, object],
 ) -> InputError:
-    """Word what is wrong with the number or the names of the arguments."""
-    by_keyword = positional[len(args) :]  # positional arguments that may also come by keyword
+    """The error for a wrong number or wrong names of arguments."""
+    by_keyword = positional[len(args) :]  # positional arguments that can also be passed by keyword
     names = [*by_keyword, *names]
     missing, unexpected, suggestion = _compare(names, kwargs)
     spread = len(args) == 1 and isinstance(args[0], tuple | list) and len(args[0]) == wanted
@@ -42,7 +42,7 @@ def wrong_call(
 
 
 def misfit(path: str, kind: str, keys: Sequence[Key], value: object) -> InputError:
-    """Word why a value is not the container that was exported."""
+    """The error for a value that is not the container that was exported."""
     expected = f"{path}: expected {_container(kind, keys)}"
     if kind == "dict" and issubclass(type(value), dict):
         missing, unexpected, suggestion = _compare(keys, plain(value))
@@ -56,7 +56,7 @@ def misfit(path: str, kind: str, keys: Sequence[Key], value: object) -> InputErr
 
 
 def _compare(wanted: Sequence[Key], given: dict[Any, Any]) -> tuple[list[Any], list[Any], str]:
-    """Give the missing keys, the unexpected keys, and what was perhaps meant."""
+    """Return the missing keys, the unexpected keys, and a suggestion for a misspelled one."""
     known = set(wanted)
     missing = [key for key in wanted if key not in given]
     unexpected = [key for key in given if key not in known]
@@ -74,7 +74,7 @@ def _listed(keys: Sequence[object]) -> str:
 
 
 def short(value: object) -> str:
-    """Its repr, cut if it is long."""
+    """The repr of a value, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
 
@@ -86,12 +86,12 @@ def _container(kind: str, keys: Sequence[object]) -> str:
 
 
 def plain(value: Any) -> dict[Any, object]:
-    """What a dict holds, whatever its subclass says that it does."""
+    """The items of a dict, without methods that a subclass overrides."""
     return dict(dict.items(value))
 
 
 def described(value: Any) -> str:
-    """What a value is, as a container or by its type."""
+    """A description of a value: as a container, or by its type."""
     name, kind = type(value).__name__, type(value)
     if issubclass(kind, tuple) and isinstance(fields := getattr(kind, "_fields", None), tuple):
         return _container(f"namedtuple {name}", fields)

@@ -61,7 +61,7 @@ class ModelWeights:
         self._apart = apart
         self._last = 1
         self._file: MappedFile | None = None
-        # Names of the code to what is not in the code.
+        # Tensors that are not in the code, by the code's names for them.
         self._set: dict[str, Tensor] = {}
         self._serving: WeightSet | None = None
         self._previous: tuple[WeightSet, dict[str, Tensor], MappedFile | None] | None = None

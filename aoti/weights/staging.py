@@ -113,7 +113,7 @@ class Staging:
         return found
 
     def _known(self, given: Mapping[str, object]) -> dict[str, Constant]:
-        """The constants that are given, by their names there."""
+        """The given constants by their names."""
         if is_frozen(self.fqns):
             raise ConstantError(
                 f"{self.package} was frozen at the export: its weights were merged into others, "
@@ -122,14 +122,14 @@ class Staging:
         if not self.constants:
             raise ConstantError(
                 f"{self.package}: the model has no constants that could be replaced"
-                + ("" if not self.fqns else " safely: the package does not tell their shapes")
+                + ("" if not self.fqns else " safely: the package does not describe their shapes")
             )
         by_fqn = {constant.fqn: constant for constant in self.constants}
         if unknown := [str(fqn) for fqn in given if fqn not in by_fqn]:
             raise ConstantError(
                 f"{self.package}: the model has no constants of these names: {listing(unknown)}; "
-                "see model.constants. What the compiler put into the code, "
-                "such as tensors of a few elements, cannot be replaced: export it with "
+                "see model.constants. Constants in the generated code, such as tensors of a few "
+                "elements, cannot be replaced: export with "
                 "options={'always_keep_tensor_constants': True}"
             )
         return {fqn: by_fqn[fqn] for fqn in given}
@@ -142,18 +142,18 @@ class Staging:
             return view.copied(constant.strides)
         who = f"{constant.fqn}: a shared array is read where it is"
         if view.device != (where := self.where(constant)):
-            raise ConstantError(f"{who}, so it must lie on {where}, and not on {view.device}")
+            raise ConstantError(f"{who}, so it must be on {where}, not on {view.device}")
         if not _same_steps(view, constant):
             raise ConstantError(
-                f"{who}, and the model takes strides {constant.strides}, not {view.strides}; pass "
-                "it in that layout, or let it be copied"
+                f"{who}, so its strides must be {constant.strides}, not {view.strides}; pass it in "
+                "that layout, or with share=False"
             )
         if view.data_ptr % min(constant.itemsize, 8):
-            raise ConstantError(f"{who}, and it is not aligned to its elements; let it be copied")
+            raise ConstantError(f"{who}, but it is not aligned to its elements; pass share=False")
         if view.readonly and self.written:
             raise ConstantError(
-                f"{who}, and this one is read-only, while the model may write to its buffers; pass "
-                "one that can be written to, or let it be copied"
+                f"{who}, but it is read-only, and the model may write to its buffers; pass a "
+                "writeable array, or share=False"
             )
         return view
 
@@ -162,12 +162,12 @@ class Staging:
         view: Tensor
         try:
             view = view_of(value)
-        except Exception as first:  # of whatever library the array is
+        except Exception as first:  # of the library of the array, whichever that is
             reason = str(first).partition("\n")[0]
             try:
                 array = as_array(value, spec, constant.fqn)
                 if not share:
-                    # In native order and aligned, which is what the core may not have found.
+                    # In native byte order and aligned, which the core may have missed.
                     view = view_of(array.astype(array.dtype.newbyteorder("="), "C"))
                     return view
             except InputError as error:
@@ -178,7 +178,7 @@ class Staging:
         if view.device not in ("cpu", self.device):
             where = self.device.replace("cpu", "the cpu")
             raise ConstantError(
-                f"{constant.fqn}: the model runs on {where}, and this {type_name(value)} lies on "
+                f"{constant.fqn}: the model runs on {where}, but this {type_name(value)} is on "
                 f"{view.device}; move it to {where} first"
             )
         return view
@@ -186,12 +186,12 @@ class Staging:
     def _compare(self, constant: Constant, dtype: str, shape: tuple[int, ...]) -> None:
         if (dtype, shape) != (constant.dtype, constant.shape):
             raise ConstantError(
-                f"{constant.fqn} is {constant}, and {dtype} {shape} was given; "
-                + ("convert it" if dtype != constant.dtype else "it must have that shape")
+                f"{constant.fqn} is {constant}, but {dtype} {shape} was given; "
+                + ("convert it" if dtype != constant.dtype else "pass it in that shape")
             )
 
 
 def _same_steps(tensor: Tensor, constant: Constant) -> bool:
-    """Whether a tensor is laid out as wanted. A dimension of one element has no step."""
+    """Whether a tensor has the strides of a constant, except for dimensions of size 1."""
     steps = zip(tensor.strides, constant.strides, constant.shape, strict=True)
     return 0 in constant.shape or all(has == wants for has, wants, size in steps if size != 1)

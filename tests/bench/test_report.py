@@ -39,7 +39,7 @@ def report(packages):
     )
     first, *others = found.measurements
     others[0] = replace(others[0], ratio=Ratio(2.5, 2.4, 2.6), difference=Difference(3e-8, None))
-    others[2] = replace(others[2], difference=Difference(None, "3 outputs, and not 1"))
+    others[2] = replace(others[2], difference=Difference(None, "3 outputs instead of 1"))
     return replace(
         found,
         measurements=(first, *others),
@@ -152,7 +152,7 @@ def test_a_round_that_was_disturbed_does_not_widen_the_spread():
 def test_results_are_compared_output_by_output():
     ones = np.ones(3, np.float32)
     assert difference([ones], [ones]) == Difference(0.0, None)
-    assert difference([ones], [ones, ones]).reason == "1 outputs, and not 2"
+    assert difference([ones], [ones, ones]).reason == "1 outputs instead of 2"
     assert difference([ones[:2]], [ones]).largest is None
     assert "output 1" in difference([ones, ones * 2], [ones, ones]).reason
 
@@ -190,18 +190,21 @@ def test_bench_json_takes_given_inputs(packages, tmp_path, capsys, rows):
     [
         (["nowhere.pt2"], "no package at nowhere.pt2"),
         (["{mlp}", "--against", "nowhere.pt2"], "no package at nowhere.pt2"),
-        (["{mlp}", "--compare", "tvm"], "'tvm' is no engine; known are " + ", ".join(ENGINES)),
+        (["{mlp}", "--compare", "tvm"], "unknown engine 'tvm'; known are " + ", ".join(ENGINES)),
         (["{mlp}", "--dim", "bat=1"], "no dynamic size is named 'bat'; the model has batch"),
-        (["{mlp}", "--dim", "batch=two"], "--dim is NAME=N,N,... with whole numbers"),
-        (["{mlp}", "--dim", "batch=0,2000"], "size batch is 1 to 1024, and not 0"),
+        (["{mlp}", "--dim", "batch=two"], "--dim must be NAME=N,N,... with whole numbers"),
+        (["{mlp}", "--dim", "batch=0,2000"], "size batch must be 1 to 1024, not 0"),
         (["{mlp}", "--shape", "x=1,9"], "input x cannot have the shape 1, 9"),
         (["{mlp}", "--shape", "y=1"], "no input is named 'y'; the model has x"),
         (["{mlp}", "--shape", "x=2,10", "--dim", "batch=2"], "size batch is given twice"),
         (["{mlp}", "--model-name", "other"], "other"),
         (["{mlp}", "--runners", "0"], "runners must be at least 1, not 0"),
-        (["{mlp}", "--duration", "0"], "duration is a number of seconds above 0"),
+        (["{mlp}", "--duration", "0"], "duration must be a number of seconds above 0"),
         (["{mlp}", "--png", "out.gif"], "must end in .png"),
-        (["{mlp}", "--markdown", "nowhere/out.md"], "no directory to write nowhere/out.md to"),
+        (
+            ["{mlp}", "--markdown", "nowhere/out.md"],
+            "the directory of nowhere/out.md does not exist",
+        ),
         (["{mlp}", "-i", "nowhere.npy"], "nowhere.npy"),
         (["{mlp}", "--mode", "warp"], "'warp' is not one of"),
         ([], "Missing argument"),

@@ -53,8 +53,8 @@ def test_nothing_is_written_over(packages, tmp_path):
     [
         (lambda d: (d / "manifest.json").write_text("{"), "manifest.json is damaged"),
         (lambda d: (d / "manifest.json").write_text("{}"), "manifest.json is damaged"),
-        (lambda d: (d / "weights.bin").write_bytes(b"short"), "or is damaged: unpack it again"),
-        (lambda d: (d / "weights.bin").unlink(), "or is damaged: unpack it again"),
+        (lambda d: (d / "weights.bin").write_bytes(b"short"), "damaged; unpack the package again"),
+        (lambda d: (d / "weights.bin").unlink(), "damaged; unpack the package again"),
         (lambda d: shutil.rmtree(d / "model"), "it holds|damaged|stripped|no metadata|source code"),
     ],
 )

@@ -68,7 +68,7 @@ def test_info_tells_all_that_the_exporter_recorded(packages, said):
 
 def test_info_shows_constants_ranges_and_what_is_written_to(packages, capsys):
     assert run(["info", str(packages / "scalars.pt2")]) == 0
-    assert "pass the same" in capsys.readouterr().out
+    assert "pass this value" in capsys.readouterr().out
     assert run(["info", str(packages / "inplace.pt2")]) == 0
     assert "written to" in capsys.readouterr().out
     assert run(["info", str(packages / "lookup.pt2")]) == 0

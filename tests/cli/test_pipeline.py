@@ -94,9 +94,9 @@ def test_what_mixes_rows_is_noticed_and_run_one_at_a_time(batch_packages, write,
 
 BAD = [
     ("not json\n", "Expecting value"),
-    ("[]\n", "holds 0 arrays, the model takes 1"),
+    ("[]\n", "contains 0 arrays, the model takes 1"),
     (line([1] * 9), "dimension 1 must be 10, not 9"),
-    ('{"data": [[1, "x"]]}\n', "the data holds what is no number"),
+    ('{"data": [[1, "x"]]}\n', "the data contains a value that is not a number"),
     ("7\n", 'expected {"data"'),
     ("[" * 100_000 + "\n", "recursion"),
 ]
@@ -187,11 +187,14 @@ def test_safetensors_and_inputs_by_name(packages, tmp_path, capsys):
         target.unlink()
     capsys.readouterr()
     for sources, message in (
-        (by_name[:2], "holds y; the model takes x, y"),
+        (by_name[:2], "contains y; the model takes x, y"),
         ([*by_name[:2], *by_name[:2]], "y was given before"),
-        ([*by_name[:2], "-i", "x.npy"], "several inputs are NAME=FILE"),
-        (["-i", f"x={tmp_path}/both.safetensors", *by_name[:2]], "holds 2 arrays, and x is one"),
-        (["-i", f"{tmp_path}/x.npy"], "holds 1 arrays, the model takes 2"),
+        ([*by_name[:2], "-i", "x.npy"], "several inputs must be NAME=FILE"),
+        (
+            ["-i", f"x={tmp_path}/both.safetensors", *by_name[:2]],
+            "contains 2 arrays, but x is one array",
+        ),
+        (["-i", f"{tmp_path}/x.npy"], "contains 1 arrays, the model takes 2"),
     ):
         assert run([*arguments, *sources]) == 2
         assert message in capsys.readouterr().err
@@ -204,8 +207,8 @@ def test_safetensors_and_inputs_by_name(packages, tmp_path, capsys):
         (["-i", "a.jsonl", "-i", "b.jsonl"], "one file or directory"),
         (["-i", "a.jsonl", "-o", "x.json"], "of many calls must end in .jsonl"),
         (["-i", "none.jsonl"], "cannot read none.jsonl: No such file"),
-        (["-i", "none.jsonl", "--batch", "2000"], "the model takes 1024 rows at most"),
-        (["-i", "{empty}"], "holds no files of arrays"),
+        (["-i", "none.jsonl", "--batch", "2000"], "the model accepts at most 1024 rows"),
+        (["-i", "{empty}"], "does not contain files of arrays"),
     ],
 )
 def test_wrong_calls_say_what_to_do(packages, tmp_path, capsys, arguments, message):

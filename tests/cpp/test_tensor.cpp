@@ -352,6 +352,24 @@ TEST(a_copy_starts_at_the_byte_offsets) {
   EXPECT_EQ(to[2], 3);
 }
 
+TEST(a_transposition_of_any_size_has_every_element_in_its_place) {
+  for (const int64_t rows : {1, 2, 31, 32, 33, 100}) {
+    for (const int64_t columns : {1, 3, 32, 65}) {
+      std::vector<float> from(static_cast<std::size_t>(2 * rows * columns));
+      std::iota(from.begin(), from.end(), 0.0f);
+      const Shape shape({2, rows, columns}, {rows * columns, 1, rows});
+      Tensor copy;
+      REQUIRE_OK(clone(shape.over(from.data(), kFloat32), copy));
+      const auto* made = static_cast<const float*>(copy.data());
+      for (int64_t i = 0; i < 2 * rows * columns; ++i) {
+        const int64_t batch = i / (rows * columns), row = i / columns % rows, column = i % columns;
+        EXPECT_EQ(
+            made[i], from[static_cast<std::size_t>(batch * rows * columns + column * rows + row)]);
+      }
+    }
+  }
+}
+
 TEST(contiguous_tensors_that_overlap_are_copied_as_if_they_did_not) {
   for (int shift : {0, 1, 3}) {
     for (bool forwards : {false, true}) {

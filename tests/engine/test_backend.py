@@ -84,7 +84,7 @@ def test_a_toolkit_that_is_not_there_is_an_error(monkeypatch, tmp_path):
     assert toolkit("cpu", {"CUDA_HOME": "/nowhere"}) is None
     assert toolkit("cuda", {"CUDA_PATH": str(tmp_path)}) == tmp_path
     assert toolkit("rocm", {"ROCM_PATH": str(tmp_path), "CUDA_HOME": "/nowhere"}) == tmp_path
-    with pytest.raises(aoti.LibtorchError, match="CUDA_HOME=/nowhere is no directory; correct it"):
+    with pytest.raises(aoti.LibtorchError, match="CUDA_HOME=/nowhere is not a directory; correct"):
         toolkit("cuda", {"CUDA_HOME": "/nowhere"})
     monkeypatch.setitem(module._TOOLKITS, "cuda", (("CUDA_HOME",), str(tmp_path)))
     assert toolkit("cuda", {}) == tmp_path

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from aoti import Signature
 from aoti.exporting.capture.containers import simplify
 from aoti.exporting.describe.program_signature import describe_program, names_of_symbols
+from aoti.signature.document import read_signature, write_signature
 
 INDEX = torch.zeros(4, dtype=torch.long)
 TABLE = torch.zeros(5, 3)
@@ -129,7 +129,7 @@ def test_results_may_have_sizes_of_any_form():
         return x[::2], x.reshape(-1, 1).expand(-1, x.shape[0]), x[x[:, 0] > 0]
 
     signature = signature_of(function, x=torch.zeros(6, 3), shapes=shapes)
-    again = Signature.from_json(signature.to_json(), "m.pt2")
+    again = read_signature(write_signature(signature), "m.pt2")
     halves, squares, selected = again.outputs
     assert str(halves.shape[0]) == "rows"
     assert str(squares) == "float32 (6*rows, 2*rows)"

@@ -161,7 +161,7 @@ def test_info_says_what_was_given_up(models, said, capsys):
     assert run(["info", str(models / "mixed.pt2")]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "cannot be replaced" in out
-    assert "aoti verify runs them" in out
+    assert "run them with aoti verify" in out
     # Inductor fixes the batch of a frozen LSTM, so that one is not frozen.
     _, document = said("info", models / "lstm.pt2")
     assert any("batch" in note for note in document["models"][0]["notes"])

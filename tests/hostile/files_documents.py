@@ -136,7 +136,7 @@ ROWS: tuple[File, ...] = (
             IncompatiblePackageError, "depend on each other", repeats=30),
     refused("strides that nobody can follow",
             really(inputs=[{**RECORD["inputs"][0], "strides": ["7*n", "3"]}]),
-            IncompatiblePackageError, "memory layout that aoti cannot tell", repeats=30),
+            IncompatiblePackageError, "memory layout that aoti cannot read", repeats=30),
     refused("more symbols than the core has",
             really(symbols={f"s{n}": {"min": 1, "max": 8} for n in range(65)},
                    inputs=[{**RECORD["inputs"][0], "shape": [f"s{n}"], "strides": ["1"]}

@@ -155,7 +155,7 @@ PATHS = (
     refused("an empty file", of(b""), PackageError, "an empty file"),
     refused("one byte", of(b"P"), PackageError, "not a zip archive"),
     refused("zeros", of(bytes(1 << 20)), PackageError, "not a zip archive"),
-    refused("text", of(b"version https://git-lfs.github.com/spec/v1\n"), PackageError, "no zip"),
+    refused("text", of(b"version https://git-lfs.github.com/spec/v1\n"), PackageError, "not a zip"),
     refused("a shared object", of(FILES[SO]), PackageError, "a shared object", "the whole .pt2"),
     refused("a gzip file", of(b"\x1f\x8b\x08\0" + bytes(100)), PackageError, "unpack it first"),
     refused("safetensors", of(b"\x10\0\0\0\0\0\0\0{}"), PackageError, "safetensors"),
@@ -202,7 +202,7 @@ DIRECTORIES = (
     refused("metadata of a gigabyte of nothing",
             unpacked(lambda p: os.truncate(p / METADATA, 1 << 30)), PackageError, "too large"),
     refused("names that differ in case", unpacked(
-        lambda p: (p / MODEL / "A.wrapper.so").write_bytes(b"")), PackageError, "but for case"),
+        lambda p: (p / MODEL / "A.wrapper.so").write_bytes(b"")), PackageError, "only in case"),
     refused("a name that no archive could have",
             unpacked(lambda p: (p / "m/a\\b").touch()), PackageError, "forbidden name"),
     refused("code that vanishes", unpacked(), PackageError, "cannot be read", load=vanishing),

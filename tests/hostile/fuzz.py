@@ -31,6 +31,7 @@ from craft import FILES, METADATA, MODEL, SO, zipped
 import aoti
 from aoti import AotiError, Package, Signature
 from aoti.package.wrapper_cpp import may_abort, read_call_spec, read_inputs
+from aoti.signature.document import read_signature
 from aoti.signature.pytree import CallPlan
 
 MEMORY = 512 << 20  # bytes of address space over what the process has at the start
@@ -253,7 +254,7 @@ def read_document(kind: str, text: str) -> None:
     """Read a document as what it says it is."""
     match kind:
         case "signature":
-            use(Signature.from_json(text, "m.pt2"))
+            use(read_signature(text, "m.pt2"))
         case "metadata":
             with Package(zipped({**FILES, METADATA: text.encode("utf-8", "replace")})) as package:
                 use(package.signature())

@@ -123,8 +123,8 @@ def no_driver(name):
         (lambda name: Driver(2, init=100), "but shows no device"),
         (lambda name: Driver(2, init=803), "different versions"),
         (lambda name: Driver(2, init=77), "failed with error 77"),
-        (lambda name: object(), "no driver of CUDA"),
-        (lambda name: ctypes.CDLL(None), "no driver of CUDA"),
+        (lambda name: object(), "not a CUDA driver"),
+        (lambda name: ctypes.CDLL(None), "not a CUDA driver"),
     ],
 )
 def test_why_there_is_none(tmp_path, load, expected):

@@ -290,7 +290,8 @@ def test_a_deep_refusal_names_the_path() -> None:
 
 
 def test_an_unknown_type_is_named() -> None:
-    with pytest.raises(PackageError, match=r"output holds a 'my\.Cache'.*run\(\).*export it again"):
+    message = r"output contains a 'my\.Cache'.*run\(\).*export it again"
+    with pytest.raises(PackageError, match=message):
         plan_of_result(node("my.Cache", "null", LEAF))
 
 

@@ -23,7 +23,7 @@ class Far:
 
 WRONG = {
     "too large": ("l1.weight", np.ones((16, 11), np.float32), r"float32 \(16, 11\) was given"),
-    "too small": ("l1.bias", np.ones(15, np.float32), r"l1.bias is float32 \(16,\), and float32"),
+    "too small": ("l1.bias", np.ones(15, np.float32), r"l1.bias is float32 \(16,\), but float32"),
     "other rank": ("l1.bias", np.ones((16, 1), np.float32), "was given"),
     "other dtype": ("l1.bias", np.ones(16), r"float64 \(16,\) was given; convert it"),
     "wrong device": ("l1.bias", Far(), "l1.bias: the model runs on the cpu, and this .* on cuda:0"),
@@ -111,13 +111,13 @@ def test_a_model_without_constants_says_so(packages):
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        (b"", "no .safetensors file, or is cut short"),
-        (b"\xff" * 8, "no .safetensors file, or is cut short"),
-        (b"{", "no sound .safetensors file"),
-        (b"[]", "no sound .safetensors file"),
-        ({"l1.bias": {}}, "no sound .safetensors file"),
+        (b"", "not a .safetensors file, or is truncated"),
+        (b"\xff" * 8, "not a .safetensors file, or is truncated"),
+        (b"{", "a damaged .safetensors file"),
+        (b"[]", "a damaged .safetensors file"),
+        ({"l1.bias": {}}, "a damaged .safetensors file"),
         ({"l1.bias": {"dtype": "F32", "shape": [16], "data_offsets": [0, 63]}}, "63 bytes for F32"),
-        ({"l1.bias": {"dtype": "F32", "shape": [-16], "data_offsets": [0, 64]}}, "that are none"),
+        ({"l1.bias": {"dtype": "F32", "shape": [-16], "data_offsets": [0, 64]}}, "are not valid"),
         ({"l1.bias": {"dtype": "F32", "shape": [16], "data_offsets": [64, 128]}}, "ends at"),
         ({"l1.bias": {"dtype": "F4", "shape": [16], "data_offsets": [0, 8]}}, r"f4 \(16,\) was"),
         ({"no": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}}, "names: no;"),

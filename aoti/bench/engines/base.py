@@ -1,4 +1,4 @@
-"""What an engine is: something that loads a model, and runs it on numpy arrays."""
+"""The interface of engines: they load a model, and run it on numpy arrays."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Engine(ABC):
-    """An engine with its model, in a process of its own.
+    """An engine with its model. Each engine runs in its own process.
 
-    Its module imports its libraries; making it loads the model.
+    Importing its module imports its libraries; the constructor loads the model.
 
     Parameters
     ----------
     job : Job
-        What to load.
+        The model to load.
     """
 
     def __init__(self, job: Job) -> None:
@@ -39,7 +39,7 @@ class Engine(ABC):
     def call(self, inputs: Inputs) -> Call:
         """A callable without parameters that runs the model as its users do.
 
-        Arrays are of the engine's own kind: they are made here, not when it is called.
+        The inputs are converted to the engine's arrays here, not in the call.
         """
 
     @abstractmethod
@@ -51,7 +51,7 @@ class Engine(ABC):
         raise NotImplementedError
 
     def submitter(self, inputs: Inputs) -> Callable[[], Future[Any]]:
-        """A callable that queues a call: here for as many threads as there are runners."""
+        """A callable that queues a call, by default for as many threads as there are runners."""
         call, pool, context = self.call(inputs), self._pool, self.context
 
         def run() -> Any:
@@ -61,7 +61,7 @@ class Engine(ABC):
         return lambda: pool.submit(run)
 
     def context(self) -> AbstractContextManager[Any]:
-        """What a thread has to be in to call."""
+        """The context that a thread must enter before it calls."""
         return contextlib.nullcontext()
 
     @cached_property

@@ -38,13 +38,13 @@ class Eager(Engine):
         return {"torch": torch.__version__}
 
     def call(self, inputs: Inputs) -> Call:
-        """A call of the module, with its own values for what is no tensor."""
+        """A call of the module; arguments that are not tensors are those of the examples."""
         given = tensors(inputs.arrays)
         places = [n for n, leaf in enumerate(self._leaves) if isinstance(leaf, torch.Tensor)]
         if len(places) != len(given):
             raise ConfigError(
-                f"{self.job.source} takes {len(places)} tensors, and the package {len(given)}: "
-                "name the source that the package was exported from"
+                f"{self.job.source} takes {len(places)} tensors, but the package {len(given)}: "
+                "pass the source that the package was exported from"
             )
         leaves = list(self._leaves)
         for place, value in zip(places, given, strict=True):
@@ -63,7 +63,7 @@ class Eager(Engine):
 
 
 class Compiled(Eager):
-    """What torch.compile makes of the module."""
+    """The module, compiled by torch.compile."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)

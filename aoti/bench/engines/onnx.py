@@ -1,4 +1,4 @@
-"""The module as ONNX, for engines that read that."""
+"""Converting the module to ONNX, for engines that read it."""
 
 from __future__ import annotations
 

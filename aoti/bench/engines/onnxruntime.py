@@ -55,6 +55,6 @@ class OnnxRuntime(Engine):
     def _feed(self, inputs: Inputs) -> dict[str, Any]:
         if len(self._names) != len(inputs.arrays):
             raise ConfigError(
-                f"as ONNX it takes {len(self._names)} inputs, and the package {len(inputs.arrays)}"
+                f"as ONNX it takes {len(self._names)} inputs, but the package {len(inputs.arrays)}"
             )
         return dict(zip(self._names, inputs.arrays, strict=True))

@@ -32,7 +32,7 @@ class OpenVino(Engine):
         return {"openvino": openvino.__version__.partition("-")[0]}
 
     def call(self, inputs: Inputs) -> Call:
-        """A request of its own, that shares the memory of inputs and outputs."""
+        """A separate request that shares the memory of inputs and outputs."""
         request = self._model.create_infer_request()
         return partial(request.infer, inputs.arrays, share_inputs=True, share_outputs=True)
 
@@ -42,7 +42,7 @@ class OpenVino(Engine):
         return [results[number].copy() for number in range(len(results))]
 
     def bound(self, inputs: Inputs) -> Call:
-        """A request whose inputs are set before."""
+        """A request whose inputs are set in advance."""
         request = self._model.create_infer_request()
         request.set_input_tensors(
             [openvino.Tensor(array, shared_memory=True) for array in inputs.arrays]

@@ -1,6 +1,6 @@
-"""Engines that models are compared on: which there are, and what each needs.
+"""The engines that models are compared on, and what each needs.
 
-Nothing of them is imported here: each engine is in a module of its own, for a process of its own.
+This module does not import them: each engine has its own module, and runs in its own process.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """An engine that there is.
+    """A known engine.
 
     Attributes
     ----------
     target : str
         ``package.module:Class`` of its `Engine`.
     needs : dict of str to str
-        The modules that it imports, and what to install for each.
+        The modules that it imports, and the distribution to install for each.
     reads : {'package', 'source', 'onnx'}
-        What it makes its model from.
+        The form in which it reads the model.
     binds : bool
-        Whether inputs can be fixed before the calls.
+        Whether it can fix inputs before the calls.
     """
 
     target: str
@@ -31,14 +31,14 @@ class Kind:
     binds: bool = False
 
     def obstacle(self, mode: str, source: str | None) -> str | None:
-        """Why it cannot run here, in a line; None if nothing is in the way so far."""
+        """Why it cannot run here, in one line; None if nothing is known."""
         for module, distribution in self.needs.items():
             if importlib.util.find_spec(module) is None:
                 return f"{module} is not installed: pip install {distribution}"
         if self.reads != "package" and source is None:
             return "it needs the module that was exported: --source file.py:callable"
         if mode == "bound" and not self.binds:
-            return "it has no calls with bound inputs"
+            return "it does not support bound inputs"
         return None
 
 

@@ -1,4 +1,4 @@
-"""aoti itself."""
+"""The engine aoti."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aoti.errors import ConfigError
 if TYPE_CHECKING:
     from aoti.bench.process.timing import Call
 
-libtorch.engine()  # libtorch is what others import with torch
+libtorch.engine()  # other engines load libtorch when they import torch
 
 
 class Runtime(Engine):
@@ -30,12 +30,12 @@ class Runtime(Engine):
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of aoti and the libtorch below it."""
+        """The versions of aoti and its libtorch."""
         build = aoti.build_info()
         return {"aoti": build["version"], "libtorch": build["libtorch"]["version"]}
 
     def call(self, inputs: Inputs) -> Call:
-        """A call of the model; a flat run where the structure of calls is not known."""
+        """A call of the model; a flat run if the structure of calls is not known."""
         if inputs.args is None:
             return partial(self._model.run, inputs.arrays)
         return partial(self._model, *inputs.args, **inputs.kwargs)
@@ -45,11 +45,11 @@ class Runtime(Engine):
         return self._model.run(inputs.arrays)
 
     def bound(self, inputs: Inputs) -> Call:
-        """`aoti.AOTIModel.bind`, the outputs included."""
+        """`aoti.AOTIModel.bind`, including the outputs."""
         if inputs.args is None:
             raise ConfigError(
-                "its calls cannot be bound: only the program that exported it knows their "
-                "structure; measure them with --mode sync"
+                "its calls cannot be bound: their structure has types that only the exporting "
+                "program has; use --mode sync"
             )
         out = self.call(inputs)()
         return self._model.bind(*inputs.args, out=out, **inputs.kwargs)

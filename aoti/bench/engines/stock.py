@@ -30,7 +30,7 @@ class Stock(Engine):
         return {"torch": torch.__version__}
 
     def call(self, inputs: Inputs) -> Call:
-        """A call of the model; a flat run where the structure of calls is not known."""
+        """A call of the model; a flat run if the structure of calls is not known."""
         if inputs.args is None:
             return partial(self._model.loader.run, tensors(inputs.arrays))
         args, kwargs = tensors((inputs.args, inputs.kwargs))

@@ -1,4 +1,4 @@
-"""Between numpy arrays and torch tensors."""
+"""Converting between numpy arrays and torch tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INTEGERS = {1: np.uint8, 2: np.int16, 4: np.int32}
 
 
 def tensor(array: Any) -> torch.Tensor:
-    """A tensor over the memory of an array, of a dtype of numpy or ml_dtypes."""
+    """A tensor that shares the memory of an array with a dtype of numpy or ml_dtypes."""
     try:
         return torch.from_numpy(array)
     except TypeError:  # of ml_dtypes
@@ -21,12 +21,12 @@ def tensor(array: Any) -> torch.Tensor:
 
 
 def tensors(tree: Any) -> Any:
-    """The same containers, with tensors for arrays."""
+    """The same containers, with tensors in place of arrays."""
     return pytree.tree_map_only(np.ndarray, tensor, tree)
 
 
 def arrays(result: Any) -> list[Any]:
-    """The tensors of a result in flat order, as arrays; float32 where numpy has no such dtype."""
+    """The tensors of a result in flat order, as arrays; as float32 if numpy lacks the dtype."""
     found = []
     for leaf in pytree.tree_leaves(result):
         if isinstance(leaf, torch.Tensor):

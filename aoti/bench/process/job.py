@@ -1,4 +1,4 @@
-"""What the process of an engine is told, and what it answers."""
+"""The messages between a benchmark and the process of an engine."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Job:
     package : str
         The path of the package.
     model_name : str
-        Which model of it.
+        The model in it.
     mode : str
         See `Settings`.
     runners, threads : int
-        How many calls run at a time, and how many threads each uses.
+        How many calls run at the same time, and how many threads each uses.
     source : str or None
-        Where the module comes from that was exported: as for ``aoti export``.
+        The module that was exported: as for ``aoti export``.
     onnx : str or None
-        The path of the same model for engines that read ONNX.
+        The path of the model as ONNX, for engines that read it.
     """
 
     package: str
@@ -56,7 +56,7 @@ class Inputs:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def copied(self) -> Inputs:
-        """The same with arrays of its own, in the same memory layout."""
+        """The same inputs with copied arrays, in the same memory layout."""
         buffer = io.BytesIO()
         write(buffer, self)
         inputs: Inputs = pickle.loads(buffer.getbuffer())
@@ -65,7 +65,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Get ready for inputs, and warm up for so many seconds. The answer is a `Prepared`."""
+    """Prepare for inputs, and warm up for so many seconds. The answer is a `Prepared`."""
 
     inputs: Inputs
     seconds: float
@@ -73,7 +73,7 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Make timed calls on inputs, by their number, for so many seconds: a `loops.Round`."""
+    """Make timed calls on a case for so many seconds. The answer is a `timing.Round`."""
 
     case: int
     seconds: float
@@ -81,7 +81,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Say how much memory there is in the end: a `Finished`."""
+    """Report the memory at the end. The answer is a `Finished`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,10 @@ class Started:
     Attributes
     ----------
     imported_ns, loaded_ns, answered_ns : int
-        When that was done, as `time.perf_counter_ns` counts in all processes, without what looking
-        at the memory took.
+        When that was done, by `time.perf_counter_ns`, which is the same in all processes, without
+        the time for measuring memory.
     private_before, private_after : int
-        Bytes of private memory, before the model was loaded and after the answer.
+        Bytes of private memory, before loading the model and after the answer.
     versions : dict of str to str
         The versions of its libraries.
     """
@@ -109,7 +109,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What an engine gives for the inputs, flat, and bytes of private memory after warming up."""
+    """The outputs of an engine, flat, and bytes of private memory after the warm-up."""
 
     outputs: list[Any]
     private: int

@@ -9,17 +9,17 @@ _ROLLUP = Path("/proc/self/smaps_rollup")
 
 
 def private() -> int:
-    """Bytes that no file backs: heaps, stacks, and copies of what was mapped privately."""
+    """Bytes that are not backed by files: heaps, stacks, and written pages of private mappings."""
     return _kilobytes("Anonymous", _ROLLUP.read_text(encoding="ascii"))
 
 
 def proportional() -> int:
-    """Bytes in memory, where a page that n processes share counts a nth for each."""
+    """Bytes in memory; a page that n processes share counts 1/n for each."""
     return _kilobytes("Pss", _ROLLUP.read_text(encoding="ascii"))
 
 
 def resident() -> tuple[int, int]:
-    """Bytes in memory, files that are mapped and shared included: now, and the most there were."""
+    """Bytes in memory, including mapped and shared files: now, and the maximum so far."""
     text = Path("/proc/self/status").read_text(encoding="utf-8")
     return _kilobytes("VmRSS", text), _kilobytes("VmHWM", text)
 

@@ -1,4 +1,4 @@
-"""What goes on in the process of an engine."""
+"""The process of an engine: loads the model, and answers messages."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from aoti.bench.process.timing import Round, queued, side_by_side
 if TYPE_CHECKING:
     from aoti.bench.engines.base import Engine
 
-# In the queue for each runner: one that runs, and one that is next.
+# Calls in the queue per runner: one that runs, and one that is next.
 _QUEUED = 2
 
 
 def serve(channel: Channel, target: str, job: Job, inputs: Inputs) -> None:
-    """Load a model, call it once, and then do what is asked until nobody asks any more."""
+    """Load a model, call it once, and then answer messages until there are no more."""
     kind: Callable[[Job], Engine] = find(target)
     imported = time.perf_counter_ns()
     before = memory.private()
@@ -47,7 +47,7 @@ def serve(channel: Channel, target: str, job: Job, inputs: Inputs) -> None:
             answer = Prepared(outputs, memory.private())
         elif isinstance(message, Turn):
             run = cases[message.case]
-            run(0)  # what other processes did has cooled the caches
+            run(0)  # other processes have replaced the content of the caches
             answer = run(message.seconds)
         else:
             answer = Finished(memory.private(), *memory.resident())
@@ -55,7 +55,7 @@ def serve(channel: Channel, target: str, job: Job, inputs: Inputs) -> None:
 
 
 def _runner(engine: Engine, job: Job, inputs: Inputs) -> Callable[[float], Round]:
-    """What makes timed calls for so many seconds, each runner with arrays of its own."""
+    """A function that makes timed calls for so many seconds; each runner has its own arrays."""
     if job.mode == "async":
         return partial(queued, engine.submitter(inputs), _QUEUED * job.runners)
     make = engine.bound if job.mode == "bound" else engine.call

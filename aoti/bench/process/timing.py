@@ -14,7 +14,7 @@ from typing import Any
 
 Call = Callable[[], Any]
 
-_MAX_KEPT = 20_000  # times of a round that are kept: enough for a 99th percentile
+_MAX_KEPT = 20_000  # stored times of a round: enough for a 99th percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class Round:
     Attributes
     ----------
     calls : int
-        How many.
+        The number of calls.
     seconds, cpu_seconds : float
-        How long all of it took, and how much of the processors, by all threads of the process.
+        Wall time of the round, and CPU time of all threads of the process.
     least, largest, total : int
-        Nanoseconds: of the shortest, the longest, and all calls.
+        Nanoseconds of the shortest call, the longest call, and all calls.
     kept : bytes
-        Nanoseconds of each call, or of every n-th where they are too many, as 64-bit integers.
+        Nanoseconds of each call, or of every n-th if there are too many, as 64-bit integers.
     """
 
     calls: int
@@ -43,7 +43,7 @@ class Round:
 
 
 def in_a_row(call: Call, seconds: float) -> array[int]:
-    """Call for so long, at least once; give nanoseconds from the end of one call to the next."""
+    """Call for so many seconds, at least once; return nanoseconds from one end to the next."""
     clock = time.perf_counter_ns
     times = array("q")
     add = times.append
@@ -61,7 +61,7 @@ def in_a_row(call: Call, seconds: float) -> array[int]:
 def side_by_side(
     calls: Sequence[Call], seconds: float, context: Callable[[], AbstractContextManager[Any]]
 ) -> Round:
-    """Make calls from one thread each, all beginning together."""
+    """Run calls in one thread each; all threads start together."""
     if len(calls) == 1:
         with context():
             clocks = _Clocks()
@@ -84,7 +84,7 @@ def side_by_side(
 
 
 def queued(submit: Callable[[], Future[Any]], window: int, seconds: float) -> Round:
-    """Keep `window` calls in the queue; a time is from there to the answer."""
+    """Keep `window` calls in the queue; a time is that from queueing to the answer."""
     clock = time.perf_counter_ns
     times, failures = array("q"), list[BaseException]()
     slots = Semaphore(window)
@@ -111,7 +111,7 @@ def queued(submit: Callable[[], Future[Any]], window: int, seconds: float) -> Ro
 
 
 class _Clocks:
-    """Started where a round begins."""
+    """Clocks that are started at the beginning of a round."""
 
     def __init__(self) -> None:
         self._cpu, self._wall = time.process_time(), time.perf_counter()

@@ -9,12 +9,12 @@ from aoti.bench.report.tables import Grid
 
 
 def markdown(report: Report) -> str:
-    """The report as a page, with all that is needed to judge its figures.
+    """The report with everything that is needed to judge its numbers.
 
     Returns
     -------
     str
-        Markdown with tables, as GitHub shows it.
+        Markdown with tables, in the dialect of GitHub.
     """
     parts = [f"## {_cell(tables.title(report))}"]
     for number, case in enumerate(report.cases):
@@ -32,7 +32,7 @@ def markdown(report: Report) -> str:
 
 
 def table(grid: Grid) -> str:
-    """A table as Markdown, figures to the right."""
+    """A table as Markdown, with numbers aligned to the right."""
     rules = ["---", *("---:" for _ in grid.columns[1:])]
     rows = [list(map(_cell, row)) for row in (grid.columns, *grid.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rules, *rows[1:]))

@@ -1,4 +1,4 @@
-"""A report as a picture, by matplotlib."""
+"""A report as a plot, by matplotlib."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _OURS, _OTHERS = "#d9480f", "#7c8794"
-_BAR_CASES = 3  # with more, lines over all cases are easier to read
+_BAR_CASES = 3  # for more cases, lines are easier to read
 _HEIGHT = 0.38  # inches of a bar
 
 
 def require_matplotlib() -> None:
-    """Refuse to go on without it.
+    """Check that matplotlib is installed.
 
     Raises
     ------
@@ -39,9 +39,9 @@ def save_picture(report: Report, file: str | IO[bytes], kind: str = "png") -> No
     Parameters
     ----------
     report : Report
-        What to draw.
+        The report.
     file : str or binary file
-        Where to write it.
+        The file to write.
     kind : {'png', 'svg'}
         The format.
 
@@ -66,7 +66,7 @@ def save_picture(report: Report, file: str | IO[bytes], kind: str = "png") -> No
 
 
 def figure_of(panels: int, most_bars: int, caption: str) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with room for so many panels of so many bars, side by side.
+    """A figure with so many panels side by side, with room for so many bars.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def bars(
     values: Sequence[float],
     ranges: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> None:
-    """Bars with their milliseconds, and what the ranges are below and above these."""
+    """Bars of milliseconds, with error bars: the distances below and above each value."""
     colours = [_OURS if label.startswith(OURS) else _OTHERS for label in labels]
     places = list(range(len(labels)))
     axes.barh(places, values, xerr=ranges, color=colours, height=0.6, ecolor="#343a40", capsize=2)
@@ -106,7 +106,7 @@ def bars(
 
 
 def save(figure: Figure, file: str | IO[bytes], kind: str) -> None:
-    """Write a figure as png or svg: text stays text, and the same figure gives the same file."""
+    """Write a figure as png or svg. Text stays text, and the same figure gives the same file."""
     import matplotlib as mpl
 
     metadata = {"Date": None} if kind == "svg" else {"Software": None}

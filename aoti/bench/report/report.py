@@ -1,4 +1,4 @@
-"""What a benchmark gives: plain data, which JSON takes as it is."""
+"""The report of a benchmark: plain data that can be written as JSON."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Latency:
     Attributes
     ----------
     median, min, mean, p90, p99, max : float
-        Over all calls of all rounds. A call is what lies between the end of the one before and its
-        own: the loop and the clock are in it, some 0.1 microseconds.
+        Over all calls of all rounds. The time of a call is that from the end of the previous call
+        to its own end. It includes the loop and the clock: some 0.1 microseconds.
     """
 
     median: float
@@ -32,14 +32,14 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times as long calls take as those of the first engine.
+    """The time of calls relative to the first engine.
 
     Attributes
     ----------
     median : float
-        Of the ratios of each round, in which both ran one after the other.
+        The median over the rounds; in each round, both engines ran one after the other.
     low, high : float
-        The least and the largest ratio of a round, without the outermost tenths of the rounds.
+        The smallest and the largest ratio of a round, without the outermost tenths.
     """
 
     median: float
@@ -49,14 +49,14 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How far results are from those of the first engine.
+    """How much results differ from those of the first engine.
 
     Attributes
     ----------
     largest : float or None
-        The largest difference of two elements; None where there is no such number.
+        The largest difference of two elements; None if it is not a number.
     reason : str or None
-        What is wrong, in a line; None if it is within the tolerances of `aoti.golden`.
+        What is wrong, in one line; None if it is within the tolerances of `aoti.golden`.
     """
 
     largest: float | None
@@ -70,11 +70,11 @@ class Case:
     Attributes
     ----------
     sizes : dict of str to int
-        What the dynamic sizes are.
+        The dynamic sizes.
     shapes : dict of str to tuple of int
-        The inputs' shapes by their names.
+        The shapes of the inputs by name.
     rows : int or None
-        How many rows a call has, where the model takes any number of them.
+        How many rows a call has, if the model accepts any number of rows.
     """
 
     sizes: dict[str, int]
@@ -98,19 +98,19 @@ class Measurement:
     calls : int
         How many calls were timed.
     latency_ms : Latency
-        How long they took.
+        The time of a call.
     rounds_ms : tuple of float
         The median of each round.
     low_ms, high_ms : float
-        The least and the largest of these, without the outermost tenths of the rounds.
+        The smallest and the largest of these, without the outermost tenths of the rounds.
     spread : float or None
-        Half of what lies between those two, as a part of the median; None of a single round. The
-        ranges of two runs overlap, unless the machine's speed changed in between.
+        Half of the distance between those two, relative to the median; None for a single round.
+        The ranges of two runs overlap, unless the machine's speed changed in between.
     cpu_ms : float
-        What a call takes of the processors, by all threads of the process: the median of the
-        rounds. Others on the machine touch it less than the latency.
+        CPU time of a call, over all threads of the process: the median of the rounds. Other
+        programs on the machine affect it less than the latency.
     calls_per_second, rows_per_second : float
-        Of all runners together: the median of the rounds. Rows only where the case has them.
+        Of all runners together: the median of the rounds. Rows only if the case has rows.
     ratio : Ratio or None
         To the first engine; None for itself.
     difference : Difference or None
@@ -142,7 +142,7 @@ class Start:
     Attributes
     ----------
     answer_ms : float
-        All of it.
+        The whole time.
     import_ms : float
         Importing the engine's libraries.
     load_ms : float
@@ -166,13 +166,13 @@ class Memory:
     library_private : int
         Private memory before the model is loaded: Python, numpy and the engine's libraries.
     model_private : int
-        What loading the model and the first call add to it.
+        The increase by loading the model and the first call.
     growth_private : int
-        What the timed rounds add.
+        The increase during the timed rounds.
     resident : int
-        All that is resident at the end, files that are mapped and shared included.
+        Resident memory at the end, including mapped and shared files.
     peak_resident : int
-        The most that ever was.
+        Its maximum.
     """
 
     library_private: int
@@ -189,17 +189,17 @@ class EngineRun:
     Attributes
     ----------
     label : str
-        What tables call it: the engine's name, with the package's where there are several.
+        Its name in tables: the engine's name, with that of the package if there are several.
     engine : str
         ``aoti``, ``stock``, ``eager``, ``compile``, ``onnxruntime`` or ``openvino``.
     package : str or None
-        What it runs, where that is a package.
+        The package that it runs, if it runs a package.
     versions : dict of str to str
         The versions of its libraries.
     start : Start
-        How it came up.
+        The time from the start of the process to the first answer.
     memory : Memory
-        What it takes.
+        Its memory.
     """
 
     label: str
@@ -219,7 +219,7 @@ class Skipped:
     label : str
         The engine.
     reason : str
-        Why, and what to do, in a line.
+        Why, and what to do, in one line.
     """
 
     label: str
@@ -228,31 +228,31 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that was measured.
+    """The results of a benchmark.
 
     Attributes
     ----------
     date : str
-        When it began, in UTC: ``2026-01-31 12:00``.
+        The start, in UTC: ``2026-01-31 12:00``.
     package, model_name : str
-        What was measured.
+        The package and the model.
     machine : Machine
-        Where.
+        The machine.
     settings : Settings
-        How. `Settings.threads` is the number that was used.
+        The settings; `Settings.threads` is the number that was used.
     cases : tuple of Case
         The inputs.
     engines : tuple of EngineRun
-        The processes. The first one is what the others are compared with.
+        The processes. The others are compared with the first one.
     measurements : tuple of Measurement
-        For each case, each engine.
+        One for each engine and case.
     bins_ms : tuple of tuple of float
-        For each case the edges of the bins of its histograms, one more than there are bins. Calls
-        that took longer than the last edge are in no bin.
+        For each case, the edges of the bins of its histograms, one more than there are bins. Calls
+        that took longer than the last edge are not counted.
     skipped : tuple of Skipped
-        Engines that were asked for, and why they did not run.
+        Requested engines that did not run, and why.
     notes : tuple of str
-        What a reader should know, for people.
+        Remarks for the reader.
     """
 
     date: str
@@ -272,5 +272,5 @@ class Report:
         return [measured for measured in self.measurements if measured.case == number]
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON has it, with the version of its form."""
+        """The report as plain data for JSON, with the version of its format."""
         return {"version": VERSION, **asdict(self)}

@@ -1,4 +1,4 @@
-"""From the times of calls to figures."""
+"""Statistics of the times of calls."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _BINS = 48
 
 
 def samples(rounds: Sequence[Round]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The kept times of all rounds, in milliseconds."""
+    """The stored times of all rounds, in milliseconds."""
     return np.concatenate([np.frombuffer(r.kept, np.int64) for r in rounds]) / 1e6
 
 
 def latency(rounds: Sequence[Round]) -> Latency:
-    """Percentiles of kept times; the least, the largest and the mean are of all."""
+    """Percentiles of the stored times; minimum, maximum and mean of all times."""
     median, p90, p99 = np.percentile(samples(rounds), (50, 90, 99))
     return Latency(
         median=float(median),
@@ -47,7 +47,7 @@ def middle(values: Sequence[float]) -> tuple[float, float]:
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """Half of their `middle`, as a part of their median; None of a single value."""
+    """Half of the `middle` range relative to the median; None for a single value."""
     if len(values) < 2:
         return None
     low, high = middle(values)
@@ -55,15 +55,15 @@ def spread(values: Sequence[float]) -> float | None:
 
 
 def ratio(own: Sequence[float], first: Sequence[float]) -> Ratio:
-    """How they compare, round by round."""
+    """The ratios of two engines, round by round."""
     ratios = [a / b for a, b in zip(own, first, strict=True)]
     return Ratio(statistics.median(ratios), *middle(ratios))
 
 
 def bins(engines: Sequence[Sequence[Round]]) -> tuple[float, ...]:
-    """Edges of bins for all engines, in milliseconds: each is wider than the last by a factor.
+    """Edges of the bins for all engines, in milliseconds, on a logarithmic scale.
 
-    They go from the shortest call to the largest of the 99th percentiles.
+    They range from the shortest call to the largest of the 99th percentiles.
     """
     low = min(r.least for rounds in engines for r in rounds) / 1e6
     high = max(float(np.percentile(samples(rounds), 99)) for rounds in engines)
@@ -72,15 +72,15 @@ def bins(engines: Sequence[Sequence[Round]]) -> tuple[float, ...]:
 
 
 def histogram(rounds: Sequence[Round], edges: Sequence[float]) -> tuple[int, ...]:
-    """How many of the kept times are in each bin."""
+    """The number of stored times in each bin."""
     counts, _ = np.histogram(samples(rounds), edges)
     return tuple(map(int, counts))
 
 
 def difference(got: Sequence[Any], first: Sequence[Any]) -> Difference:
-    """How far results are from those of the first engine, output by output."""
+    """How much results differ from those of the first engine, over all outputs."""
     if len(got) != len(first):
-        return Difference(None, f"{len(got)} outputs, and not {len(first)}")
+        return Difference(None, f"{len(got)} outputs instead of {len(first)}")
     largest, reason = 0.0, None
     for number, (theirs, ours) in enumerate(zip(got, first, strict=True)):
         found = golden.compare(

@@ -1,4 +1,4 @@
-"""The tables of a report, as text: what a terminal, a page and a picture show."""
+"""The tables of a report as text, for the terminal, Markdown and plots."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Grid:
     Attributes
     ----------
     columns : sequence of str
-        Their names, the most important ones first.
+        The names of the columns, the most important ones first.
     rows : sequence of sequence of str
         The cells.
     """
@@ -26,12 +26,12 @@ class Grid:
 
 
 def title(report: Report) -> str:
-    """What was measured, and when."""
+    """The title: package, model and date."""
     return f"{report.package}: {report.model_name}, {report.date} UTC"
 
 
 def method(report: Report) -> str:
-    """How it was measured."""
+    """How the report was measured."""
     settings = report.settings
     modes = {"sync": "calls one after the other", "async": "queued calls", "bound": "bound calls"}
     runners = f"{settings.runners} runner{'s' if settings.runners > 1 else ''}"
@@ -80,7 +80,7 @@ def _latency(found: Measurement, *, compared: bool, with_rows: bool) -> list[str
 
 
 def starts(report: Report) -> Grid:
-    """How the engines came up, and what memory they take."""
+    """The time to the first answer and the memory of the engines."""
     columns = ["engine", "first answer", "load", "private memory", "of the model", "import"]
     columns += ["first call", "growth", "peak resident", "versions"]
     return Grid(columns, list(map(_start, report.engines)))

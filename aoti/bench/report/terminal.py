@@ -1,4 +1,4 @@
-"""A report on a terminal: tables as wide as it is, and where the calls lie."""
+"""A report on a terminal: tables that fit its width, and histograms of the calls."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from aoti.bench.report.tables import Grid
 from aoti.bench.report.units import duration
 
 _BARS, _PLAIN_BARS = " ▁▂▃▄▅▆▇█", " .:-=+*#%"
-_RARE = 200  # times less than in the fullest bin
-_WIDE = 400  # columns of what is no terminal: nothing is left out
+_RARE = 200  # a bin with this many times fewer calls than the fullest one is empty
+_WIDE = 400  # columns if the output is not a terminal: nothing is left out
 
 
 def show(report: Report, file: IO[str] | None = None, *, color: bool | None = None) -> None:
-    """Print a report, by default with colour where that is wanted and possible."""
+    """Print a report, by default with colors if the terminal supports them."""
     console = Console(
         file=file,
         highlight=False,
@@ -49,11 +49,11 @@ def show(report: Report, file: IO[str] | None = None, *, color: bool | None = No
     for note in report.notes:
         console.print(f"[yellow]note:[/] {escape(_plain(note, console))}")
     if left_out:
-        console.print("too narrow for all figures: --json has them", style="dim")
+        console.print("too narrow for all numbers: use --json to see them", style="dim")
 
 
 def _grid(console: Console, grid: Grid) -> set[str]:
-    """Print a table with as many of its columns as there is room for; give the others."""
+    """Print a table with as many columns as fit; return the others."""
     rows = [[_plain(cell, console) for cell in row] for row in grid.rows]
     columns = [_plain(column, console) for column in grid.columns]
     widths = [max(len(row[n]) for row in [columns, *rows]) + 1 for n in range(len(columns))]
@@ -72,7 +72,7 @@ def _grid(console: Console, grid: Grid) -> set[str]:
 
 
 def _histogram(console: Console, report: Report, number: int) -> None:
-    """A line for each engine, all on one scale: how many calls took how long."""
+    """A histogram of call times, one line per engine, all on one scale."""
     found, edges = report.of_case(number), report.bins_ms[number]
     label = max(len(measured.engine) for measured in found) + 1
     joined = next(
@@ -93,7 +93,7 @@ def _histogram(console: Console, report: Report, number: int) -> None:
 def _bars(counts: Sequence[int], console: Console) -> str:
     marks = _PLAIN_BARS if console.options.ascii_only else _BARS
     most = max(counts) or 1
-    # What is there is seen, but for a call here and there.
+    # Every bin with calls has a visible bar, except bins with very few calls.
     return "".join(
         marks[-(-(len(marks) - 1) * n // most) if n * _RARE > most else 0] for n in counts
     )
@@ -104,7 +104,7 @@ def _text(text: str, console: Console) -> Text:
 
 
 def _plain(text: str, console: Console) -> str:
-    """The same in what the terminal can show, with what it would act on written out."""
+    """The text in characters of the terminal, with escapes in place of control characters."""
     if console.options.ascii_only:
         text = text.replace("µs", "us").replace("±", "+-")
     return printable(text)

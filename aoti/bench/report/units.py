@@ -1,10 +1,10 @@
-"""Figures for people: three digits and a unit."""
+"""Numbers for people: three digits and a unit."""
 
 from __future__ import annotations
 
 
 def duration(milliseconds: float) -> str:
-    """Such as ``2.13 µs``, ``41.7 ms`` or ``1.18 s``."""
+    """Format a duration: ``2.13 µs``, ``41.7 ms`` or ``1.18 s``."""
     if milliseconds < 0.9995:
         return f"{digits(milliseconds * 1e3)} µs"
     if milliseconds < 999.5:
@@ -13,16 +13,16 @@ def duration(milliseconds: float) -> str:
 
 
 def megabytes(number: int) -> str:
-    """Such as ``146 MB``."""
+    """Format a size: ``146 MB``."""
     return f"{digits(number / 1e6)} MB"
 
 
 def digits(value: float) -> str:
-    """Three digits of a number, more of one with more before the point: ``2.13``, ``170,100``."""
+    """Format a number with three digits, or all digits before the point: ``2.13``, ``170,100``."""
     places = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
     return f"{value:,.{places}f}"
 
 
 def error(value: float | None) -> str:
-    """A difference: ``3e-08``; ``?`` where there is no number for it."""
+    """Format a difference: ``3e-08``; ``?`` if it is not a number."""
     return "?" if value is None else f"{value:.1g}"

@@ -1,5 +1,5 @@
-"""Files of arrays, read and written by the command line: ``.json``, ``.npy``, ``.npz``,
-``.safetensors``. What is written is there whole or not at all.
+"""Files of arrays that the command line reads and writes: ``.json``, ``.npy``, ``.npz``,
+``.safetensors``. A written file is complete or not there.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ def read_inputs(source: str, specs: Sequence[TensorSpec] | None) -> list[Array]:
         A ``.json``, ``.npy``, ``.npz`` or ``.safetensors`` file, or ``-`` for JSON on standard
         input.
     specs : sequence of TensorSpec, or None
-        What the model takes: order, names, and the dtype where the file gives none.
+        The inputs of the model: order, names, and the dtypes if the file does not have them.
 
     Raises
     ------
     InputError
-        The file is not there, cannot be read, or does not hold what the model takes.
+        The file does not exist, cannot be read, or does not contain the inputs of the model.
     """
     return in_order(_read(source), specs, source)
 
 
 def read_sources(sources: Sequence[str], specs: Sequence[TensorSpec] | None) -> list[Array]:
-    """The inputs of a model from what the command line names: a file, or NAME=FILE for each.
+    """The inputs of a model from the command line: a file, or NAME=FILE for each input.
 
-    Parameters and errors are those of `read_inputs`; there is also an error if a source is of
-    neither form, or a name comes twice.
+    Parameters and errors are those of `read_inputs`. It is also an error if a source has neither
+    form, or if a name is repeated.
     """
     if len(sources) == 1 and ("=" not in sources[0] or Path(sources[0]).exists()):
         return read_inputs(sources[0], specs)
@@ -54,7 +54,7 @@ def read_sources(sources: Sequence[str], specs: Sequence[TensorSpec] | None) -> 
     for source in sources:
         name, separator, file = source.partition("=")
         if not separator:
-            raise InputError(f"--input {source}: several inputs are NAME=FILE")
+            raise InputError(f"--input {source}: several inputs must be NAME=FILE")
         if name in named:
             raise InputError(f"--input {source}: {name} was given before")
         named[name] = file
@@ -62,28 +62,28 @@ def read_sources(sources: Sequence[str], specs: Sequence[TensorSpec] | None) -> 
 
 
 def read_named(sources: Mapping[str, str], specs: Sequence[TensorSpec] | None) -> list[Array]:
-    """The inputs of a model from one file each, by their names; errors as for `read_inputs`."""
+    """The inputs of a model from one file each, by name. Errors are those of `read_inputs`."""
     content = {}
     for name, source in sources.items():
         arrays = _read(source)
         if len(arrays) != 1:
-            raise InputError(f"{source} holds {len(arrays)} arrays, and {name} is one")
+            raise InputError(f"{source} contains {len(arrays)} arrays, but {name} is one array")
         content[name] = next(iter(arrays.values() if isinstance(arrays, Mapping) else arrays))
     return in_order(content, specs, "the command line")
 
 
 def write_outputs(destination: str, outputs: Mapping[str, Array]) -> None:
-    """Write arrays by name into a file of the kind that its name says; one array into ``.npy``.
+    """Write arrays by name into a file, whose format depends on its name; one array into ``.npy``.
 
     Raises
     ------
     InputError
-        The file cannot be made, or it is an ``.npy`` file and there is not one array.
+        The file cannot be created, or it is an ``.npy`` file and there is not exactly one array.
     OSError
-        The disk is full, or fails.
+        The disk is full or fails.
     """
     if destination.endswith(".npy") and len(outputs) != 1:
-        raise InputError(f"{len(outputs)} outputs do not go into one .npy file: write .npz")
+        raise InputError(f"{len(outputs)} outputs do not fit into one .npy file: write .npz")
     with replaced(destination) as file:
         if destination.endswith(".npz"):
             _write_npz(file, outputs)
@@ -99,7 +99,7 @@ def write_outputs(destination: str, outputs: Mapping[str, Array]) -> None:
 
 @contextlib.contextmanager
 def replaced(destination: str) -> Iterator[IO[bytes]]:
-    """A file that takes its place when it is complete; errors as for `write_outputs`."""
+    """A file that is moved to its place when it is complete; errors as for `write_outputs`."""
     path = Path(destination)
     try:
         with replacing(path) as partial, partial.open("wb") as file:
@@ -113,7 +113,7 @@ def replaced(destination: str) -> Iterator[IO[bytes]]:
 
 
 def safetensors() -> ModuleType:
-    """The library of that name.
+    """The module `safetensors.numpy`.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def safetensors() -> ModuleType:
 
 
 def _write_npz(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
-    # Not np.savez, which takes the names as keyword arguments and has some of its own.
+    # Not np.savez, which takes the names as keyword arguments and has other keyword arguments.
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
@@ -153,20 +153,20 @@ def _read(source: str) -> Mapping[str, Any] | Sequence[Any]:
         raise
     except OSError as error:
         raise InputError(f"cannot read {source}: {error.strerror or error}") from error
-    except Exception as error:  # on damaged files numpy and zipfile raise errors of a dozen types
+    except Exception as error:  # for damaged files, numpy and zipfile raise errors of a dozen types
         raise InputError(f"cannot read {source}: {error}") from error
     return content
 
 
 def _load(source: str) -> Mapping[str, Any] | Sequence[Any]:
-    with Path(source).open("rb") as file:  # which np.load leaves open when it fails
+    with Path(source).open("rb") as file:  # np.load leaves it open if it fails
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return [loaded]
         with loaded:
             arrays = dict(loaded)
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise ValueError("the archive holds what is no .npy file")
-    # What np.savez calls arrays that were given no name.
+        raise ValueError("the archive contains a file that is not .npy")
+    # np.savez gives these names to arrays without names.
     unnamed = all(name == f"arr_{index}" for index, name in enumerate(arrays))
     return list(arrays.values()) if unnamed else arrays

@@ -1,4 +1,4 @@
-"""Inputs of many calls, one after the other: JSON lines, or the files of a directory."""
+"""The inputs of many calls: JSON lines, or the files of a directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK = 1 << 16  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The inputs of one call, or why there are none.
+    """The inputs of one call, or why they cannot be used.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Request:
     inputs : list of arrays
         In flat order.
     error : InputError or None
-        What is wrong with what came.
+        What is wrong with them.
     """
 
     label: dict[str, Any]
@@ -39,8 +39,8 @@ class Request:
 def in_lines(source: str, specs: Sequence[TensorSpec] | None) -> Iterator[Request | None]:
     """The requests in a file of JSON lines, or in standard input for ``-``.
 
-    None comes where the next line is not there yet: whoever takes requests can work off those that
-    came before, and then ask again, which waits.
+    If the next line is not there yet, None is yielded: the caller can process the previous
+    requests, and then continue, which waits.
 
     Raises
     ------
@@ -67,14 +67,14 @@ def in_directory(source: str, specs: Sequence[TensorSpec] | None) -> Iterator[Re
     Raises
     ------
     InputError
-        There are no files of arrays.
+        The directory does not contain files of arrays.
     """
     try:
         paths = sorted(path for path in Path(source).iterdir() if path.suffix in READABLE)
     except OSError as error:
         raise InputError(f"cannot read {source}: {error.strerror or error}") from error
     if not paths:
-        raise InputError(f"{source} holds no files of arrays ({', '.join(READABLE)})")
+        raise InputError(f"{source} does not contain files of arrays ({', '.join(READABLE)})")
     for path in paths:
         try:
             yield Request({"file": path.name}, read_inputs(str(path), specs))
@@ -83,7 +83,7 @@ def in_directory(source: str, specs: Sequence[TensorSpec] | None) -> Iterator[Re
 
 
 def _lines(source: str) -> Iterator[tuple[int, bytes] | None]:
-    """The lines that are not blank, numbered from 1; None where one must be waited for."""
+    """The lines that are not blank, numbered from 1; None if the next one is not there yet."""
     try:
         if source != "-":
             with Path(source).open("rb", buffering=0) as file:

@@ -1,11 +1,10 @@
-"""Arrays as JSON, which the command line reads and writes.
+"""The JSON form of arrays, which the command line reads and writes.
 
-The JSON form of an array is ``{"data": [...], "shape": [...], "dtype": "..."}``, with the elements
-in C order, flat or nested; without a shape, it is that of the nesting. A list of them gives inputs
-by position, an object of them by name. JSON has no numbers for what is not finite: those are the
-strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``. A complex number is a pair
-``[real, imaginary]``. Nothing is converted in a way that loses what was written, but for the
-rounding of floats: integer dtypes take integers only, bool takes true, false, 0 and 1.
+An array is ``{"data": [...], "shape": [...], "dtype": "..."}``, with the elements in C order, flat
+or nested; the default shape is that of the nesting. A list of arrays gives inputs by position, an
+object gives them by name. Values that are not finite are the strings ``"NaN"``, ``"Infinity"`` and
+``"-Infinity"``. A complex number is a pair ``[real, imaginary]``. Conversions lose nothing except
+by rounding floats: integer dtypes accept integers only, bool accepts true, false, 0 and 1.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ def parse(text: str | bytes) -> Mapping[str, Any] | Sequence[Any]:
     Raises
     ------
     ValueError
-        It is no JSON, or holds no arrays.
+        The text is not JSON, or does not contain arrays.
     """
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError(str(error)) from error
     if isinstance(content, dict) and isinstance(content.get("data"), (list, int, float)):
-        return [content]  # one array, and not an object of arrays in which one is called data
+        return [content]  # one array, not an object of arrays with one called data
     if not isinstance(content, (dict, list)):
-        several = "a list of those, or an object of those by input name"
+        several = "a list of these, or an object of these by input name"
         raise ValueError(f"expected {_FORM}, {several}")
     return content
 
@@ -56,22 +55,23 @@ def in_order(
     Parameters
     ----------
     content : mapping or sequence
-        By name, or in order.
+        The arrays by name, or in order.
     specs : sequence of TensorSpec, or None
-        What the model takes: order, names, and the dtype where JSON gives none.
+        The inputs of the model: order, names, and the dtypes if JSON does not have them.
     source : str
-        Where it came from, for messages.
+        The name of the source in messages.
 
     Raises
     ------
     InputError
-        It is not what the model takes.
+        The arrays are not the inputs of the model.
     """
     if isinstance(content, Mapping):
         return _by_name(content, specs, source)
     if specs is not None and len(content) != len(specs):
         raise InputError(
-            f"{source} holds {len(content)} arrays, the model takes {len(specs)}: {_names(specs)}"
+            f"{source} contains {len(content)} arrays, the model takes {len(specs)}: "
+            f"{_names(specs)}"
         )
     return [
         _array(value, specs[index] if specs else None, f"{source}: input {index}")
@@ -112,11 +112,13 @@ def _by_name(
     content: Mapping[str, Any], specs: Sequence[TensorSpec] | None, source: str
 ) -> list[Array]:
     if specs is None:
-        raise InputError(f"{source}: the package names no inputs; give a list in their order")
+        raise InputError(
+            f"{source}: the package does not name its inputs; pass a list in their order"
+        )
     wanted = [spec.name for spec in specs]
     if set(content) != set(wanted):
         raise InputError(
-            f"{source} holds {', '.join(content) or 'nothing'}; the model takes {_names(specs)}"
+            f"{source} contains {', '.join(content) or 'nothing'}; the model takes {_names(specs)}"
         )
     return [_array(content[spec.name], spec, f"{source}: {spec.name}") for spec in specs]
 
@@ -136,36 +138,36 @@ def _array(value: Any, spec: TensorSpec | None, where: str) -> Array:
 
 def _dtype(name: object) -> np.dtype[Any]:
     if not isinstance(name, str) or name not in DTYPES:
-        raise ValueError(f"{name!r:.60} is no dtype; known are {', '.join(sorted(DTYPES))}")
+        raise ValueError(f"unknown dtype {name!r:.60}; known are {', '.join(sorted(DTYPES))}")
     return numpy_dtype(name)
 
 
 def _shaped(array: Array, shape: object) -> Array:
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError(f"a shape is a list of sizes, and not {shape!r:.60}")
+        raise ValueError(f"a shape must be a list of sizes, not {shape!r:.60}")
     if math.prod(shape) != array.size:
         raise ValueError(f"{array.size} elements of data, but shape {shape} has {math.prod(shape)}")
     return array.reshape(shape)
 
 
 def _values(data: object, dtype: np.dtype[Any]) -> Array:
-    """An array of what JSON holds, flat or nested; a ValueError says what does not fit."""
-    given = np.array(data, object)  # objects, because numpy would make floats of large integers
+    """An array of JSON data, flat or nested. ValueError if it does not fit the dtype."""
+    given = np.array(data, object)  # objects: numpy would convert large integers to floats
     flat = given.ravel().tolist()
     types = set(map(type, flat))
     if list in types:
         raise ValueError("the data is nested unevenly or too deeply")
     strings = {value for value in flat if type(value) is str}
     if not types <= {bool, int, float, str} or not strings <= _NOT_FINITE.keys():
-        raise ValueError("the data holds what is no number")
+        raise ValueError("the data contains a value that is not a number")
     if dtype.kind == "b":
         if not types <= {bool, int} or not {0, 1}.issuperset(flat):
-            raise ValueError("the data is not true and false, or 1 and 0, for bool")
+            raise ValueError("the data for bool must be true and false, or 1 and 0")
     elif bool in types:
-        raise ValueError(f"the data holds true or false, for {dtype.name}")
+        raise ValueError(f"the data contains true or false, which are not {dtype.name}")
     elif dtype.kind in "iu":
         if not types <= {int}:
-            raise ValueError(f"the data holds numbers that are no integers, for {dtype.name}")
+            raise ValueError(f"the data contains numbers that are not integers, for {dtype.name}")
         limits = np.iinfo(dtype)
         if flat and not limits.min <= min(flat) <= max(flat) <= limits.max:
             raise ValueError(f"the data does not fit into {dtype.name}")
@@ -173,7 +175,7 @@ def _values(data: object, dtype: np.dtype[Any]) -> Array:
         if not flat:
             return np.empty(given.shape, dtype)
         if given.shape[-1:] != (2,):
-            raise ValueError("complex numbers are pairs of a real and an imaginary part")
+            raise ValueError("complex numbers must be pairs of a real and an imaginary part")
         parts = _floats(flat, np.empty(0, dtype).real.dtype)
         return parts.view(dtype).reshape(given.shape[:-1])
     else:
@@ -190,7 +192,7 @@ def _floats(values: list[Any], dtype: np.dtype[Any]) -> Array:
             array = np.array(values, np.float64).astype(dtype)
         if np.count_nonzero(~np.isfinite(array)) != named:
             raise OverflowError
-    except OverflowError:  # also numpy's, for an integer of more than 308 digits
+    except OverflowError:  # numpy raises it, too, for an integer of more than 308 digits
         raise ValueError(f"the data does not fit into {dtype.name}") from None
     return array
 

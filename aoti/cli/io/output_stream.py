@@ -1,4 +1,4 @@
-"""Where the results of many calls go, one after the other."""
+"""Writing the results of many calls."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from aoti.errors import InputError
 
 
 class Lines:
-    """JSON lines: ``{"line": 1, "outputs": {...}}``. Each is there when it was put."""
+    """JSON lines: ``{"line": 1, "outputs": {...}}``. Each line is written at once."""
 
     def __init__(self, file: IO[Any]) -> None:
         self._file = file
         self._text = isinstance(file, io.TextIOBase)
 
     def put(self, label: Mapping[str, Any], outputs: Mapping[str, Array]) -> None:
-        """Write a result; `label` says which input it is of."""
+        """Write a result; `label` identifies the input."""
         line = json.dumps({**label, "outputs": to_json(outputs)}, allow_nan=False) + "\n"
         self._file.write(line if self._text else line.encode())
         if self._text:
             self._file.flush()
 
     def end(self) -> None:
-        """Nothing is left to write."""
+        """Finish. All lines were written before."""
 
 
 class Arrays:
@@ -40,12 +40,12 @@ class Arrays:
         self._parts: dict[str, list[Array]] = {}
 
     def put(self, label: Mapping[str, Any], outputs: Mapping[str, Array]) -> None:
-        """Keep a result; `label` says which input it is of.
+        """Store a result; `label` identifies the input.
 
         Raises
         ------
         InputError
-            Its shape is such that it cannot be joined with the others.
+            Its shape does not allow to join it with the others.
         """
         for name, array in outputs.items():
             parts = self._parts.setdefault(name, [])

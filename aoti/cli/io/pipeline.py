@@ -1,4 +1,4 @@
-"""Many calls of a model, several at a time and joined where that is cheaper, results in order."""
+"""Many calls of a model, several at a time, joined if possible, with results in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Outcome = list[Any] | AotiError
 
-DEFAULT_ROWS = 32  # of a joined call, where the model takes that many
+DEFAULT_ROWS = 32  # rows of a joined call, if the model accepts that many
 
 
 class Stream:
@@ -27,33 +27,33 @@ class Stream:
     Parameters
     ----------
     model : AOTIModel
-        Its `num_runners` calls run at a time.
+        The model. `num_runners` calls run at the same time.
     rows : int, optional
-        How many rows a joined call may have; 1 joins nothing. Default: as the model takes, at most
-        32.
+        How many rows a joined call may have; 1 joins nothing. Default: as the model accepts, up
+        to 32.
 
     Attributes
     ----------
     runs : int
-        How many calls of the model it took.
+        How many calls of the model were made.
     warning : str or None
-        Why calls are not joined after all.
+        Why calls are no longer joined.
 
     Raises
     ------
     ConfigError
-        The model does not take that many rows.
+        The model does not accept that many rows.
     """
 
     def __init__(self, model: AOTIModel, batches: Batches | None, rows: int | None) -> None:
         most = None if batches is None else batches.max_rows
         if rows is not None and rows > 1 and batches is None:
             raise ConfigError(
-                "calls of this model cannot be joined: its inputs and outputs do not share a free "
-                "first dimension that the package tells of; leave --batch out"
+                "calls of this model cannot be joined: the package does not describe a dynamic "
+                "first dimension that all inputs and outputs share; leave out --batch"
             )
         if rows is not None and most is not None and rows > most:
-            raise ConfigError(f"the model takes {most} rows at most, and not {rows}")
+            raise ConfigError(f"the model accepts at most {most} rows, not {rows}")
         self._model = model
         self._rows = rows or min(DEFAULT_ROWS, most or DEFAULT_ROWS)
         self._batches = batches if self._rows > 1 else None
@@ -62,10 +62,10 @@ class Stream:
         self.warning: str | None = None
 
     def results(self, requests: Iterable[Request | None]) -> Iterator[tuple[Request, Outcome]]:
-        """Every request with its outputs, or with what was wrong with it, in order.
+        """Every request with its outputs, or with its error, in order.
 
-        Only as much is held as runs and waits for a runner. Where the next request is not there
-        yet (None), all results are given before it is waited for.
+        Only requests that run or wait for a runner are held in memory. If the next request is not
+        there yet (None), all results are yielded before waiting for it.
         """
         running: deque[tuple[list[Request], Future[list[Outcome]]]] = deque()
         workers = self._model.num_runners
@@ -87,7 +87,7 @@ class Stream:
                     future.cancel()
 
     def _groups(self, requests: Iterable[Request | None]) -> Iterator[list[Request]]:
-        """Neighbours that can be joined; an empty group where the next request must be awaited."""
+        """Groups of requests to join; an empty group if the next request is not there yet."""
         group, key, rows = list[Request](), None, 0
         for request in requests:
             if request is None:
@@ -119,7 +119,7 @@ class Stream:
                 outputs = self._model.run(self._batches.join(calls))
             except ModelClosedError:
                 raise
-            except AotiError:  # one of them is to blame, and is found below
+            except AotiError:  # the request that caused it is found below
                 pass
             else:
                 parts = self._batches.split(outputs, calls)
@@ -139,7 +139,7 @@ class Stream:
             return error
 
     def _prove(self, group: Sequence[Request], parts: Sequence[list[Any]]) -> bool:
-        """Whether the outer two of a joined call have the results that they have alone."""
+        """Whether the first and the last request of a joined call give the same results alone."""
         for index in (0, -1):
             alone = self._run_alone(group[index])
             if isinstance(alone, AotiError) or not all(map(_same, alone, parts[index])):
@@ -153,7 +153,7 @@ class Stream:
 
 
 def _same(alone: Any, joined: Any) -> bool:
-    """Whether two results are equal but for the order in which kernels add up."""
+    """Whether two results are equal except for the order of additions in kernels."""
     if alone.shape != joined.shape:
         return False
     if alone.dtype.kind in "biu":

@@ -1,4 +1,4 @@
-"""``aoti bench``: how fast is a model here, and beside other engines?"""
+"""``aoti bench``: how fast a model is here, and compared with other engines."""
 
 from __future__ import annotations
 
@@ -26,41 +26,45 @@ if TYPE_CHECKING:
     help="Engines to compare with: stock, eager, compile, onnxruntime, openvino, or all.",
 )
 @click.option(
-    "--against", multiple=True, metavar="PT2", help="Another package that takes the same inputs."
+    "--against", multiple=True, metavar="PT2", help="Another package with the same inputs."
 )
 @click.option(
     "--source",
     metavar="SOURCE",
-    help="The module, as for aoti export. All engines but stock need it.",
+    help="The module, as for aoti export. All engines except stock need it.",
 )
 @model_name_option
 @choice_option(
     "--mode",
     ["sync", "async", "bound"],
-    "Calls one after the other, queued calls, or with inputs fixed before.",
+    "Calls one after the other, queued calls, or calls with fixed inputs.",
 )
-@click.option("--runners", type=int, default=1, metavar="N", help="How many calls run at a time.")
+@click.option(
+    "--runners", type=int, default=1, metavar="N", help="How many calls run at the same time."
+)
 @click.option(
     "--threads",
     type=int,
     metavar="N",
-    help="How many threads a call uses. Default: OMP_NUM_THREADS, else the cores by the runners.",
+    help="Threads per call. Default: OMP_NUM_THREADS, else the cores divided by the runners.",
 )
 @click.option(
     "--dim",
     "dims",
     multiple=True,
     metavar="NAME=N,N,...",
-    help="A dynamic size, and the values to go through. Default: as small as can be.",
+    help="A dynamic size and its values. Default: the smallest one.",
 )
-@click.option("--shape", "shapes", multiple=True, metavar="INPUT=N,N,...", help="An input's shape.")
+@click.option(
+    "--shape", "shapes", multiple=True, metavar="INPUT=N,N,...", help="The shape of an input."
+)
 @click.option(
     "-i",
     "--input",
     "sources",
     multiple=True,
     metavar="[NAME=]FILE",
-    help="Inputs as for infer, in place of random ones.",
+    help="Inputs as for infer, instead of random ones.",
 )
 @click.option(
     "--duration",
@@ -68,7 +72,7 @@ if TYPE_CHECKING:
     default=3.0,
     show_default=True,
     metavar="SECONDS",
-    help="Timed, for each engine and case.",
+    help="Timed seconds for each engine and case.",
 )
 @click.option("--rounds", type=int, default=10, show_default=True, metavar="N", help="Turns.")
 @click.option(
@@ -77,7 +81,7 @@ if TYPE_CHECKING:
     default=0.5,
     show_default=True,
     metavar="SECONDS",
-    help="Before the first round, for each engine and case.",
+    help="Warm-up before the first round, for each engine and case.",
 )
 @click.option(
     "--starts",
@@ -85,11 +89,11 @@ if TYPE_CHECKING:
     default=1,
     show_default=True,
     metavar="N",
-    help="Processes for the time to the first answer.",
+    help="Processes per engine, for the time to the first answer.",
 )
 @json_option
-@click.option("--markdown", "page", metavar="FILE", help="Write the report as Markdown, too.")
-@click.option("--png", "picture", metavar="FILE", help="Draw it, too: needs matplotlib.")
+@click.option("--markdown", "page", metavar="FILE", help="Also write the report as Markdown.")
+@click.option("--png", "picture", metavar="FILE", help="Also plot it (needs matplotlib).")
 def bench(
     path: str,
     compare: Sequence[str],
@@ -104,10 +108,10 @@ def bench(
     picture: str | None,
     **settings: Any,
 ) -> None:
-    """Measure a model, alone or beside other engines.
+    """Measure a model, alone or compared with other engines.
 
-    Each engine has a process of its own, and they take turns: a machine that others use, or that
-    changes its speed, is fair to all. What is not installed is listed.
+    Each engine runs in its own process, and the engines take turns: other load on the machine, or
+    changes of its speed, affect all of them. Engines that are not installed are listed.
 
     \b
     Example:
@@ -124,7 +128,7 @@ def bench(
         require_matplotlib()
     for file in filter(None, (page, picture)):
         if not Path(file).absolute().parent.is_dir():
-            raise click.UsageError(f"there is no directory to write {file} to")
+            raise click.UsageError(f"the directory of {file} does not exist")
     with progress() as step:
         report = measure(
             path,
@@ -169,7 +173,7 @@ def _numbers(option: str, text: str) -> tuple[str, list[int]]:
     name, _, values = text.rpartition("=")
     numbers = values.split(",")
     if not name or not all(number.strip().isdecimal() for number in numbers):
-        raise click.UsageError(f"{option} is NAME=N,N,... with whole numbers, and not {text!r}")
+        raise click.UsageError(f"{option} must be NAME=N,N,... with whole numbers, not {text!r}")
     return name, list(map(int, numbers))
 
 

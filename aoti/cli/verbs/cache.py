@@ -1,4 +1,4 @@
-"""``aoti cache``: what is kept of extracted packages, and removing it."""
+"""``aoti cache``: list and remove cached packages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cache_group() -> None:
 @cache_group.command("list")
 @json_option
 def list_entries(as_json: bool) -> None:
-    """List what the cache holds, the least recently used first.
+    """List the entries of the cache, the least recently used first.
 
     \b
     Example:
@@ -72,11 +72,14 @@ def list_entries(as_json: bool) -> None:
 
 @cache_group.command()
 @click.option(
-    "--max-size", metavar="SIZE", default="0", help="How much may stay, such as 500M. Default: 0."
+    "--max-size",
+    metavar="SIZE",
+    default="0",
+    help="How much may stay, for example 500M. Default: 0.",
 )
 @json_option
 def prune(max_size: str, as_json: bool) -> None:
-    """Remove the least recently used entries, but none that is in use.
+    """Remove the least recently used entries, except those in use.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""``aoti check``: would a model run here, and if not, why?"""
+"""``aoti check``: whether a model would run here, and if not, why."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def check(
 ) -> int:
     """Check this installation, a device, a package.
 
-    With a package, it is compared with this machine and loaded; with inputs, it is run once. Every
-    finding has its cause and what to do. The exit code is 0 if all is in order, else 1.
+    A package is compared with this machine and loaded; with inputs, it is run once. Every finding
+    describes the cause and what to do. The exit code is 0 if everything is in order, else 1.
 
     \b
     Example:
@@ -83,7 +83,7 @@ def check(
 
 
 def _part(findings: Sequence[Finding]) -> dict[str, Any] | None:
-    """A part of the report; None if it was not looked at."""
+    """A part of the report; None if it was not checked."""
     if not findings:
         return None
     return {"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]}

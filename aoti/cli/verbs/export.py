@@ -1,4 +1,4 @@
-"""``aoti export``: from a PyTorch model to a package. The one verb that needs torch."""
+"""``aoti export``: compile a PyTorch model into a package. The only verb that needs torch."""
 
 from __future__ import annotations
 
@@ -31,22 +31,30 @@ if TYPE_CHECKING:
 @click.option(
     "--dim", "dims", multiple=True, metavar="NAME=MIN..MAX", help="The range of a named size."
 )
-@click.option("--device", metavar="DEVICE", help="cpu or cuda. Default: where the module is.")
+@click.option("--device", metavar="DEVICE", help="cpu or cuda. Default: the device of the module.")
 @choice_option(
     "--preset",
     ["portable", "native", "updatable"],
-    "For every machine, for this very CPU, or with replaceable weights.",
+    "For every machine, for this CPU model, or with replaceable weights.",
 )
 @click.option(
-    "--set", "options", multiple=True, metavar="NAME=VALUE", help="An Inductor option on top."
+    "--set",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An Inductor option, which wins over the preset.",
 )
-@click.option("--no-passes", is_flag=True, help="Leave out the preset's rewrites of the graph.")
-@click.option("--metadata", multiple=True, metavar="NAME=TEXT", help="Text to keep in the package.")
+@click.option("--no-passes", is_flag=True, help="Skip the preset's rewrites of the graph.")
+@click.option(
+    "--metadata", multiple=True, metavar="NAME=TEXT", help="Text to store in the package."
+)
 @choice_option("--buffers", ["refuse", "reset"], "What to do if the module changes its buffers.")
 @click.option("--or-static", is_flag=True, help="Fix all sizes if they cannot be dynamic.")
-@click.option("--golden", is_flag=True, help="Keep example values, for aoti verify.")
-@click.option("--verify", is_flag=True, help="Compare with eager over the whole ranges.")
-@click.option("--measure", is_flag=True, help="Time it against eager and the stock export.")
+@click.option("--golden", is_flag=True, help="Store example values, for aoti verify.")
+@click.option("--verify", is_flag=True, help="Compare with eager PyTorch over the whole ranges.")
+@click.option(
+    "--measure", is_flag=True, help="Compare its speed with eager PyTorch and the stock export."
+)
 @json_option
 def export(
     sources: Sequence[str],
@@ -68,8 +76,8 @@ def export(
     """Compile a PyTorch model into a package.
 
     SOURCE is pkg.mod:callable or file.py:callable, which returns (module, args, kwargs,
-    dynamic_shapes), of which the end may be missing; or a program that torch.export.save wrote.
-    Several models go into one package by NAME=SOURCE for each.
+    dynamic_shapes), of which the last items may be left out; or a program that torch.export.save
+    wrote. For several models in one package, give NAME=SOURCE for each.
 
     \b
     Example:
@@ -93,13 +101,13 @@ def export(
         exported = export_package(
             named,
             path=output,
-            dims=dict(_pair(text, "a size is NAME=MIN..MAX") for text in dims),
+            dims=dict(_pair(text, "a size must be NAME=MIN..MAX") for text in dims),
             checkpoint=checkpoint,
             device=device,
             preset=preset,
             options=dict(map(parse_option, options)),
             passes=() if no_passes else None,
-            metadata=dict(_pair(text, "metadata is NAME=TEXT") for text in metadata),
+            metadata=dict(_pair(text, "metadata must be NAME=TEXT") for text in metadata),
             buffers=buffers,
             or_static=or_static,
             golden=golden,
@@ -114,30 +122,28 @@ def export(
 
 
 def _models(sources: Sequence[str]) -> dict[str, str]:
-    """Sources by the names of their models."""
+    """The sources by the names of their models."""
     if len(sources) == 1 and "=" not in sources[0]:
         return {"model": sources[0]}
-    named = dict(_pair(text, "several models are NAME=SOURCE") for text in sources)
+    named = dict(_pair(text, "several models must be NAME=SOURCE") for text in sources)
     if len(named) < len(sources):
-        raise click.UsageError("two models have one name")
+        raise click.UsageError("two models have the same name")
     return named
 
 
 def _pair(text: str, form: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not name or not separator:
-        raise click.UsageError(f"{form}, and not {text!r}")
+        raise click.UsageError(f"{form}, not {text!r}")
     return name, value
 
 
 @contextlib.contextmanager
 def _only_our_words() -> Iterator[None]:
-    """Our own warnings at the end; torch's, its log and the graphs that it prints are for who works
-    on torch.
-    """
+    """Show the warnings of aoti at the end, and hide the warnings, logs and graphs of torch."""
     with contextlib.ExitStack() as stack:
         if not debugging():
-            # Not a file that is closed later: torch's loggers keep what they find here.
+            # Not a file that is closed later: torch's loggers keep the stream that they find here.
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         caught = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""``aoti infer``: run a model on arrays from files, once or for many inputs in a row."""
+"""``aoti infer``: run a model on arrays from files, once or for many inputs."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ _MANY = (".jsonl", ".npz", ".safetensors")
     multiple=True,
     metavar="[NAME=]FILE",
     help="The inputs: .json, .npy, .npz or .safetensors, or - for JSON on standard input; several "
-    "by NAME. Many calls: .jsonl, or a directory.",
+    "inputs by NAME. For many calls: .jsonl, or a directory.",
 )
-@click.option("--lines", is_flag=True, help="Standard input holds JSON lines, one call each.")
+@click.option("--lines", is_flag=True, help="Standard input contains JSON lines, one call each.")
 @click.option(
     "--batch",
     "rows",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Join many calls up to N rows; 1 joins none. Default: what the model takes, up to 32.",
+    help="Join calls up to N rows; 1 joins none. Default: as the model accepts, up to 32.",
 )
 @choice_option(
     "--invalid",
     ["stop", "skip"],
-    "What to do about one of many inputs that the model does not take.",
+    "What to do if the model does not accept one of many inputs.",
 )
 @click.option(
     "-o",
     "--output",
     "destination",
     metavar="FILE",
-    help="Write outputs to .json, .npz, .npy or .safetensors, of many calls to .jsonl; - for JSON "
-    "on standard output.",
+    help="Write outputs to .json, .npz, .npy or .safetensors, those of many calls to .jsonl; - for "
+    "JSON on standard output.",
 )
 @json_option
 def infer(
@@ -79,18 +79,18 @@ def infer(
       aoti infer -m model.pt2 -i requests.jsonl -o results.jsonl --invalid skip
 
     In JSON an array is {"data": [...], "shape": [...], "dtype": "..."}; the dtype may be left out.
-    Several inputs are a list of those, or an object of those by input name. What is not finite is
-    the string "NaN", "Infinity" or "-Infinity"; a complex number is a pair.
+    Several inputs are a list of arrays, or an object of arrays by input name. Values that are not
+    finite are the strings "NaN", "Infinity" and "-Infinity"; a complex number is a pair.
 
-    JSON lines hold one such document each, and a directory one file for each call. Results come in
-    that order, as one line of JSON each, or joined along their first dimension in .npz and
-    .safetensors. Calls are joined where the model takes any number of rows and treats them apart,
-    which the first ones show.
+    Each JSON line contains one such document; a directory contains one file for each call. Results
+    come in the same order, as one line of JSON each, or joined along their first dimension in .npz
+    and .safetensors. Calls are joined if the model accepts any number of rows and processes them
+    independently, which is verified with the first calls.
     """
     config = chosen(config_file, path, **flags)
     many = lines or any(s.endswith(".jsonl") or Path(s).is_dir() for s in sources)
     if lines and sources not in ((), ("-",)):
-        raise click.UsageError("--lines is for standard input; name a file .jsonl")
+        raise click.UsageError("--lines is for standard input; a file must be named .jsonl")
     kinds = _MANY if many else _ONCE
     if destination and not destination.endswith(kinds) and destination != "-":
         what = "of many calls " if many else ""
@@ -101,7 +101,7 @@ def infer(
         _once(config, sources, destination, as_json=as_json)
         return
     if len(sources) > 1:
-        raise click.UsageError("many calls come from one file or directory")
+        raise click.UsageError("many calls must come from one file or directory")
     source = sources[0] if sources else "-"
     _many(config, source, destination, rows=rows, skip=invalid == "skip", as_json=as_json)
 
@@ -115,10 +115,10 @@ def _once(
 
     with aoti.load(config, outputs="numpy") as model:
         if not sources and model.inputs != ():
-            raise click.UsageError("the model takes inputs: name their file with -i (--input)")
+            raise click.UsageError("the model takes inputs: pass their file with -i (--input)")
         names = [spec.name for spec in model.outputs or ()]
         if destination and destination.endswith(".npy") and len(names) > 1:
-            raise click.UsageError("several outputs do not go into one .npy file: write .npz")
+            raise click.UsageError("several outputs do not fit into one .npy file: write .npz")
         result = model.infer(read_sources(sources, model.inputs))
         outputs = dict(zip(_names(model, result.outputs), result.outputs, strict=True))
         if destination and destination != "-":
@@ -164,7 +164,7 @@ def _many(
         with contextlib.ExitStack() as stack:
             sinks = [*_sinks(stack, destination, as_json=as_json)]
             results = stream.results(read(source, model.inputs))
-            # Not among results that go to the same terminal.
+            # Not between results that go to the same terminal.
             if not (as_json or destination == "-") or not sys.stdout.isatty():
                 results = counted(results, stack.enter_context(progress()))
             for request, outcome in results:

@@ -1,4 +1,4 @@
-"""``aoti info``: what is in a package. Loads nothing of it."""
+"""``aoti info``: the content of a package, without loading it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @package_argument()
 @json_option
 def info(path: str, as_json: bool) -> None:
-    """Show what a package holds, also one that cannot run here.
+    """Show the content of a package, even if it cannot run here.
 
     PT2 is its path, or the name of a registered model.
 
@@ -44,11 +44,11 @@ def info(path: str, as_json: bool) -> None:
 
 def _describe(package: Package, name: str) -> dict[str, Any]:
     from aoti.errors import PackageError
-    from aoti.signature.signature import METADATA_KEY, describe
+    from aoti.signature.document import METADATA_KEY, describe
 
     signature = package.signature(name)
     if signature.call_spec is not None:
-        # Of a structure that only the exporting program knows there is no plan.
+        # A structure with types that only the exporting program has does not have a plan.
         with contextlib.suppress(PackageError):
             signature = signature.renamed(signature.plan(signature.call_spec))
     metadata = package.metadata(name)
@@ -90,15 +90,15 @@ def _show(document: dict[str, Any]) -> None:
             rows += [("option", f"{key}={value}") for key, value in model["options"].items()]
             rows += [("note", note) for note in model["notes"]]
         if model["golden"]:
-            rows.append(("golden values", "aoti verify runs them"))
+            rows.append(("golden values", "run them with aoti verify"))
         if model["threads"]:
             rows.append(("threads", f"{model['threads']} in its own kernels, compiled in"))
         show_table(f"model {model['name']}", ("", ""), [*rows, *model["metadata"].items()])
         for what in ("inputs", "outputs"):
             if model[what] is None:
-                click.echo(f"{what}: the package does not tell")
+                click.echo(f"{what}: not described by the package")
                 continue
-            note = "pass the same" if what == "inputs" else "always"
+            note = "pass this value" if what == "inputs" else "always"
             specs = [(s["name"], *_cells(s, model["ranges"], note)) for s in model[what]]
             notes = any(spec[-1] for spec in specs)
             columns = ("name", "dtype", "shape", "note")[: 4 if notes else 3]
@@ -106,13 +106,13 @@ def _show(document: dict[str, Any]) -> None:
             show_table(what, columns, [spec[: len(columns)] for spec in specs])
         if model["may_abort"]:
             click.echo(
-                "warning: an index out of its table's range ends the process; check indices "
-                "before the call, or export with aoti.export, which records their ranges"
+                "warning: an index out of its table's range ends the process; check indices before "
+                "the call, or export with aoti.export, which records their ranges"
             )
 
 
 def _cells(spec: dict[str, Any], ranges: dict[str, Any], constant: str) -> tuple[str, str, str]:
-    """What a table says of an argument or a result: dtype, shape, note."""
+    """The cells of an argument or a result: dtype, shape, note."""
     if "constant" in spec:
         return "constant", repr(spec["constant"]), constant
     notes = []

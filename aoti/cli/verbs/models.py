@@ -1,4 +1,4 @@
-"""``aoti models``: the models that are known by name."""
+"""``aoti models``: the registered models."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def models(as_json: bool) -> None:
     elif not found:
         click.echo(
             "no models are known by name: set AOTI_MODELS_DIR to a directory of packages, or "
-            "install a wheel that brings one"
+            "install a wheel that contains one"
         )
     else:
         rows = [

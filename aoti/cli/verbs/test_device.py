@@ -1,4 +1,4 @@
-"""``aoti test-device``: which devices there are, and whether one works."""
+"""``aoti test-device``: list the devices, or test one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from aoti.cli.show import device_name
 @click.argument("device", callback=device_name, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def test_device(device: str | None, as_json: bool) -> None:
-    """Allocate and compute on DEVICE; without a name, list what there is.
+    """Allocate and compute on DEVICE; without DEVICE, list the devices.
 
-    What is listed can run models. The last line says why no GPU can.
+    The listed devices can run models. The last line says why GPUs cannot be used.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""``aoti unpack``: a package as a directory that is loaded where it stands."""
+"""``aoti unpack``: write a package as a directory that loads in place."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from aoti.cli.terminal import summarize
 @model_name_option
 @json_option
 def unpack(path: str, directory: str, model_name: str | None, as_json: bool) -> None:
-    """Write a package to a directory that loads where it is.
+    """Write a package to a directory that loads in place.
 
-    Loading it extracts and copies nothing, and its weights are mapped from there. It must stay as
-    it is while a model uses it.
+    Loading the directory extracts and copies nothing; its weights are mapped from there. Do not
+    change it while a model uses it.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""``aoti verify``: does a package compute here what it did where it was exported?"""
+"""``aoti verify``: whether a package gives the same results as where it was exported."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 @package_argument()
 @model_name_option
 @device_option
-@click.option("--rtol", type=float, help="What may differ, relative to each element.")
-@click.option("--atol", type=float, help="What may differ, relative to the largest element.")
+@click.option("--rtol", type=float, help="Allowed difference relative to each element.")
+@click.option("--atol", type=float, help="Allowed difference relative to the largest element.")
 @json_option
 def verify(
     path: str,
@@ -34,9 +34,9 @@ def verify(
     atol: float | None,
     as_json: bool,
 ) -> int:
-    """Run a package on the golden values that are in it.
+    """Run a package on its golden values.
 
-    Its exporter kept them there: example inputs, and what the module gave for them.
+    The exporter stored them in the package: example inputs, and the results of the module.
 
     The exit code is 0 if all outputs are within the tolerances, else 1.
 
@@ -65,7 +65,7 @@ def verify(
 
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:
-    """The same with null for what JSON has no number for."""
+    """The same record with None for numbers that JSON does not have."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in record.items()

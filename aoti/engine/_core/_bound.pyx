@@ -61,6 +61,8 @@ def time_runs(Program program not None, inputs: Sequence[Any], size_t repeats) -
     cdef Status status
     cdef double seconds = 0
     status.code = StatusCode.kBusy
+    if program.wanted.bounded:
+        program.wanted.check_values(bound.list_, bound.symbols, bound.inputs)
     while program.goes_on(status):
         with nogil:
             status = deref(program.held).time_runs(bound.binding, repeats, seconds)
@@ -85,7 +87,7 @@ cdef class Bound:
     cdef AotiBinding* binding
     cdef const AotiEngine* engine
     cdef vector[CxxTensor] targets
-    cdef vector[void*] moving  # where the inputs lay that their library can move
+    cdef vector[void*] moving  # where arrays lay that their library can move
     cdef bint complete
     cdef bint streamed
     cdef int64_t stream
@@ -107,6 +109,11 @@ cdef class Bound:
         self.out = out
         if out is not None:
             read_targets(out, self.targets, program.device)
+            for array in out:
+                if array is not None and type(array) is not cnp.ndarray and (
+                        type(array) is not Tensor):
+                    look(array, view)
+                    self.moving.push_back(view.data)
             self.complete = all(array is not None for array in out)
             self.result = program.rebuilt(list(out)) if self.complete else None
         self.program, self.engine = program, engine_of(program.engine)
@@ -148,9 +155,9 @@ cdef class Bound:
         """torch's resize_ and set_ give a tensor other memory, whoever else holds it."""
         cdef ArrayView view
         cdef size_t n = 0
-        for leaf in self.leaves:
-            if type(leaf) is not cnp.ndarray and type(leaf) is not Tensor:
-                if look(leaf, view) != MismatchKind.kNone or view.data != self.moving[n]:
+        for array in (*self.leaves, *(self.out or ())):
+            if array is not None and type(array) is not cnp.ndarray and type(array) is not Tensor:
+                if look(array, view) != MismatchKind.kNone or view.data != self.moving[n]:
                     raise InputError("a bound tensor was given other memory; bind again")
                 n += 1
         return 0

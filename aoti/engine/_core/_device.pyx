@@ -2,7 +2,7 @@
 """Engines, devices and streams. An engine numbers streams, other libraries use handles."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libcpp.string cimport string
 
 from aoti.engine._core._status cimport first_line, raise_status
@@ -13,7 +13,7 @@ from aoti.engine.cxx.engine cimport AotiEngine
 from aoti.engine.cxx.registry cimport add_engine as cxx_add_engine
 from aoti.engine.cxx.status cimport Status
 
-from aoti.errors import DeviceError
+from aoti.errors import DeviceError, ExecutionError, LibtorchError
 
 cdef const char* _ENGINE = "aoti_engine"
 
@@ -22,7 +22,7 @@ def add_engine(capsule: object) -> None:
     """Make an engine known: a capsule named ``aoti_engine`` over its table of functions."""
     cdef Status status = cxx_add_engine(engine_of(capsule))
     if not status.ok():
-        raise_status(status)
+        raise LibtorchError(first_line(status))
 
 
 cdef const AotiEngine* engine_of(capsule) except NULL:
@@ -86,7 +86,15 @@ def has_operator(engine: object, str name, str overload) -> bool:
     """Whether an operator such as ``aten::add`` is registered with an engine."""
     cdef const AotiEngine* engine_ = engine_of(engine)
     cdef bytes name_ = name.encode(), overload_ = overload.encode()
-    return engine_.has_operator != NULL and engine_.has_operator(name_, overload_) == 1
+    cdef const char* name__ = name_
+    cdef const char* overload__ = overload_
+    cdef int32_t found = 0
+    if engine_.has_operator != NULL:
+        with nogil:
+            found = engine_.has_operator(name__, overload__)
+    if found < 0:
+        raise ExecutionError(f"the engine cannot look up the operator {name}.{overload}")
+    return found == 1
 
 
 cdef uintptr_t current_stream(DLDevice device, int64_t* number) except? 1:

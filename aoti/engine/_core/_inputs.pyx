@@ -273,13 +273,21 @@ cdef class Inputs:
         if mismatch.kind != MismatchKind.kNone:
             mismatch.dim, mismatch.expected, mismatch.got = -1, 0, 0
             return 1
+        cdef int d
         # By address: an expression of both would copy them.
         cdef const InputSpec* spec = &self.specs[i] if self.known else &self.unknown
         if not placed(spec[0], view):
             mismatch.kind = MismatchKind.kDevice
             return 1
+        if self.known and spec.writable and is_cpu(view.device) and not is_cpu(spec.device):
+            mismatch.kind = MismatchKind.kReadOnly  # the model would write into a copy
+            return 1
         if not self.validate:
             own_strides(view, strides)
+            for d in range(view.rank):
+                if view.sizes[d] > 1 and strides[d] < 0:  # an engine does not take them
+                    mismatch.kind = MismatchKind.kStrides
+                    return 1
             return 0
         mismatch = cxx_check(spec[0], view, self.ranges.data(), symbols, strides)
         if type(leaf) is cnp.ndarray and not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>leaf) and (
@@ -402,7 +410,8 @@ cdef class Inputs:
                 self.check_values(list_, symbols, leaves)
             except InputError as error:
                 wrong = find_out_of_range(self.specs, list_, symbols)
-                found[wrong] = (found[wrong][0], error, None)
+                if wrong >= 0:  # another thread may have changed the values
+                    found[wrong] = (found[wrong][0], error, None)
         return found
 
 

@@ -2,6 +2,7 @@
 """Outputs of a run become arrays of the caller's library, and own their memory."""
 
 cimport numpy as cnp
+from cpython.exc cimport PyErr_Occurred
 from cpython.pycapsule cimport (
     PyCapsule_GetContext,
     PyCapsule_GetPointer,
@@ -135,10 +136,10 @@ cdef object _to_torch(OutputList& made, size_t i):
     cdef void* object_ = engine.make_torch_tensor(made.release(i))
     cdef Status status
     if object_ == NULL:
+        if PyErr_Occurred() != NULL:
+            raise_pending()
         status = engine_failure(deref(engine), 1)
-        if not status.message.empty():
-            raise_status(status)
-        raise_pending()
+        raise_status(status)
     return _new_reference(object_)
 
 
@@ -161,11 +162,11 @@ cdef object _to_library(OutputList& made, size_t i, tuple leaves, ArrayLibrary l
         status = clone_on_device(owner.tensor, owner.tensor)
         if not status.ok():
             raise_status(status)
+    if not owner.tensor.is_cpu():
+        let_library_wait(library, owner.tensor.device())
     status = to_dlpack(owner.tensor, 0, managed)
     if not status.ok():
         raise_status(status)
-    if not owner.tensor.is_cpu():
-        let_library_wait(library, owner.tensor.device())
     # Takes `managed`, whether it succeeds or not.
     if library.api.managed_tensor_to_py_object_no_sync(managed, &object_) != 0:
         raise_pending()

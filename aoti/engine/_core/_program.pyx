@@ -237,12 +237,16 @@ cdef class Program:
         if self.structure is None or self.rebuild is not None or (
                 self.structure.result.kind != NodeKind.LEAF):
             return self.rebuilt(all_outputs(made, leaves, library))
+        self.structure.check_count(made.size())
         return output(made, 0, leaves, library)
 
     cdef object rebuilt(self, list outputs):
         if self.structure is None:
             return outputs
-        return self.structure.build(outputs) if self.rebuild is None else self.rebuild(outputs)
+        if self.rebuild is not None:
+            return self.rebuild(outputs)
+        self.structure.check_count(len(outputs))
+        return self.structure.build(outputs)
 
     @cython.binding(False)
     def run(self, inputs: Sequence[Any]) -> list[Any]:
@@ -336,6 +340,7 @@ cdef class Program:
         cdef StreamScope scope
         self.enter(stream, scope)
         if out is not None:
+            out = tuple(out)  # the targets lie in these arrays, whatever the caller does to a list
             read_targets(out, targets, self.device)
             run.targets = &targets
         leaves = self.prepare(leaves, run.inputs, False)

@@ -16,6 +16,7 @@ cdef class Node:
     cdef object make  # None for a plain dict
     cdef tuple children
     cdef Py_ssize_t count
+    cdef Py_ssize_t leaves  # in it, this one included
 
     cdef bint take(self, value, list leaves) except -1
     cdef object build(self, list leaves, Py_ssize_t* next)
@@ -30,4 +31,5 @@ cdef class Structure:
     cdef bint flat  # positional leaves only
 
     cdef tuple take(self, tuple args, dict kwargs)
+    cdef int check_count(self, size_t count) except -1
     cdef object build(self, list leaves)

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+from aoti.errors import ExecutionError
 from aoti.signature.pytree import CONTAINERS
 
 cnp.import_array()
@@ -49,6 +50,8 @@ cdef class Node:
         self.keys, self.make = tuple(keys), make
         self.children = tuple([Node(*child) for child in children])
         self.count = len(self.children)
+        self.leaves = 1 if self.kind == NodeKind.LEAF else sum(
+            [(<Node>child).leaves for child in self.children])
 
     cdef bint take(self, value, list leaves) except -1:
         """Append the leaves of a value. False if it is not exactly what it should be."""
@@ -131,6 +134,14 @@ cdef class Structure:
         if self.args.take(args, leaves) and self.kwargs.take(kwargs, leaves):
             return tuple(leaves)
         return None
+
+    cdef int check_count(self, size_t count) except -1:
+        """Refuse outputs that are more or fewer than the package describes."""
+        if count != <size_t>self.result.leaves:
+            raise ExecutionError(
+                f"the model returned {count} outputs, and its package describes "
+                f"{self.result.leaves}; export it again")
+        return 0
 
     cdef object build(self, list leaves):
         """The result of these outputs."""

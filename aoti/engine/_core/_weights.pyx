@@ -17,7 +17,7 @@ from aoti.engine.cxx.array_view cimport ArrayView, kMaxRank, own_strides
 from aoti.engine.cxx.check cimport MismatchKind
 from aoti.engine.cxx.devices cimport clone_preserving_on_device
 from aoti.engine.cxx.dlpack cimport DLTensor
-from aoti.engine.cxx.dtype cimport DType, dl_type_of, itemsize_of
+from aoti.engine.cxx.dtype cimport DType, dl_type_of, itemsize_of, kNoDType
 from aoti.engine.cxx.memory cimport Memory as CxxMemory
 from aoti.engine.cxx.memory cimport tensor_in
 from aoti.engine.cxx.status cimport Status
@@ -171,6 +171,8 @@ cdef class Memory:
         cdef vector[int64_t] steps = strides
         cdef DType number = dtype_named(dtype)
         cdef Status status
+        if number == kNoDType or len(shape) > kMaxRank:
+            raise ValueError(f"{dtype} of {len(shape)} dimensions is not supported")
         last = 1
         for size, step in zip(shape, strides, strict=True):
             if size < 0 or step < 0:

@@ -114,10 +114,10 @@ def trace(source: Source, *, or_static: bool, say: Say) -> Traced:
                     module, args, kwargs, dynamic_shapes=shapes, strict=strict
                 )
         except Exception as error:  # tracing runs the user's code: any error is possible
-            told = explain(error, f"trace {type(module).__name__}")
-            tried.append(Attempt(how, str(told).splitlines()[0]))
+            refusal = explain(error, f"trace {type(module).__name__}")
+            tried.append(Attempt(how, str(refusal).splitlines()[0]))
             if first is None:
-                first, reason = told, error
+                first, reason = refusal, error
         else:
             names = names_of_symbols(program, (args, kwargs), shapes)
             static = shapes is not source.dynamic_shapes

@@ -22,6 +22,7 @@ constexpr bool is_plain(DLDataType type) noexcept {
 
 // Describes the tensor of another library. kUnreadable if an ArrayView cannot describe it.
 inline MismatchKind describe(const DLTensor& tensor, bool writable, ArrayView& array) noexcept {
+  array.dtype = kNoDType;
   if (!is_plain(tensor.dtype)) {
     return MismatchKind::kDType;
   }

@@ -79,10 +79,37 @@ void copy_row(char* to, const char* from, const AxisPair& axis, int64_t itemsize
   }
 }
 
+// A transposition: the source steps through memory along `outer`, the target along `inner`. In
+// tiles, so that both find their cache lines again.
+void copy_transposed(
+    char* to,
+    const char* from,
+    const AxisPair& outer,
+    const AxisPair& inner,
+    int64_t itemsize) noexcept {
+  constexpr int64_t kTile = 32;
+  for (int64_t i = 0; i < outer.size; i += kTile) {
+    for (int64_t j = 0; j < inner.size; j += kTile) {
+      const AxisPair part{std::min(kTile, inner.size - j), inner.to, inner.from};
+      for (int64_t k = i; k < std::min(i + kTile, outer.size); ++k) {
+        copy_row(
+            to + (k * outer.to + j * inner.to) * itemsize,
+            from + (k * outer.from + j * inner.from) * itemsize,
+            part,
+            itemsize);
+      }
+    }
+  }
+}
+
 void copy_axes(
     char* to, const char* from, const AxisPair* axes, int count, int64_t itemsize) noexcept {
   if (count == 1) {
     copy_row(to, from, axes[0], itemsize);
+    return;
+  }
+  if (count == 2 && axes[0].from == 1) {
+    copy_transposed(to, from, axes[0], axes[1], itemsize);
     return;
   }
   for (int64_t i = 0; i < axes[0].size; ++i) {
@@ -220,6 +247,11 @@ void copy_elements(const DLTensor& to, const DLTensor& from) noexcept {
   if (joined == 0) {
     axes[joined++] = {1, 1, 1};
   }
+  // The axis along which the source steps through memory comes next to the innermost.
+  AxisPair* const last = axes + joined - 1;
+  AxisPair* const unit =
+      std::find_if(axes, last, [](const AxisPair& axis) { return axis.from == 1; });
+  std::rotate(unit, std::min(unit + 1, last), last);
   copy_axes(
       static_cast<char*>(to.data) + to.byte_offset,
       static_cast<const char*>(from.data) + from.byte_offset,

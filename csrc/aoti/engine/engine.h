@@ -127,7 +127,8 @@ typedef struct AotiEngine {
   int32_t (*set_num_threads)(int32_t count);  // for the calling thread alone
   int32_t (*pause_threads)(void);  // ends the calling thread's OpenMP team; 1: it has none now
 
-  int32_t (*has_operator)(const char* name, const char* overload);  // optional; returns 1 or 0
+  // Optional; returns 1 or 0, and -1 if it fails.
+  int32_t (*has_operator)(const char* name, const char* overload);
   // Optional: makes a torch.Tensor of a handle, which it takes. Wants the GIL. Returns a new
   // reference; null with a Python exception set, or with `last_error`. `can_make_torch_tensors`
   // says whether this process has imported a torch that fits.

@@ -216,9 +216,14 @@ std::vector<at::Tensor> take(AotiInput* inputs, std::size_t count) {
 }
 
 AotiTensor describe(const at::Tensor& tensor) {
-  if (!tensor.defined() || tensor.layout() != c10::kStrided || tensor.dim() > kMaxRank)
-      [[unlikely]] {
-    throw std::invalid_argument("the tensor is not strided");
+  if (!tensor.defined()) [[unlikely]] {
+    throw std::invalid_argument("the model returned a tensor that is not defined");
+  }
+  if (tensor.layout() != c10::kStrided) [[unlikely]] {
+    throw std::invalid_argument("the model returned a tensor that is not strided");
+  }
+  if (tensor.dim() > kMaxRank) [[unlikely]] {
+    throw std::invalid_argument("the model returned a tensor of more than 64 dimensions");
   }
   AotiTensor described{};
   DLTensor& view = described.view;

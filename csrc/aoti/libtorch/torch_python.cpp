@@ -7,7 +7,6 @@
 
 #include <dlfcn.h>
 
-#include <atomic>
 #include <stdexcept>
 
 namespace aoti::libtorch {
@@ -34,13 +33,9 @@ Wrap find_wrap() noexcept {
   return reinterpret_cast<Wrap>(dlsym(library, "_Z16THPVariable_WrapRKN2at10TensorBaseE"));
 }
 
+// Asked for once torch is imported, and only then looked up, once: dlopen takes the loader's lock.
 Wrap wrap() noexcept {
-  constinit static std::atomic<Wrap> known{nullptr};
-  Wrap found = known.load(std::memory_order_relaxed);
-  if (found == nullptr) [[unlikely]] {
-    found = find_wrap();  // asked again until it is there: torch may be imported later
-    known.store(found, std::memory_order_relaxed);
-  }
+  static const Wrap found = find_wrap();
   return found;
 }
 
