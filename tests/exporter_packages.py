@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
@@ -22,6 +24,9 @@ from torch import Tensor, nn
 
 import aoti
 from aoti.exporting.build.compiling import compile_program
+from aoti.exporting.build.presets import PRESETS
+from aoti.exporting.passes import layer_benchmark
+from aoti.exporting.passes.convolutions import Layer
 
 # All in one process, which saves the start of one for each; and nothing here is about speed.
 export = partial(aoti.export, in_process=True)
@@ -74,6 +79,21 @@ def compiling_fails(*, rewritten: bool) -> Iterator[list[tuple[bool, bool]]]:
         yield seen
 
 
+def time_layers(directory: Path) -> dict[str, Any]:
+    """Time two layers with a temporary directory of their own: what they took, and what is left."""
+    directory.mkdir(exist_ok=True)
+    layers = [
+        Layer((1, 4, 16), (0,), (5, 4, 3), True, (1,), ((1, 1),), (1,), 1),
+        Layer((2, 4, 9, 9), (0, 2), (8, 4, 3, 3), True, (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
+    ]
+    options = {**PRESETS["portable"].options, "cpp.threads": 1}
+    # Inductor would keep precompiled headers there, too, of some hundred megabytes.
+    options |= {"aot_inductor.precompile_headers": False, "cpp_cache_precompile_headers": False}
+    with patch.dict(os.environ, TMPDIR=str(directory)), patch.object(tempfile, "tempdir", None):
+        times = layer_benchmark.measure(layers, options)
+    return {"times": times, "left": [path.name for path in directory.glob("aoti-*")]}
+
+
 def main(directory: Path) -> None:
     """Export them all."""
     torch.manual_seed(0)
@@ -109,6 +129,7 @@ def main(directory: Path) -> None:
             "seen": seen,
             "notes": done.models["model"].signature.notes,
         }
+    results["layers"] = time_layers(directory / "tmp")
     (directory / "results.json").write_text(json.dumps(results))
 
 
