@@ -21,9 +21,9 @@ html_title = f"aoti {release}"
 
 myst_heading_anchors = 3
 
-# What stands in single backticks in docstrings is a Python name, if it is one.
+# Text in single backticks in docstrings is a Python name, if there is one.
 default_role = "py:obj"
-# Names of parameters stand in backticks too, and attributes of several classes are called so.
+# Names of parameters are in backticks too, and attributes of several classes are called so.
 suppress_warnings = ["ref.python"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

@@ -30,7 +30,7 @@ UNUSED_WEIGHTS = {"embeddings.position_ids", "pooler.dense.weight", "pooler.dens
 
 
 class _Embeddings(nn.Module):
-    """Sum of what a token is, where it stands and which text it is of (always the first)."""
+    """Sum of what a token is, its position and its text (always the first)."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ HELP = "a torch version for pip to fetch, a torch wheel, or the directory of an 
 def site_of(source: str, scratch: Path, wanted: Callable[[str], bool]) -> Path:
     """The directory that has ``torch/`` and its ``.dist-info/``.
 
-    That is where SOURCE stands, or one below `scratch` with the `wanted` files of the wheel.
+    That is where SOURCE is, or one below `scratch` with the `wanted` files of the wheel.
     """
     path = Path(source)
     if path.is_dir():

@@ -54,5 +54,5 @@ def test_a_torch_without_headers_is_refused_and_leaves_nothing(tool, torch, tmp_
     (source / "include/ATen/ATen.h").unlink()
     (source / "include/ATen").rmdir()
     said = tool("torch_roots", "--out", tmp_path / "roots", source, check=False)
-    assert f"{source} is no torch with headers" in said
+    assert f"{source} is not a torch with headers" in said
     assert not list((tmp_path / "roots").iterdir())

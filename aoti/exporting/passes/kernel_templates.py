@@ -197,7 +197,7 @@ extern "C"
     constexpr int64_t dilation_y = {{dilation_y}}, dilation_x = {{dilation_x}};
     constexpr int64_t above = {{above}}, left = {{left}};
     constexpr int64_t window = kernel_width * channels, line = tile_columns * window;
-    // Lines that are a stride apart stand together: what a row of the kernel meets is one matrix.
+    // Lines that are a stride apart are stored together: a row of the kernel meets one matrix.
     constexpr int64_t reach = (kernel_height - 1) * dilation_y;
     constexpr int64_t phases = std::min(stride_y, reach + 1);
     constexpr int64_t phase_lines = tile_rows + reach / stride_y;
