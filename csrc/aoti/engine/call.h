@@ -3,6 +3,7 @@
 // What one run takes and gives.
 
 #include <aoti/core/array_view.h>
+#include <aoti/core/small_list.h>
 #include <aoti/core/tensor.h>
 #include <aoti/engine/engine.h>
 
@@ -98,7 +99,7 @@ class InputList {
   int64_t* next_ = inline_;
   std::size_t left_ = kInline;
   std::vector<std::unique_ptr<int64_t[]>> further_;
-  std::vector<AotiInput> inputs_;
+  SmallList<AotiInput, 4> inputs_;
 };
 
 // A tensor that an engine made, with its handle.
@@ -152,7 +153,7 @@ class OutputList {
   static AotiTensor* reserve(void* self, std::size_t count) noexcept {
     auto& outputs = *static_cast<OutputList*>(self);
     try {
-      outputs.made_.resize(count);
+      outputs.made_.assign_zeros(count);
       return outputs.made_.data();
     } catch (...) {
       return nullptr;
@@ -192,7 +193,7 @@ class OutputList {
   }
 
   const AotiEngine* engine_ = nullptr;
-  std::vector<AotiTensor> made_;
+  SmallList<AotiTensor, 4> made_;
 };
 
 }  // namespace aoti
