@@ -152,10 +152,12 @@ def test_tables_line_up_whatever_the_letters(capsys):
 
 
 def test_progress_is_shown_on_a_terminal_and_goes_away(packages, in_terminal, many, tmp_path):
-    arguments = ["infer", packages / "mlp.pt2", "-i", many, "-o", tmp_path / "out.jsonl"]
+    more = tmp_path / "more.jsonl"  # so many that they take longer than the first line takes to come
+    more.write_bytes(many.read_bytes() * 20)
+    arguments = ["infer", packages / "mlp.pt2", "-i", more, "-o", tmp_path / "out.jsonl"]
     said = in_terminal(*arguments, "--batch", 1)
     assert re.search(r"\d+ inputs \(\d+ per second\)", said)
-    assert "\x1b[2K2000 inputs in" in said  # the line was erased before the summary
+    assert "\x1b[2K40000 inputs in" in said  # the line was erased before the summary
     assert in_terminal(*arguments, "-q") == ""
 
 

@@ -138,6 +138,27 @@ TEST(a_size_below_the_offset_of_its_expression) {
       2);
 }
 
+TEST(a_wrong_static_size_is_reported_before_a_wrong_dynamic_one) {
+  InputSpec spec;
+  spec.rank = 2;
+  spec.sizes = {Size{0, 1, 0}, Size{0, 0, 10}};
+  const Range ranges[] = {{1, 1024}};
+  int64_t symbols[] = {kUnbound}, strides[kMaxRank];
+  const int64_t sizes[] = {2000, 9}, steps[] = {9, 1};
+  float memory[1] = {};
+  ArrayView array;
+  array.data = memory;
+  array.rank = 2;
+  array.itemsize = array.unit = 4;
+  array.sizes = sizes;
+  array.strides = steps;
+  const Mismatch mismatch = check(spec, array, ranges, symbols, strides);
+  EXPECT(mismatch.kind == MismatchKind::kSize);
+  EXPECT_EQ(mismatch.dim, 1);
+  EXPECT_EQ(mismatch.expected, int64_t{10});
+  EXPECT_EQ(mismatch.got, int64_t{9});
+}
+
 TEST(a_size_out_of_its_range_binds_nothing) {
   Call call;
   call.ranges[3] = {2, 4};

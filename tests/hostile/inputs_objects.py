@@ -145,7 +145,7 @@ PLAIN = (
     bad("a numpy scalar", "mlp", passing(lambda x: x[0, 0]), InputError, "expected 2 dimensions"),
     bad("a numpy void", "mlp", passing(lambda x: np.void(b"abcd")), InputTypeError, "no dtype for"),
     bad("masked", "mlp", passing(lambda x: np.ma.masked_array(x, x > 0)), InputTypeError,
-        "args[0] (x)", "no masks", ".filled("),
+        "args[0] (x)", "does not take masks", ".filled("),
     bad("masked without a mask", "mlp", passing(np.ma.masked_array), InputTypeError, ".filled("),
     bad("the masked constant", "mlp", passing(lambda x: np.ma.masked), InputTypeError, ".filled("),
 )  # fmt: skip

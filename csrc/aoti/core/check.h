@@ -119,6 +119,19 @@ inline Mismatch check_size(
   return {};
 }
 
+// The first static size that is wrong, else `other`: an array with a wrong static size is another
+// array, whatever a dynamic size before it is.
+[[gnu::noinline, gnu::cold]] inline Mismatch static_first(
+    const InputSpec& spec, const ArrayView& array, const Mismatch& other) noexcept {
+  for (int i = 0; i < array.rank; ++i) {
+    const Size& wanted = spec.sizes[i];
+    if (wanted.scale == 0 && wanted.offset != array.sizes[i]) {
+      return {MismatchKind::kSize, i, wanted.offset, array.sizes[i]};
+    }
+  }
+  return other;
+}
+
 }  // namespace detail
 
 // Whether an array lies where it is wanted.
@@ -148,7 +161,7 @@ inline Mismatch check(
     if (spec.rank != kAnyRank) {
       const Mismatch mismatch = detail::check_size(i, spec.sizes[i], size, ranges, symbols);
       if (mismatch) {
-        return mismatch;
+        return detail::static_first(spec, array, mismatch);
       }
     }
   }
