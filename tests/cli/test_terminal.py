@@ -152,7 +152,9 @@ def test_tables_line_up_whatever_the_letters(capsys):
 
 
 def test_progress_is_shown_on_a_terminal_and_goes_away(packages, in_terminal, many, tmp_path):
-    more = tmp_path / "more.jsonl"  # so many that they take longer than the first line takes to come
+    more = (
+        tmp_path / "more.jsonl"
+    )  # so many that they take longer than the first line takes to come
     more.write_bytes(many.read_bytes() * 20)
     arguments = ["infer", packages / "mlp.pt2", "-i", more, "-o", tmp_path / "out.jsonl"]
     said = in_terminal(*arguments, "--batch", 1)
