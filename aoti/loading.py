@@ -21,7 +21,6 @@ from aoti.config import Config
 from aoti.engine import libtorch
 from aoti.engine.devices import start_device
 from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
-from aoti.golden import Golden
 from aoti.machine.device import Device
 from aoti.model import AOTIModel
 from aoti.options import LoadOptions, merged, takes
@@ -31,6 +30,7 @@ from aoti.signature import example_inputs
 
 if TYPE_CHECKING:
     from aoti.cache.extraction import Extraction
+    from aoti.golden import Golden
 
 
 @takes(LoadOptions)
@@ -223,7 +223,7 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
         require(check_machine(metadata, wanted))
         target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, options.device_index)
         signature = package.signature(name)
-        golden = Golden.of(package, name) if options.self_test else None
+        golden = _golden_values(package, name) if options.self_test else None
         engine = libtorch.engine()
         target = start_device(target)
         # libtorch takes directories since 2.13; below, it gets an archive of the same files.
@@ -325,6 +325,12 @@ def _verified_digest(package: Package, sha256: str) -> str:
             f"not {sha256.lower()}; get it again from a source that you trust"
         )
     return digest
+
+
+def _golden_values(package: Package, name: str) -> Golden:
+    from aoti.golden import Golden  # few loads need it, and importing it takes 1 ms
+
+    return Golden.of(package, name)
 
 
 def _target_device(compiled_for: str, wanted: Device | None, device_index: int) -> Device:

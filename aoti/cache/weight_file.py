@@ -16,7 +16,6 @@ from aoti.package import layout
 from aoti.package.archive import Span
 from aoti.package.constants import Constant, ConstantTable
 from aoti.package.package import Package
-from aoti.package.torch_pickle import open_storage
 
 WEIGHTS = "weights.bin"
 TABLE = "constants.json"
@@ -81,6 +80,8 @@ def read_table(directory: Path) -> ConstantTable | None:
 
 
 def _write_pickled(package: Package, config: bytes, table: ConstantTable, path: Path) -> None:
+    from aoti.package.torch_pickle import open_storage  # few packages need it
+
     try:
         stored = {
             fqn: (str(file), tuple(map(int, shape)), tuple(map(int, strides)), int(offset))

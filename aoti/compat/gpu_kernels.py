@@ -7,7 +7,6 @@ from pathlib import Path
 from aoti._text import listing
 from aoti.compat.finding import Finding
 from aoti.errors import PackageError
-from aoti.package.cubin import read_targets
 from aoti.package.layout import GPU_KERNELS
 
 
@@ -21,6 +20,8 @@ def check_kernels(directory: Path, architecture: str) -> Finding:
     architecture : str
         The GPU's architecture: ``sm_90``.
     """
+    from aoti.package.cubin import read_targets  # only for GPUs
+
     number = int(architecture.removeprefix("sm_"))
     files = sorted(path for ending in GPU_KERNELS for path in directory.glob(f"*{ending}"))
     try:

@@ -14,10 +14,10 @@ from aoti.errors import ConstantError, InputError
 from aoti.options import WeightSource
 from aoti.package.constants import Constant, is_frozen
 from aoti.signature.spec import TensorSpec
-from aoti.weights.safetensors import Stored, read_header
 
 if TYPE_CHECKING:
     from aoti.engine._core._tensor import Tensor
+    from aoti.weights.safetensors import Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,8 @@ class Staging:
             raise ConstantError(
                 f"weights must be a mapping of names to arrays, or a .safetensors file, not {path}"
             )
+        from aoti.weights.safetensors import read_header  # few models need it
+
         with path.open("rb") as file:
             stored = read_header(file.fileno(), str(path))
             by_fqn = self._known(stored)
