@@ -238,7 +238,7 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
         )
         extraction = extracted(as_zip=as_zip)
         try:
-            _check_code(package, name, extraction, target, extracted)
+            check_code(package, name, extraction, target, extracted)
             if signature.inputs is None:
                 _warn_unchecked(package)
         except BaseException:
@@ -295,7 +295,7 @@ def _warn_unchecked(package: Package) -> None:
     )
 
 
-def _check_code(
+def check_code(
     package: Package,
     name: str,
     extraction: Extraction,

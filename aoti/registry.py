@@ -100,7 +100,7 @@ def models() -> tuple[RegisteredModel, ...]:
     ConfigError
         ``AOTI_MODELS_DIR`` is not a directory that can be read.
     """
-    found = [*_in_directories(), *_in_wheels()]
+    found = [*_in_directories(), *models_in_wheels()]
     return tuple(sorted(found, key=lambda model: (model.name, _numbers(model), model.place)))
 
 
@@ -208,7 +208,8 @@ def _in_directory(directory: Path) -> Iterator[RegisteredModel]:
             yield _described(path, path.name, str(directory))
 
 
-def _in_wheels() -> Iterator[RegisteredModel]:
+def models_in_wheels() -> Iterator[RegisteredModel]:
+    """The models that installed distributions bring."""
     from importlib import metadata  # takes 20 ms
 
     for entry in metadata.entry_points(group=GROUP):

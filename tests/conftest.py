@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -333,8 +334,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setenv("AOTI_CACHE_DIR", str(place.parent))
-    monkeypatch.setattr("aoti.cache.cache._swept", set())
-    monkeypatch.setattr("aoti.cache.private._swept", set())
+    monkeypatch.setattr("aoti.cache.cache.swept", set())
+    monkeypatch.setattr("aoti.cache.private.swept", set())
     yield place
     assert list(scratch.iterdir()) == []
     assert not place.exists() or {path.suffix for path in place.iterdir()} <= {""}
@@ -395,3 +396,31 @@ def start():
         )
 
     return start
+
+
+@pytest.fixture
+def slow(packages):
+    """A model whose run takes some 200 ms on the input `large`; one at a time."""
+    with aoti.load(packages / "slow.pt2", intra_op_threads=1) as model:
+        yield model
+
+
+@pytest.fixture
+def large() -> np.ndarray:
+    return np.full((1000, 1000), 1e-3, np.float32)
+
+
+@pytest.fixture(scope="session")
+def run_paths():
+    """The directories in which a library looks for others."""
+
+    def of(path: Path) -> list[str]:
+        if not shutil.which("readelf"):
+            pytest.skip("needs readelf")
+        command = ["readelf", "-d", path]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert "(RPATH)" not in out
+        lines = [line for line in out.splitlines() if "(RUNPATH)" in line]
+        return [path for line in lines for path in line.split("[")[1].rstrip("]").split(":")]
+
+    return of

@@ -25,7 +25,7 @@ def write(tmp_path, monkeypatch):
     """Write a file of settings; give its path. No variable of the tests' own goes over it."""
     for key in _KEYS:
         monkeypatch.delenv("AOTI_" + key.replace(".", "_").upper(), raising=False)
-    monkeypatch.setattr(cache, "_configured", {})
+    monkeypatch.setattr(cache, "configured", {})
 
     def write(text):
         (tmp_path / "aoti.toml").write_text(text)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import inspect
 import re
 import zipfile
 from dataclasses import fields
-from inspect import cleandoc, signature
 
 import numpy as np
 import pytest
@@ -86,11 +87,11 @@ def test_a_warning_points_at_the_callers_line(stripped, load):
 
 @pytest.mark.parametrize("load", [aoti.load, aoti.AOTIModel.load])
 def test_the_options_are_those_of_the_dataclass(packages, load):
-    spelled = [p for p in signature(load).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    spelled = [p for p in inspect.signature(load).parameters.values() if p.kind is p.KEYWORD_ONLY]
     assert [(p.name, p.default) for p in spelled] == [
         (option.name, option.default) for option in fields(LoadOptions)
     ]
-    documented = re.findall(r"^(\w+)(?: : .*)?$", cleandoc(aoti.load.__doc__), re.MULTILINE)
+    documented = re.findall(r"^(\w+)(?: : .*)?$", inspect.cleandoc(aoti.load.__doc__), re.MULTILINE)
     assert [name for name in documented if name in DEFAULTS] == [*DEFAULTS]
     with pytest.raises(TypeError, match=r"load\(\) got an unexpected keyword argument 'nonsense'"):
         load(packages / "mlp.pt2", nonsense=1)
@@ -105,3 +106,134 @@ def test_the_digest_is_verified_before_anything_is_loaded(packages, rows):
         aoti.load(path, sha256="0" * 64)
     with pytest.raises(aoti.ConfigError, match="64 hexadecimal digits"):
         aoti.load(path, sha256="abc")
+
+
+def test_what_a_package_says_of_itself(packages, mlp):
+    path = packages / "mlp.pt2"
+    assert mlp.metadata["author"] == "the tests"
+    assert mlp.metadata == mlp.get_metadata() == aoti.load_metadata_from_package(path)
+    assert mlp.metadata["AOTI_DEVICE_KEY"] == "cpu"
+    assert mlp.get_call_spec() == list(mlp.call_spec)
+    # Frozen: what was laid out for the kernels has lost its name.
+    assert list(mlp.constant_fqns) == mlp.get_constant_fqns()
+    assert "l1.bias" in mlp.constant_fqns
+    assert "l1.weight" not in mlp.constant_fqns
+    assert mlp.device == aoti.Device("cpu")
+    assert "float32" in repr(mlp)
+    assert str(path) in repr(mlp)
+
+
+def test_one_package_loads_many_times(packages, rows):
+    models = [aoti.load(packages / "mlp.pt2") for _ in range(5)]
+    assert len({model(rows).tobytes() for model in models}) == 1
+    for model in models[1:]:
+        model.close()
+    assert models[0](rows).shape == (3, 1)
+    models[0].close()
+
+
+def test_classmethod_and_options(packages, rows):
+    with aoti.AOTIModel.load(packages / "mlp.pt2", single_threaded=True, device="cpu") as model:
+        assert model(rows).shape == (3, 1)
+    with aoti.load(packages / "mlp.pt2", model_name="model", num_runners=3) as model:
+        assert model.num_runners == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_runners": 0}, aoti.ConfigError, "at least 1"),
+        ({"num_runners": 2.5}, TypeError, "integer"),
+        ({"num_runners": 2, "single_threaded": True}, aoti.ConfigError, "one runner"),
+        ({"model_name": "other"}, aoti.ModelNotFoundError, "it holds 'model'"),
+        (
+            {"device": "cuda"},
+            aoti.IncompatiblePackageError,
+            "compiled for cpu, but cuda was requested",
+        ),
+        ({"device": "gpu"}, aoti.DeviceError, "is not a device"),
+        ({"device_index": 1}, aoti.DeviceError, "no cpu device number 1"),
+    ],
+)
+def test_wrong_options_are_clear_errors(packages, options, error, message):
+    with pytest.raises(error, match=message):
+        aoti.load(packages / "mlp.pt2", **options)
+
+
+def test_a_loaded_model_is_not_copied(mlp, rows):
+    for duplicate in (copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot be copied"):
+            duplicate(mlp)
+    assert mlp(rows).shape == (3, 1)
+
+
+def test_a_forked_child_can_close_while_the_parent_runs(packages, run_python):
+    program = """
+import os, sys, threading, warnings, numpy as np, aoti
+warnings.simplefilter("ignore")  # Python 3.12 warns of forks where there are threads
+x = np.full((1000, 1000), 1e-3, np.float32)
+model = aoti.load(sys.argv[1])
+runner = threading.Thread(target=model, args=(x,))
+runner.start()
+child = os.fork()
+if child == 0:
+    model.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+runner.join()
+model.close()
+"""
+    run_python(program, packages / "slow.pt2")
+
+
+def test_a_missing_or_foreign_file_is_a_clear_error(packages, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no package at"):
+        aoti.load(tmp_path / "none.pt2")
+    with pytest.raises(aoti.PackageError, match=r"torch\.export\.save"):
+        aoti.load(packages / "program.pt2")
+
+
+def test_a_failing_run_is_one_line_with_the_rest_as_notes(packages):
+    with aoti.load(packages / "stock_lookup.pt2") as model:
+        with pytest.raises(aoti.ExecutionError) as failure:
+            model(np.array([0, 7]))
+        assert "index out of bounds" in str(failure.value)
+        assert "\n" not in str(failure.value)
+        assert failure.value.__notes__
+        assert model(np.array([4, 4]))[0].tolist() == [16, 17, 18, 19]
+
+
+def test_models_load_in_a_process_without_torch(packages, run_python):
+    program = """
+import sys, numpy as np, aoti
+with aoti.load(sys.argv[1]) as model:
+    print(model(np.ones((2, 10), np.float32)).shape)
+assert not [name for name in sys.modules if name.split(".")[0] == "torch"]
+"""
+    assert run_python(program, packages / "mlp.pt2") == "(2, 1)\n"
+
+
+def test_methods_tell_their_parameters(mlp):
+    assert str(inspect.signature(mlp.run)) == "(inputs, *, outputs=None, out=None, stream=None)"
+    assert list(inspect.signature(mlp.boxed_run).parameters) == ["inputs", "stream"]
+
+
+def test_info_says_what_runs_and_what_is_mapped(weight_packages, cache_directory):
+    with aoti.load(weight_packages / "blob.pt2", num_runners=2, intra_op_threads=1) as model:
+        info = model.info()
+        assert (info.engine, info.device, info.num_runners) == ("libtorch", "cpu", 2)
+        assert (info.intra_op_threads, info.weights_version) == (1, 1)
+        assert (info.running, info.waiting) == (0, 0)
+        assert info.entry.is_relative_to(cache_directory)
+        assert info.code.is_relative_to(info.entry)
+        assert info.weights_file is not None
+        assert 0 < info.weights_bytes <= info.weights_file.stat().st_size
+        model.weights.update(model.weights.extract())
+        changed = model.info()
+        assert (changed.weights_version, changed.weights_file, changed.weights_bytes) == (
+            2,
+            None,
+            0,
+        )
+        model.weights.rollback()
+        assert model.info() == info

@@ -145,7 +145,7 @@ def test_a_directory_that_is_not_there_is_an_error(monkeypatch, tmp_path, capsys
 
 def test_no_models_is_said(monkeypatch, capsys):
     monkeypatch.delenv("AOTI_MODELS_DIR", raising=False)
-    monkeypatch.setattr(registry, "_in_wheels", lambda: iter(()))
+    monkeypatch.setattr(registry, "models_in_wheels", lambda: iter(()))
     assert run(["models"]) == 0
     assert "no models are known by name" in capsys.readouterr().out
     with pytest.raises(aoti.PackageNotFoundError, match="known by name: none"):

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from aoti.engine.libtorch_files import builds
-
 pytest.importorskip("setuptools")
 
 ROOT = Path(__file__).parents[1]
@@ -369,10 +367,10 @@ def test_source_paths_are_mapped_away_as_the_compiler_sees_them(build, tmp_path)
     assert not [word for word in arguments if str(root) in word]
 
 
-def test_run_paths_that_the_python_adds_are_left_out(build, monkeypatch, tmp_path):
+def test_run_paths_that_the_python_adds_are_left_out(build, monkeypatch, tmp_path, run_paths):
     """pyenv's Pythons name their own lib directory in every link."""
-    if not shutil.which("g++") or not shutil.which("readelf"):
-        pytest.skip("needs g++ and readelf")
+    if not shutil.which("g++"):
+        pytest.skip("needs g++")
     from setuptools import Distribution, Extension
 
     for name in ("LDSHARED", "LDCXXSHARED"):
@@ -386,7 +384,7 @@ def test_run_paths_that_the_python_adds_are_left_out(build, monkeypatch, tmp_pat
     command.build_lib = command.build_temp = str(tmp_path / "out")
     command.ensure_finalized()
     command.run()
-    assert run_paths_of(Path(command.get_ext_fullpath("plain"))) == ["$ORIGIN/lib"]
+    assert run_paths(Path(command.get_ext_fullpath("plain"))) == ["$ORIGIN/lib"]
 
 
 # -- the distribution ----------------------------------------------------------------------------
@@ -440,43 +438,3 @@ def test_the_sdist_has_all_that_is_compiled(tmp_path):
     assert {str(path.relative_to(ROOT)) for path in wanted} <= names
     generated = [name for name in names if name.endswith((".so", ".cpp"))]
     assert [name for name in generated if not name.startswith(("tests/", "csrc/"))] == []
-
-
-# -- what was built ------------------------------------------------------------------------------
-
-
-def run_paths_of(path: Path) -> list[str]:
-    command = ["readelf", "-d", path]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "(RPATH)" not in out
-    lines = [line for line in out.splitlines() if "(RUNPATH)" in line]
-    return [path for line in lines for path in line.split("[")[1].rstrip("]").split(":")]
-
-
-BUILT = [pytest.param(build.path, id=build.minor) for build in builds()]
-CORE = importlib.util.find_spec("aoti.engine._core._program").origin
-RELEASED = not any(build.build["debug"] or build.build["sanitize"] for build in builds())
-
-
-@pytest.mark.parametrize("path", BUILT)
-def test_an_engine_looks_for_libraries_only_beside_itself(path):
-    if not shutil.which("readelf"):
-        pytest.skip("needs readelf")
-    beside = ["$ORIGIN/../../../../torch/lib", "$ORIGIN/../../../../aoti_libtorch/lib"]
-    assert run_paths_of(path) == beside
-
-
-def test_the_array_core_has_no_run_path():
-    if not shutil.which("readelf"):
-        pytest.skip("needs readelf")
-    assert run_paths_of(CORE) == []
-
-
-@pytest.mark.parametrize("path", [pytest.param(CORE, id="core"), *BUILT])
-def test_nothing_built_names_a_path_of_the_machine_that_built_it(path):
-    if not RELEASED:
-        pytest.skip("a build for debugging names its sources")
-    content = Path(path).read_bytes()
-    # /usr is on every machine: the C++ library's own headers are there.
-    for directory in {str(ROOT), sys.prefix, sys.base_prefix} - {"/usr"}:
-        assert os.fsencode(directory) + b"/" not in content

@@ -53,9 +53,9 @@ _INDEX = "index"
 
 _log = logging.getLogger("aoti.cache")
 
-_swept: set[Path] = set()
+swept: set[Path] = set()
 # Settings of a configuration, by the environment variable that overrides each.
-_configured: dict[str, str] = {}
+configured: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +141,12 @@ def extract(
     if not shared:
         key = Key(verified or digest(package), model, as_zip, bare)
         return private.extract(package, key, weights)
-    limit = _limit()
+    limit = size_limit()
     place = _place()
     with place.named_in_errors():
         place.make(parents=True)
-    if place.path not in _swept:
-        _swept.add(place.path)
+    if place.path not in swept:
+        swept.add(place.path)
         with contextlib.suppress(OSError):  # a read-only location
             _sweep(place.path)
     key = Key(verified or digest(package), model, as_zip, bare)
@@ -203,7 +203,7 @@ def configure(*, directory: str | None = None, size: str | None = None) -> None:
     chosen = {"AOTI_CACHE_DIR": directory, "AOTI_CACHE_SIZE": size}
     for name, text in chosen.items():
         if text is not None and not os.environ.get(name):
-            _configured[name] = text
+            configured[name] = text
 
 
 def entries() -> list[Entry]:
@@ -238,13 +238,14 @@ def _place() -> Place:
     return Place(location(), "AOTI_CACHE_DIR")
 
 
-def _limit() -> int:
+def size_limit() -> int:
+    """The bytes that the cache may take: ``AOTI_CACHE_SIZE``, or the settings file's."""
     text = _setting("AOTI_CACHE_SIZE")
     return parse_size(text, "AOTI_CACHE_SIZE=") if text else _DEFAULT_SIZE
 
 
 def _setting(variable: str) -> str | None:
-    return os.environ.get(variable) or _configured.get(variable)
+    return os.environ.get(variable) or configured.get(variable)
 
 
 def parse_size(text: str, origin: str = "") -> int:

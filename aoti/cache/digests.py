@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aoti.package.package import Package
 
-_FILES = 1000
+FILES = 1000
 _SETTLED = 2 * 10**9  # ns; the coarsest clock of a file system (FAT) ticks that often
 
 
@@ -50,7 +50,7 @@ def forget_oldest(index: Path) -> None:
     """Remove the files that were written longest ago, if there are too many."""
     with contextlib.suppress(FileNotFoundError):  # no index yet, or another process was faster
         records = sorted(index.iterdir(), key=lambda path: path.stat().st_mtime)
-        for record in records[: max(0, len(records) - _FILES)]:
+        for record in records[: max(0, len(records) - FILES)]:
             record.unlink()
 
 

@@ -29,7 +29,7 @@ from aoti.errors import ConfigError
 from aoti.package.archive import Span
 from aoti.package.package import Package
 
-_swept: set[Path] = set()
+swept: set[Path] = set()
 
 
 def extract(package: Package, key: Key, weights: Span | None = None) -> Extraction:
@@ -47,9 +47,9 @@ def sweep() -> None:
     """Remove what killed processes left in the temporary directory; once per process."""
     with contextlib.suppress(OSError, ConfigError):  # then there is nothing to remove
         place = _place()
-        if place.path in _swept:
+        if place.path in swept:
             return
-        _swept.add(place.path)
+        swept.add(place.path)
         place.check()
         for file in place.path.glob("*.lock"):
             with contextlib.suppress(FileNotFoundError):  # another process was faster

@@ -219,7 +219,7 @@ def test_others_cannot_plant_digests(package_of, place, later, hashed, extract):
 
 
 def test_the_index_is_bounded(package_of, place, later, monkeypatch, extract):
-    monkeypatch.setattr(digests, "_FILES", 3)
+    monkeypatch.setattr(digests, "FILES", 3)
     paths = [package_of(b"%d" % i, name=f"{i}.pt2") for i in range(6)]
     for i, path in enumerate(paths):
         extract(path)
@@ -308,7 +308,7 @@ SIZES = {"1000": 1000, "0": 0, "10K": 10 << 10, "500m": 500 << 20, "1.5G": 3 << 
 @pytest.mark.parametrize("text", SIZES)
 def test_sizes(monkeypatch, text):
     monkeypatch.setenv("AOTI_CACHE_SIZE", text)
-    assert cache._limit() == SIZES[text]
+    assert cache.size_limit() == SIZES[text]
 
 
 @pytest.mark.parametrize("text", ["many", "-1", "10X", "10 000", "G", "1e9", "nan", "٣"])
@@ -368,7 +368,7 @@ def test_without_a_home_the_variable_is_named(package_of, monkeypatch, extract):
 def test_an_entry_in_a_location_that_is_only_read_is_used(package_of, monkeypatch, later, extract):
     path = package_of(b"1")
     wanted = extract(path).path
-    monkeypatch.setattr(cache, "_swept", set())
+    monkeypatch.setattr(cache, "swept", set())
     real = os.open
 
     def refuse(*_, **__):

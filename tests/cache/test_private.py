@@ -141,7 +141,7 @@ for _ in range(30):
         held = cache.extract(package, "model", as_zip=False, shared=False)
     assert (held.path / "data/aotinductor/model/a.wrapper.so").exists()
     held.release()
-    cache.private._swept.clear()
+    cache.private.swept.clear()
 """
     processes = [start(program, path) for _ in range(6)]
     assert [process.communicate(timeout=60) and process.returncode for process in processes] == [

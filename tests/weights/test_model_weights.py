@@ -124,7 +124,7 @@ def test_a_package_that_changes_before_it_is_mapped_is_refused(
     def check(*_):
         path.write_bytes((weight_packages / "half.pt2").read_bytes())
 
-    monkeypatch.setattr(loading, "_check_code", check)
+    monkeypatch.setattr(loading, "check_code", check)
     with pytest.raises(aoti.PackageError, match="was changed while it was read"):
         aoti.load(path, map_source=True)
 
