@@ -18,7 +18,7 @@ struct Pair {
 TEST(elements_keep_their_values_when_the_list_grows) {
   SmallList<Pair, 2> list;
   for (int64_t i = 0; i < 100; ++i) {
-    EXPECT_EQ(list.push_back({i, -i}).first, i);
+    list.add() = {i, -i};
   }
   EXPECT_EQ(list.size(), std::size_t{100});
   for (int64_t i = 0; i < 100; ++i) {
@@ -27,13 +27,23 @@ TEST(elements_keep_their_values_when_the_list_grows) {
   EXPECT_EQ(list.back().first, 99);
 }
 
+TEST(an_added_element_is_all_zeros) {
+  SmallList<Pair, 2> list;
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(list.add().second, 0);
+    list.back() = {7, 7};
+  }
+  list.clear();
+  EXPECT_EQ(list.add().first, 0);
+}
+
 TEST(room_is_made_once) {
   SmallList<Pair, 2> list;
-  list.push_back({1, 2});
+  list.add() = {1, 2};
   list.reserve(50);
   const Pair* const data = list.data();
   for (int64_t i = 1; i < 50; ++i) {
-    list.push_back({i, i});
+    list.add() = {i, i};
   }
   EXPECT_EQ(static_cast<const Pair*>(list.data()), data);
   EXPECT_EQ(list[0].second, 2);

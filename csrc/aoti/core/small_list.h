@@ -32,11 +32,13 @@ class SmallList {
     }
   }
 
-  Element& push_back(const Element& element) {
+  // Adds an element, all zeros. It is filled where it lies: a copy would wait until the fields that
+  // were just written reach the cache.
+  Element& add() {
     if (size_ >= kInline && size_ >= further_.size()) {
       reserve(2 * size_);
     }
-    data_[size_] = element;
+    data_[size_] = Element{};
     return data_[size_++];
   }
 

@@ -41,14 +41,13 @@ class InputList {
       int64_t* numbers = room(2 * rank);
       std::copy_n(array.sizes, rank, numbers);
       std::copy_n(strides, rank, numbers + rank);
-      AotiInput input{};
+      AotiInput& input = inputs_.add();
       input.view.data = array.data;
       input.view.device = array.device;
       input.view.ndim = array.rank;
       input.view.dtype = dl_type_of(array.dtype);
       input.view.shape = numbers;
       input.view.strides = numbers + rank;
-      inputs_.push_back(input);
       return {};
     });
   }
@@ -93,13 +92,13 @@ class InputList {
     return std::exchange(next_, next_ + count);
   }
 
-  static constexpr std::size_t kInline = 48;  // 6 inputs of 4 dimensions without an allocation
+  static constexpr std::size_t kInline = 64;  // 8 inputs of 4 dimensions without an allocation
 
   int64_t inline_[kInline];
   int64_t* next_ = inline_;
   std::size_t left_ = kInline;
   std::vector<std::unique_ptr<int64_t[]>> further_;
-  SmallList<AotiInput, 4> inputs_;
+  SmallList<AotiInput, 8> inputs_;
 };
 
 // A tensor that an engine made, with its handle.
@@ -193,7 +192,7 @@ class OutputList {
   }
 
   const AotiEngine* engine_ = nullptr;
-  SmallList<AotiTensor, 4> made_;
+  SmallList<AotiTensor, 8> made_;
 };
 
 }  // namespace aoti

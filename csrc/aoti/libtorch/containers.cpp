@@ -132,11 +132,11 @@ class Container {
       if (output.is_conj() || output.is_neg()) [[unlikely]] {
         output = output.resolve_conj().resolve_neg();
       }
-      room[i] = describe(output);
+      describe(output, room[i]);
       // The caller may close this container as soon as the run is over.
       if (room[i].borrowed != 0 && lies_in_weight(output)) [[unlikely]] {
         output = output.clone(at::MemoryFormat::Contiguous);
-        room[i] = describe(output);
+        describe(output, room[i]);
       }
     }
     for (std::size_t i = 0; i < outputs.size(); ++i) {

@@ -215,7 +215,7 @@ std::vector<at::Tensor> take(AotiInput* inputs, std::size_t count) {
   return tensors;
 }
 
-AotiTensor describe(const at::Tensor& tensor) {
+void describe(const at::Tensor& tensor, AotiTensor& described) {
   if (!tensor.defined()) [[unlikely]] {
     throw std::invalid_argument("the model returned a tensor that is not defined");
   }
@@ -225,7 +225,6 @@ AotiTensor describe(const at::Tensor& tensor) {
   if (tensor.dim() > kMaxRank) [[unlikely]] {
     throw std::invalid_argument("the model returned a tensor of more than 64 dimensions");
   }
-  AotiTensor described{};
   DLTensor& view = described.view;
   view.data = const_cast<void*>(tensor.const_data_ptr());  // throws if it has no storage
   view.device = dl_device_of(tensor.device());
@@ -237,11 +236,11 @@ AotiTensor describe(const at::Tensor& tensor) {
   // An empty tensor has no memory that somebody could own.
   described.borrowed =
       view.data != nullptr && tensor.storage().data_ptr().get_context() == nullptr ? 1 : 0;
-  return described;
 }
 
 AotiTensor give(at::Tensor&& tensor) {
-  AotiTensor given = describe(tensor);
+  AotiTensor given{};
+  describe(tensor, given);
   given.handle = tensor.unsafeReleaseTensorImpl();
   return given;
 }

@@ -39,9 +39,9 @@ at::Tensor borrow(const DLTensor& view);
 // not taken over are still the caller's.
 std::vector<at::Tensor> take(AotiInput* inputs, std::size_t count);
 
-// Describes a tensor, without a handle. Throws if DLPack cannot describe it. Whether it still has
-// to be conjugated or negated is not looked at.
-AotiTensor describe(const at::Tensor& tensor);
+// Describes a tensor, without a handle, in a struct that is all zeros. Throws if DLPack cannot
+// describe it. Whether it still has to be conjugated or negated is not looked at.
+void describe(const at::Tensor& tensor, AotiTensor& described);
 
 // Describes a tensor and hands it out. It is still the caller's if this throws.
 AotiTensor give(at::Tensor&& tensor);
