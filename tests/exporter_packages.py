@@ -21,6 +21,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 import aoti
 from aoti.exporting.build.compiling import compile_program
@@ -50,6 +51,31 @@ class Vector(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.first(x)
         return torch.cond(x.sum() > 0, lambda y: self.second(y), lambda y: y[:3] * 2, (y,))
+
+
+class Guarded(nn.Module):
+    """Takes only some sizes of each argument, or branches on them."""
+
+    def forward(
+        self, even: Tensor, long: Tensor, short: Tensor, rows: Tensor, image: Tensor, many: Tensor
+    ) -> dict[str, Tensor]:
+        return {
+            "branch": even + 1 if even.shape[0] % 2 == 0 else even - 1,
+            "compared": long * 2 if long.shape[0] > short.shape[0] else short * 3,
+            "rows": rows.reshape(-1, 4).sum(1),
+            "image": nn.functional.pixel_unshuffle(image, 2),
+            "many": many * 2 if many.numel() > 30 else many,
+        }
+
+
+GUARDED = {
+    "even": torch.randn(8, 3),
+    "long": torch.randn(9),
+    "short": torch.randn(5),
+    "rows": torch.randn(24),
+    "image": torch.randn(2, 3, 16, 16),
+    "many": torch.randn(8, 8),
+}
 
 
 @contextlib.contextmanager
@@ -118,6 +144,17 @@ def main(directory: Path) -> None:
         options={**UNTUNED, "cpp.threads": 3},
     )
     results["three_threads"] = dict(done.models["model"].signature.options)
+
+    free = {name: dict.fromkeys(range(x.dim()), Dim.AUTO) for name, x in GUARDED.items()}
+    done = export(
+        Guarded(),
+        kwargs=GUARDED,
+        dynamic_shapes=free,
+        path=directory / "guarded.pt2",
+        verify=True,
+        options=UNTUNED,
+    )
+    results["guarded"] = [case.skipped for case in done.models["model"].cases]
 
     for refused in (True, False):
         # A directory of its own, in which nothing but the package may be left.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aoti.signature.signature import Signature
+from aoti.signature.size_guard import SizeGuard
 from aoti.signature.spec import Dim
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Batches:
     def of(cls, signature: Signature) -> Batches | None:
         """None if the first dimension of all inputs and outputs is not one and the same free size.
 
+        A size with a guard is not free.
+
         That a model takes any number of rows does not say that it treats them apart: compare the
         results of one joined call.
         """
@@ -49,6 +52,8 @@ class Batches:
         if any(re.search(rf"\b{re.escape(rows.name)}\b", other) for other in others):
             return None
         if any(spec.mutated for spec in signature.inputs):
+            return None
+        if any(rows.name in SizeGuard.parse(guard).symbols for guard in signature.guards):
             return None
         return cls(*signature.ranges.get(rows.name, (None, None)))
 

@@ -25,6 +25,7 @@ values         the least and the largest value        raises
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from aoti._warnings import warn
@@ -35,6 +36,7 @@ from aoti.engine._core._inputs import Inputs
 from aoti.errors import InputError, InputTypeError
 from aoti.signature.pytree import CallPlan
 from aoti.signature.signature import Signature, scaled
+from aoti.signature.size_guard import SizeGuard
 from aoti.signature.spec import ConstantSpec, Dim, TensorSpec, shape_text
 
 Flatten = Callable[[tuple[object, ...], dict[str, object]], Sequence[object]]
@@ -81,13 +83,16 @@ class Checker:
         IncompatiblePackageError
             The package takes inputs that the core cannot check.
         """
-        layouts = self.signature.layouts()
+        layouts, ranges = self.signature.layouts() or (None, {})
         return Inputs(
-            layouts and layouts[0],
-            layouts[1] if layouts else (),
+            layouts,
+            tuple(ranges.values()),
             ranges_hold=self.signature.enforced,
             validate=validate,
             convert=self.convert,
+            check_sizes=partial(self._check_sizes, tuple(ranges))
+            if self.signature.guards
+            else None,
         )
 
     def fit(self, values: Sequence[object], inputs: Inputs | None = None) -> list[Any]:
@@ -260,6 +265,22 @@ class Checker:
         warn(
             f"{self._package}: {message}, according to its generated code. Such ranges can be "
             "narrower than what works, so the array is passed, now and from now on"
+        )
+
+    def _check_sizes(self, symbols: Sequence[str], values: Sequence[int]) -> None:
+        """Refuse sizes for which a guard of the export does not hold."""
+        sizes = dict(zip(symbols, values, strict=True))
+        guard = self.signature.broken_guard(sizes)
+        if guard is None:
+            return
+        used = sorted(SizeGuard.parse(guard).symbols)
+        where = []
+        for symbol in used:
+            index, dim = self._first_with(symbol)
+            where.append(f"{symbol} (dimension {dim} of {self._path(index)}) is {sizes[symbol]}")
+        raise InputError(
+            f"the model was exported for sizes with {guard}, and {', '.join(where)}; pass other "
+            "sizes, or export the model again with an example of these sizes"
         )
 
     def _first_with(self, symbol: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from aoti.package.package import Package
 from aoti.signature import example_inputs
 from aoti.signature.pytree import CallPlan
 from aoti.signature.signature import Signature
+from aoti.signature.size_guard import sizes_that_hold
 from aoti.signature.spec import ConstantSpec, Dim
 
 
@@ -99,7 +100,8 @@ class Takes:
             self._check_range(name, values)
         cases = []
         for chosen in itertools.product(*dims.values()):
-            sizes = {**least, **fixed, **dict(zip(dims, chosen, strict=True))}
+            given = {**fixed, **dict(zip(dims, chosen, strict=True))}
+            sizes = self._allowed({**least, **given}, given)
             cases.append(self._case(sizes, example_inputs.random(self.signature, sizes, seed)))
         return cases
 
@@ -145,6 +147,19 @@ class Takes:
             number, rest = divmod(there - offset, scale)
             if rest or sizes.setdefault(symbol, number) != number:
                 raise refusal
+
+    def _allowed(self, sizes: dict[str, int], given: Mapping[str, int]) -> dict[str, int]:
+        """These sizes, with those that are not given changed as guards demand."""
+        signature = self.signature
+        ranges = {**signature.ranges, **{name: (size, size) for name, size in given.items()}}
+        found = sizes_that_hold(signature.guards, ranges, sizes)
+        if found is None:
+            shown = ", ".join(f"{name}={size}" for name, size in sizes.items())
+            raise ConfigError(
+                f"the model was exported for sizes with {signature.broken_guard(sizes)}, which "
+                f"does not hold for {shown}"
+            )
+        return found
 
     def _check_range(self, name: str, values: Sequence[int]) -> None:
         low, high = self.signature.ranges.get(name, (None, None))

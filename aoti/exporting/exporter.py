@@ -27,6 +27,7 @@ from aoti.exporting.capture.dynamic_shapes import named_shapes, parse_dim
 from aoti.exporting.capture.module_source import Source, architecture
 from aoti.exporting.capture.trace import Traced, trace
 from aoti.exporting.describe.program_signature import describe_program
+from aoti.exporting.describe.size_guards import size_guards
 from aoti.exporting.error_messages import MachineError
 from aoti.exporting.passes.linears import vectors_as_rows
 from aoti.exporting.passes.registry import check_names, rewrite
@@ -259,9 +260,10 @@ class _Export:
         self._source = source = replace(source, dynamic_shapes=shapes)
         self._traced = traced = trace(source, or_static=or_static, say=self._say)
         self._say(f"describing {self._name}")
+        guards = size_guards(traced.program)
         structure = simplify(traced.program)
         _check_buffers(structure.functional, buffers)
-        signature = describe_program(structure, traced.names)
+        signature = describe_program(structure, traced.names, guards)
         self._plain = vectors_as_rows(structure.program)
         threads = thread_options(structure.program) if source.device == "cpu" else {}
         if threads.keys().isdisjoint(self._given):

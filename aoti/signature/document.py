@@ -13,8 +13,9 @@ from typing import Any
 
 from aoti.errors import PackageError
 from aoti.signature.dtypes import DTYPES
-from aoti.signature.signature import Range, Signature, scaled
+from aoti.signature.signature import Signature, scaled
 from aoti.signature.size_expr import affine, polynomial, symbols_of
+from aoti.signature.size_guard import Range, SizeGuard
 from aoti.signature.spec import MAX_RANK, ConstantSpec, Dim, TensorSpec
 
 METADATA_KEY = "aoti.signature"
@@ -39,6 +40,7 @@ def write_signature(signature: Signature) -> str:
             "version": VERSION,
             "exporter": signature.exporter,
             "symbols": {k: {"min": v[0], "max": v[1]} for k, v in signature.ranges.items()},
+            "guards": signature.guards,
             "inputs": [describe(spec) for spec in signature.arguments],
             "outputs": [describe(spec) for spec in signature.results],
             "parameters": signature.parameters,
@@ -84,6 +86,7 @@ def read_signature(text: str, package: str) -> Signature:
                 _read_leaf(item, ranges, _output_size) for item in _list(record["outputs"])
             ),
             ranges=ranges,
+            guards=tuple(_guard(text, ranges) for text in _list(record.get("guards", []))),
             call_spec=(_text(in_spec), _text(out_spec)),
             parameters=tuple(map(_name, _list(record["parameters"]))),
             fields={_text(k): tuple(map(_name, _list(v))) for k, v in record["fields"].items()},
@@ -196,6 +199,12 @@ def _range(low: Any, high: Any) -> Range:
         if bound is not None and not (type(bound) is int and 0 <= bound < _MAX_SIZE):
             raise ValueError(f"not a range: {low!r:.30}..{high!r:.30}")
     return low, high
+
+
+def _guard(text: Any, ranges: Mapping[str, Range]) -> str:
+    if not SizeGuard.parse(_text(text)).symbols <= ranges.keys():
+        raise ValueError(f"a guard over unknown symbols: {text:.60}")
+    return str(text)
 
 
 def _list(value: Any) -> list[Any]:

@@ -9,11 +9,12 @@ from typing import Any
 from aoti.errors import ConfigError
 from aoti.signature.dtypes import numpy_dtype
 from aoti.signature.signature import Signature
+from aoti.signature.size_guard import sizes_that_hold
 from aoti.signature.spec import Dim, TensorSpec, evaluate
 
 
 def least_sizes(signature: Signature) -> dict[str, int]:
-    """The smallest value of each symbol of the inputs, except 0."""
+    """Small values of the symbols of the inputs: the smallest, except 0, that guards allow."""
     symbols = {
         size.form[0]
         for spec in signature.inputs or ()
@@ -21,7 +22,8 @@ def least_sizes(signature: Signature) -> dict[str, int]:
         if isinstance(size, Dim)
     }
     ranges = signature.ranges
-    return {name: max(1, ranges.get(name, (None, None))[0] or 1) for name in sorted(symbols)}
+    least = {name: max(1, ranges.get(name, (None, None))[0] or 1) for name in sorted(symbols)}
+    return sizes_that_hold(signature.guards, ranges, least) or least
 
 
 def zeros(signature: Signature) -> list[Any]:

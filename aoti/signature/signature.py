@@ -13,9 +13,8 @@ from typing import Any
 from aoti.errors import IncompatiblePackageError
 from aoti.signature.pytree import CallPlan
 from aoti.signature.size_expr import affine, symbols_of
+from aoti.signature.size_guard import Range, SizeGuard, first_broken
 from aoti.signature.spec import ConstantSpec, Dim, Layout, TensorSpec
-
-Range = tuple[int | None, int | None]
 
 
 def on_one_thread(options: Mapping[str, Any]) -> bool:
@@ -35,6 +34,9 @@ class Signature:
         The leaves of the result in flat order; None if the package does not describe them.
     ranges : dict of str to (int or None, int or None)
         The least and the largest value of each symbol.
+    guards : tuple of str
+        Further conditions on the symbols that the export assumed, as Python expressions:
+        ``batch % 2 == 0``. Sizes for which one does not hold are refused.
     enforced : bool
         Whether a size out of its range is refused. Ranges that come from the generated C++ can be
         narrower than what works, so a size out of them only raises a warning, once.
@@ -59,6 +61,7 @@ class Signature:
     arguments: tuple[TensorSpec | ConstantSpec, ...] | None = None
     results: tuple[TensorSpec | ConstantSpec, ...] | None = None
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    guards: tuple[str, ...] = ()
     enforced: bool = True
     call_spec: tuple[str, str] | None = None
     parameters: tuple[str, ...] = ()
@@ -133,10 +136,14 @@ class Signature:
         )
         return replace(self, arguments=arguments, results=results)
 
-    def layouts(self) -> tuple[list[Layout], list[Range]] | None:
+    def broken_guard(self, sizes: Mapping[str, int]) -> str | None:
+        """The first guard that does not hold for these values of the symbols; None if all do."""
+        return first_broken(self.guards, sizes)
+
+    def layouts(self) -> tuple[list[Layout], dict[str, Range]] | None:
         """The description of the inputs for the core: their layouts, and the ranges of the symbols.
 
-        None if nothing is known.
+        The layouts number the symbols in the order of the ranges. None if nothing is known.
 
         Raises
         ------
@@ -149,7 +156,13 @@ class Signature:
         self._check_independent(self.inputs)
         symbols: dict[str, int] = {}
         layouts = [spec.layout(symbols) for spec in self.inputs]
-        return layouts, [self.ranges.get(symbol, (None, None)) for symbol in symbols]
+        for text in self.guards:
+            if unknown := SizeGuard.parse(text).symbols - symbols.keys():
+                raise IncompatiblePackageError(
+                    f"the model was exported for sizes with {text}, and no input has the size "
+                    f"{', '.join(sorted(unknown))}"
+                )
+        return layouts, {symbol: self.ranges.get(symbol, (None, None)) for symbol in symbols}
 
     @staticmethod
     def _check_independent(inputs: Sequence[TensorSpec]) -> None:

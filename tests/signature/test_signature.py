@@ -62,6 +62,16 @@ def test_what_is_written_is_read():
     assert again.options == SIGNATURE.options
 
 
+def test_a_record_need_not_have_guards():
+    assert read({key: value for key, value in RECORD.items() if key != "guards"}).guards == ()
+
+
+@pytest.mark.parametrize("guards", [["other % 2 == 0"], ["open('x')"], "1", [1], [None], {"a": 1}])
+def test_guards_over_unknown_symbols_or_of_another_form_are_refused(guards):
+    with pytest.raises(PackageError, match="signature is damaged"):
+        read(RECORD | {"guards": guards})
+
+
 def test_a_record_need_not_say_how_the_package_was_exported():
     signature = read({key: value for key, value in RECORD.items() if key != "export"})
     assert (signature.preset, dict(signature.options), signature.notes) == (None, {}, ())
@@ -127,7 +137,7 @@ def test_a_damaged_record_is_refused(path, value):
         read(record)
 
 
-@pytest.mark.parametrize("key", sorted(RECORD.keys() - {"export"}))
+@pytest.mark.parametrize("key", sorted(RECORD.keys() - {"export", "guards"}))
 def test_a_record_that_lacks_something_is_refused(key):
     with pytest.raises(PackageError, match="signature is damaged"):
         read({k: v for k, v in RECORD.items() if k != key})

@@ -63,7 +63,7 @@ def test_sizes_that_must_agree_have_one_symbol(inputs_of):
         ("float32", ((0, 1, 0), 3), (1, 0), None, False, None),
         ("float32", ((0, 1, 0), 5), (1, 0), None, False, None),
     ]
-    assert signature_of((x, y)).layouts() == (layouts, [(2, 1024)])
+    assert signature_of((x, y)).layouts() == (layouts, {x.shape[0].name: (2, 1024)})
 
 
 def test_every_dtype_is_read(inputs_of):

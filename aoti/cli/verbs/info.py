@@ -71,6 +71,7 @@ def _describe(package: Package, name: str) -> dict[str, Any]:
         "outputs": None if results is None else [describe(spec) for spec in results],
         "ranges": {k: {"min": v[0], "max": v[1]} for k, v in signature.ranges.items()},
         "ranges_enforced": signature.enforced,
+        "guards": list(signature.guards),
         "may_abort": package.may_abort(name),
         "metadata": {
             k: v for k, v in metadata.items() if not k.startswith("AOTI_") and k != METADATA_KEY
@@ -89,6 +90,7 @@ def _show(document: dict[str, Any]) -> None:
             rows.append(("preset", model["preset"]))
             rows += [("option", f"{key}={value}") for key, value in model["options"].items()]
             rows += [("note", note) for note in model["notes"]]
+        rows += [("sizes", guard) for guard in model["guards"]]
         if model["golden"]:
             rows.append(("golden values", "run them with aoti verify"))
         if model["threads"]:

@@ -24,6 +24,8 @@ cdef class Inputs:
     cdef DLDevice device
     cdef bint uploads  # what lies on the host may be taken to the device
     cdef object convert
+    cdef object check_sizes
+    cdef vector[int64_t] allowed  # the sizes that `check_sizes` saw last, and did not refuse
 
     cdef int lie_on(self, DLDevice device, hosts) except -1
     cdef CxxSize read_size(self, size) except *
@@ -39,4 +41,5 @@ cdef class Inputs:
         int64_t* strides, Mismatch& mismatch, Mismatch& why)
     cdef tuple prepare(self, tuple inputs, InputList& list_, bint release)
     cdef int upload(self, InputList& list_) except -1
+    cdef int check_guards(self, const int64_t* symbols) except -1
     cdef int check_values(self, InputList& list_, int64_t* symbols, inputs) except -1

@@ -6,6 +6,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_Clear
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t
+from libcpp.algorithm cimport equal
 
 from aoti.engine._core._dtypes cimport dtype_name, dtype_named, dtype_of_array
 from aoti.engine._core._library cimport (
@@ -118,7 +119,7 @@ cdef MismatchKind look(leaf, ArrayView& out) except *:
 
 @cython.final
 cdef class Inputs:
-    """What the inputs of a model must be.
+    """What the inputs of a model must be. It needs no engine.
 
     Parameters
     ----------
@@ -141,10 +142,8 @@ cdef class Inputs:
         one as they are passed on; `value` is this one. `mismatch` is `(kind, dim, expected, got)`:
         see `aoti.arrays.validation`. It returns an array of the same value that can be passed, or
         raises.
-
-    Notes
-    -----
-    It needs no engine.
+    check_sizes : callable, optional
+        Called with the values of all symbols, unless they are those that it accepted last. Raises.
     """
 
     def __init__(
@@ -155,10 +154,12 @@ cdef class Inputs:
         bint ranges_hold,
         bint validate,
         convert: Callable[[int, Sequence[Any], Any, tuple[Any, ...]], Any],
+        check_sizes: Callable[[Sequence[int]], None] | None = None,
     ) -> None:
         cdef Range range
         self.uploads = False
         self.convert = convert
+        self.check_sizes = check_sizes if validate else None
         self.validate, self.ranges_hold = validate, ranges_hold
         self.known = inputs is not None
         self.unknown.writable = True  # the model may write into it
@@ -250,7 +251,21 @@ cdef class Inputs:
                 if kept is None:
                     kept = list(inputs)
                 kept[i] = leaf
+        self.check_guards(symbols)
         return inputs if kept is None else tuple(kept)
+
+    cdef int check_guards(self, const int64_t* symbols) except -1:
+        cdef size_t count = self.ranges.size()
+        if self.check_sizes is None:
+            return 0
+        with cython.critical_section(self):
+            if self.allowed.size() == count and equal(
+                    self.allowed.begin(), self.allowed.end(), symbols):
+                return 0
+        self.check_sizes([symbols[i] for i in range(count)])
+        with cython.critical_section(self):
+            self.allowed.assign(symbols, symbols + count)
+        return 0
 
     cdef int check_count(self, Py_ssize_t count) except -1:
         if self.known and count != <Py_ssize_t>self.specs.size():
@@ -405,6 +420,12 @@ cdef class Inputs:
                 leaves[i] = leaf
             except InputError as error:
                 found.append((seen, error, None))
+        if list_.size() == self.specs.size():
+            try:
+                self.check_guards(symbols)
+            except InputError as error:
+                found[len(found) - 1] = (seen, error, None)  # by then all sizes are known
+                return found
         if list_.size() == self.specs.size() and self.bounded:
             try:
                 self.check_values(list_, symbols, leaves)

@@ -17,14 +17,17 @@ from aoti.errors import PackageError
 from aoti.exporting.capture.containers import Structure
 from aoti.exporting.capture.dynamic_shapes import shapes_by_tensor
 from aoti.exporting.describe.index_ranges import value_ranges
-from aoti.signature.signature import Range, Signature
+from aoti.signature.signature import Signature
 from aoti.signature.size_expr import polynomial
+from aoti.signature.size_guard import Range
 from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
 
 _LONGEST_SIZE = 200  # characters of a size expression
 
 
-def describe_program(structure: Structure, symbol_names: Mapping[str, str]) -> Signature:
+def describe_program(
+    structure: Structure, symbol_names: Mapping[str, str], guards: Sequence[str] = ()
+) -> Signature:
     """The signature of the package of a program.
 
     Parameters
@@ -33,6 +36,8 @@ def describe_program(structure: Structure, symbol_names: Mapping[str, str]) -> S
         The program, and the structure of its calls.
     symbol_names : mapping of str to str
         The names that the user gave to symbols: see `names_of_symbols`.
+    guards : sequence of str
+        What was assumed of the symbols: see `aoti.exporting.describe.size_guards`.
 
     Raises
     ------
@@ -44,7 +49,7 @@ def describe_program(structure: Structure, symbol_names: Mapping[str, str]) -> S
     graph_signature = functional.graph_signature
     values = {n.name: n.meta.get("val") for n in functional.graph.nodes}
     rename = _Renaming(symbol_names)
-    parameters = _parameters(program)
+    positional = parameters(program)
     fields = dict(field for document in documents for field in _fields(document))
 
     arguments = [spec.arg for spec in graph_signature.input_specs if _is_user(spec)]
@@ -79,8 +84,9 @@ def describe_program(structure: Structure, symbol_names: Mapping[str, str]) -> S
         arguments=tuple(described),
         results=tuple(constant or next(tensor_results) for constant in structure.results),
         ranges=rename.ranges(program.range_constraints),
+        guards=tuple(map(rename.text, guards)),
         call_spec=documents,
-        parameters=parameters,
+        parameters=positional,
         fields=fields,
         exporter=f"aoti {__version__}, torch {torch.__version__}",
     )
@@ -108,7 +114,7 @@ def names_of_symbols(
     dynamic_shapes : object
         As passed to ``torch.export.export``.
     """
-    dims = shapes_by_tensor(examples, dynamic_shapes, _parameters(program))
+    dims = shapes_by_tensor(examples, dynamic_shapes, parameters(program))
     placeholders = {n.name: n.meta.get("val") for n in program.graph.nodes}
     user_inputs = [s.arg for s in program.graph_signature.input_specs if _is_user(s)]
     names: dict[str, str] = {}
@@ -178,7 +184,7 @@ def _is_user(spec: Any) -> bool:
     return bool(spec.kind.name in ("USER_INPUT", "USER_OUTPUT"))
 
 
-def _parameters(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+def parameters(program: torch.export.ExportedProgram) -> tuple[str, ...]:
     """The names of the positional arguments, as many as the program was exported with."""
     signature = program.module_call_graph[0].signature
     names: Sequence[str] = (signature and signature.forward_arg_names) or ()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from aoti.signature.signature import Signature
 from aoti.signature.size_expr import affine
+from aoti.signature.size_guard import sizes_that_break, sizes_that_hold
 from aoti.signature.spec import ConstantSpec, Dim, TensorSpec, evaluate
 
 Sizes = dict[str, int]
@@ -20,6 +21,8 @@ _RANDOM_SIZES = 2  # sets of random sizes
 
 def sizes_to_try(signature: Signature, example: Sizes, generator: torch.Generator) -> list[Sizes]:
     """The sizes to try: the ends of every range, 0 and 1 if it contains them, some in between.
+
+    All guards hold for them: see `sizes_to_refuse` for others.
 
     Parameters
     ----------
@@ -36,7 +39,9 @@ def sizes_to_try(signature: Signature, example: Sizes, generator: torch.Generato
     for n in (0, -1):  # all sizes at one end together
         found.append(_fitting(signature, {s: (ends[s][0], ends[s][-1])[n] for s in symbols}))
     for symbol in symbols:
-        found += [_fitting(signature, {**example, symbol: size}) for size in ends[symbol]]
+        beside = min(example[symbol] + 1, ends[symbol][-1])  # one is even, and one is odd
+        for size in (*ends[symbol], beside):
+            found.append(_fitting(signature, {**example, symbol: size}))
     for _ in range(_RANDOM_SIZES if symbols else 0):
         found.append(
             _fitting(
@@ -47,6 +52,18 @@ def sizes_to_try(signature: Signature, example: Sizes, generator: torch.Generato
                 },
             )
         )
+    allowed = (sizes_that_hold(signature.guards, signature.ranges, sizes) for sizes in found)
+    return _distinct(sizes for sizes in allowed if sizes is not None)
+
+
+def sizes_to_refuse(signature: Signature, example: Sizes) -> list[Sizes]:
+    """For each guard, sizes in their ranges for which it does not hold."""
+    found = (sizes_that_break(guard, signature.ranges, example) for guard in signature.guards)
+    small = (sizes for sizes in found if sizes and _elements(signature, sizes) <= _MAX_ELEMENTS)
+    return _distinct(small)
+
+
+def _distinct(found: Iterable[Sizes]) -> list[Sizes]:
     return [dict(sizes) for sizes in dict.fromkeys(tuple(sizes.items()) for sizes in found)]
 
 

@@ -15,12 +15,13 @@ import torch
 from torch.utils import _pytree as pytree
 
 from aoti import golden
-from aoti.errors import AotiError, ExportError
+from aoti.errors import AotiError, ExportError, InputError
 from aoti.exporting.capture.containers import plain
 from aoti.exporting.describe.random_inputs import (
     example_sizes,
     is_computable,
     random_leaves,
+    sizes_to_refuse,
     sizes_to_try,
 )
 from aoti.golden import Comparison, compare
@@ -44,7 +45,8 @@ class Case:
     outputs : tuple of Comparison
         How much each output differs from that of eager PyTorch.
     skipped : str or None
-        Why nothing was compared: the module itself fails with these sizes.
+        Why nothing was compared: the module itself fails with these sizes, or a guard of the
+        export does not hold for them and the package refused them.
     """
 
     sizes: dict[str, int]
@@ -125,7 +127,7 @@ def verify(
     cases = []
     with runner(signature, package, name) as run:
         for number, sizes in enumerate(tries):
-            shown = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
+            shown = _shown(sizes)
             say(f"verifying {name}, {number + 1} of {len(tries)}{shown and ': '}{shown}")
             leaves = eager.leaves
             if is_computable(signature):
@@ -139,7 +141,28 @@ def verify(
                         f"output {output.name}: {output.reason}\nexport with other options "
                         "(preset='updatable' changes the least), and report it"
                     )
+        if is_computable(signature) and _runs_here(signature):
+            for sizes in sizes_to_refuse(signature, example):
+                say(f"verifying {name}: {_shown(sizes)} must be refused")
+                leaves = random_leaves(signature, eager.leaves, sizes, generator)
+                cases.append(_refused(run, leaves, sizes, signature))
     return cases
+
+
+def _refused(run: Run, leaves: Sequence[Any], sizes: dict[str, int], signature: Signature) -> Case:
+    guard = signature.broken_guard(sizes)
+    try:
+        run([leaf for leaf in leaves if isinstance(leaf, torch.Tensor)])
+    except InputError:
+        return Case(sizes, (), f"refused: the trace holds only for {guard}")
+    raise ExportError(
+        f"the package runs at {_shown(sizes)}, but the trace holds only for {guard}\n"
+        "give these sizes fixed values, and report it"
+    )
+
+
+def _shown(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
 
 
 def _compare(
@@ -175,8 +198,7 @@ def _compare(
 @contextlib.contextmanager
 def runner(signature: Signature, package: Path, name: str) -> Iterator[Run]:
     """A function that runs the package on flat tensors."""
-    devices = {spec.device for spec in (*(signature.inputs or ()), *(signature.outputs or ()))}
-    if devices <= {"cpu"}:
+    if _runs_here(signature):
         import aoti
 
         with aoti.load(package, model_name=name, cache=False) as model:
@@ -186,6 +208,11 @@ def runner(signature: Signature, package: Path, name: str) -> Iterator[Run]:
 
         loader = load_package(str(package), name).loader
         yield lambda tensors: loader.run(list(tensors))
+
+
+def _runs_here(signature: Signature) -> bool:
+    specs = (*(signature.inputs or ()), *(signature.outputs or ()))
+    return {spec.device for spec in specs} <= {"cpu"}
 
 
 @contextlib.contextmanager
