@@ -331,3 +331,15 @@ def test_stubs_of_compiled_modules_are_up_to_date(tmp_path):
     )
     assert kept == written
     assert len(kept) == len([path for path in CYTHON if path.suffix == ".pyx"])
+
+
+def test_the_tests_use_public_facts_only():
+    """Neither a private name of a module is replaced, nor a private attribute of an object read."""
+    objects = r"\b(?:model|cache|loading|registry|digests|config|package|weights|signature)"
+    private = re.compile(rf"setattr\([^()]*?(?:, \"|\.)_[a-zA-Z]|{objects}\._[a-z]\w*(?![\w.])")
+    found = {
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for match in private.finditer(path.read_text())
+    }
+    assert found == set()

@@ -17,7 +17,7 @@ from aoti.engine.libtorch_files import BACKEND_LIBRARIES, Libtorch, builds
 from aoti.errors import LibtorchError
 
 # Variables that name a toolkit, and where it is by default.
-_TOOLKITS = {
+TOOLKITS = {
     "cuda": (("CUDA_HOME", "CUDA_PATH"), "/usr/local/cuda"),
     "rocm": (("ROCM_PATH",), "/opt/rocm"),
 }
@@ -45,9 +45,9 @@ def toolkit(backend: str, env: Mapping[str, str]) -> Path | None:
     LibtorchError
         A variable names a directory that is not there.
     """
-    if backend not in _TOOLKITS:
+    if backend not in TOOLKITS:
         return None
-    variables, default = _TOOLKITS[backend]
+    variables, default = TOOLKITS[backend]
     for name in variables:
         if root := env.get(name):
             if not Path(root).is_dir():
@@ -108,7 +108,7 @@ def load_libraries(libtorch: Libtorch, backend: str) -> None:
         except OSError as error:
             raise LibtorchError(
                 f"{name} of {libtorch} cannot be loaded: {error}. Install that torch with all its "
-                f"dependencies, or name the toolkit: {' or '.join(_TOOLKITS[backend][0])}"
+                f"dependencies, or name the toolkit: {' or '.join(TOOLKITS[backend][0])}"
             ) from error
 
 

@@ -21,7 +21,7 @@ def no_toolkits(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(
-        module, "_TOOLKITS", {b: (v, "/nowhere") for b, (v, _) in module._TOOLKITS.items()}
+        module, "TOOLKITS", {b: (v, "/nowhere") for b, (v, _) in module.TOOLKITS.items()}
     )
 
 
@@ -86,7 +86,7 @@ def test_a_toolkit_that_is_not_there_is_an_error(monkeypatch, tmp_path):
     assert toolkit("rocm", {"ROCM_PATH": str(tmp_path), "CUDA_HOME": "/nowhere"}) == tmp_path
     with pytest.raises(aoti.LibtorchError, match="CUDA_HOME=/nowhere is not a directory; correct"):
         toolkit("cuda", {"CUDA_HOME": "/nowhere"})
-    monkeypatch.setitem(module._TOOLKITS, "cuda", (("CUDA_HOME",), str(tmp_path)))
+    monkeypatch.setitem(module.TOOLKITS, "cuda", (("CUDA_HOME",), str(tmp_path)))
     assert toolkit("cuda", {}) == tmp_path
 
 

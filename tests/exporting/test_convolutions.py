@@ -252,9 +252,9 @@ def test_layers_are_timed_in_a_process_of_its_own(exporter_packages):
 
 def test_a_form_that_does_not_compile_takes_for_ever(tmp_path, monkeypatch):
     forms = {"before": SimpleNamespace(run=lambda given: given), "after": None}
-    monkeypatch.setattr(layer_benchmark, "_compiled", lambda *given: forms[given[-1].stem])
+    monkeypatch.setattr(layer_benchmark, "compiled", lambda *given: forms[given[-1].stem])
     layer = Layer((1, 4, 16), (), (5, 4, 3), True, (1,), ((1, 1),), (1,), 1)
-    before, after = layer_benchmark._time(layer, {}, tmp_path)
+    before, after = layer_benchmark.time_layer(layer, {}, tmp_path)
     assert 0 < before < 1
     assert after == math.inf
 

@@ -91,10 +91,11 @@ class _Alone(nn.Module):
         return self.compute(x, self.weight, self.bias)
 
 
-def _time(layer: Layer, options: Mapping[str, Any], directory: Path) -> tuple[float, float]:
+def time_layer(layer: Layer, options: Mapping[str, Any], directory: Path) -> tuple[float, float]:
+    """Seconds of a layer before and after its rewrite; infinity for what does not compile."""
     x = torch.randn(layer.input)
     forms = [
-        _compiled(_Alone(layer, compute), x, layer.dynamic, options, directory / name)
+        compiled(_Alone(layer, compute), x, layer.dynamic, options, directory / name)
         for name, compute in (("before.pt2", layer.original), ("after.pt2", layer.rewritten))
     ]
     before, after = forms
@@ -108,7 +109,7 @@ def _time(layer: Layer, options: Mapping[str, Any], directory: Path) -> tuple[fl
     return min(first), min(second)
 
 
-def _compiled(
+def compiled(
     module: nn.Module, x: Tensor, dynamic: Sequence[int], options: Mapping[str, Any], path: Path
 ) -> Any:
     """The loaded package of a module, or None if it does not compile."""
@@ -151,7 +152,7 @@ def time_layers(channel: Channel, directory: Path) -> None:
     times = []
     for number, layer in enumerate(map(_layer, job["layers"])):
         (directory / str(number)).mkdir()
-        times.append(_time(layer, job["options"], directory / str(number)))
+        times.append(time_layer(layer, job["options"], directory / str(number)))
     channel.answer(times)
 
 
