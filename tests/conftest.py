@@ -35,6 +35,7 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / "build/inductor"))
 
 SCRIPTS = {  # by the fixture that gives the directory of the exported packages; the longest first
     "packages": "packages.py",
+    "random_packages": "random_modules.py",
     "models": "models.py",
     "weight_packages": "weight_packages.py",
     "exporter_packages": "exporter_packages.py",
@@ -193,6 +194,12 @@ def template_packages() -> Path:
 def exporter_packages() -> Path:
     """The directory of the packages that tests/exporter_packages.py exports."""
     return _export("exporter_packages")
+
+
+@pytest.fixture(scope="session")
+def random_packages() -> Path:
+    """The directory of the packages that tests/random_modules.py exports."""
+    return _export("random_packages")
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,61 @@ GUARDED = {
 }
 
 
+def masks_reduced(x: Tensor) -> dict[str, Tensor]:
+    """Reductions of `x` as 8-bit integers, by operator, dtype and dimension."""
+    found = {}
+    for dtype in (torch.uint8, torch.int8):
+        narrow = x.to(dtype)
+        for dim in (0, 1):
+            most, least = narrow.max(dim), narrow.min(dim)
+            results = {
+                "argmax": narrow.argmax(dim),
+                "argmin": narrow.argmin(dim),
+                "max": most.values,
+                "max's index": most.indices,
+                "min": least.values,
+                "min's index": least.indices,
+                "amax": narrow.amax(dim, keepdim=True),
+                "amin": narrow.amin(dim),
+                "sum": narrow.sum(dim),
+                "wrapped sum": narrow.sum(dim, dtype=dtype),
+                "wrapped product": narrow.prod(dim, dtype=dtype),
+                "wrapped sums": narrow.cumsum(dim, dtype=dtype),
+                "any": narrow.any(dim),
+                "element": x[narrow.argmax(0), 0],
+            }
+            name = str(dtype).removeprefix("torch.")
+            found |= {f"{key} {name} {dim}": value for key, value in results.items()}
+    return found
+
+
+def divided(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """Quotients and remainders of floats."""
+    return {
+        "remainder": a % b,
+        "floored": a // b,
+        "rounded down": torch.div(a, b, rounding_mode="floor"),
+        "remainder of 3": a % 3,
+        "remainder of infinity": a % torch.inf,
+        "floored by 3": a // 3,
+        "7 by": torch.remainder(7, b),
+    }
+
+
+class Masks(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return masks_reduced(x)
+
+
+class Quotients(nn.Module):
+    def forward(self, pairs: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        for dtype in ("float16", "bfloat16", "float32", "float64"):
+            results = divided(pairs[f"{dtype}_a"], pairs[f"{dtype}_b"])
+            found |= {f"{dtype} {name}": value for name, value in results.items()}
+        return found
+
+
 @contextlib.contextmanager
 def compiling_fails(*, rewritten: bool) -> Iterator[list[tuple[bool, bool]]]:
     """Let Inductor fix a size where weights are frozen, and perhaps refuse what was rewritten.
@@ -155,6 +210,18 @@ def main(directory: Path) -> None:
         options=UNTUNED,
     )
     results["guarded"] = [case.skipped for case in done.models["model"].cases]
+
+    mask = torch.zeros(5, 45, dtype=torch.int64)
+    rows: Any = {0: Dim.AUTO, 1: Dim.AUTO}
+    masks = {"path": directory / "masks.pt2", "dynamic_shapes": (rows,), "options": UNTUNED}
+    export(Masks(), (mask,), **masks)
+    names = [
+        f"{dtype}_{n}" for dtype in ("float16", "bfloat16", "float32", "float64") for n in "ab"
+    ]
+    pairs = {name: torch.ones(57, dtype=getattr(torch, name[:-2])) for name in names}
+    sizes = ({name: {0: Dim.AUTO} for name in names},)
+    quotients = {"path": directory / "quotients.pt2", "options": UNTUNED, "dynamic_shapes": sizes}
+    export(Quotients(), (pairs,), **quotients)
 
     for refused in (True, False):
         # A directory of its own, in which nothing but the package may be left.

@@ -376,7 +376,7 @@ class _Export:
         namedtuples = {key: list(fields) for key, fields in self.signature.fields.items()}
         files = compile_program(
             self._plain,
-            Job({}, namedtuples),
+            Job({}, namedtuples, corrected=False),
             directory,
             name=f"{self._name} as PyTorch does",
             in_process=in_process,

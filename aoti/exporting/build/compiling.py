@@ -21,6 +21,7 @@ from aoti.errors import ExportError
 from aoti.exporting.build.children import run_child
 from aoti.exporting.build.packing import check_space
 from aoti.exporting.error_messages import MachineError, explain_text
+from aoti.exporting.passes.decompositions import corrected
 from aoti.exporting.passes.operators import NAMESPACE
 from aoti.package.layout import SOURCE
 from aoti.package.wrapper_cpp import read_inputs
@@ -45,10 +46,13 @@ class Job:
         Inductor's options.
     namedtuples : mapping of str to list of str
         Field names of the namedtuples in the program's structure, by their names in treespecs.
+    corrected : bool
+        Whether operators that Inductor compiles to wrong values are decomposed.
     """
 
     options: Mapping[str, Any]
     namedtuples: Mapping[str, Sequence[str]]
+    corrected: bool = True
 
 
 def compile_program(
@@ -95,7 +99,7 @@ def compile_program(
         if saved:  # Inductor may fix sizes of the program that it compiles, for good
             program = _loaded(directory / _PROGRAM)
         try:
-            return compile_here(program, job.options, directory)
+            return compile_here(program, job.options, directory, corrects=job.corrected)
         except Exception as error:  # Inductor wraps errors of many types
             raise explain_text(f"{type(error).__name__}: {error}", f"compile {name}", "") from error
     (directory / _JOB).write_text(json.dumps(asdict(job)))
@@ -115,7 +119,11 @@ def compile_program(
 
 
 def compile_here(
-    program: torch.export.ExportedProgram, options: Mapping[str, Any], directory: Path
+    program: torch.export.ExportedProgram,
+    options: Mapping[str, Any],
+    directory: Path,
+    *,
+    corrects: bool = True,
 ) -> list[str]:
     """Compile a program in this process and return the files."""
     from torch._inductor import aot_compile
@@ -132,7 +140,7 @@ def compile_here(
         "aot_inductor.output_path": str(target),
     }
     # Inductor ignores `freezing` while gradients are on.
-    with torch.no_grad(), _one_thread("cpp.threads" in options):
+    with torch.no_grad(), _one_thread("cpp.threads" in options), corrected(wanted=corrects):
         module: Any = program.module(check_guards=False)
         files: Any = aot_compile(module, args, kwargs, options=settings)
     return [file for file in files if isinstance(file, str)]
@@ -230,7 +238,9 @@ def compile_in_child(channel: Channel, directory: Path) -> None:
     (directory / _PROGRAM).unlink()
     (directory / _STARTED).touch()
     try:
-        channel.answer({"files": compile_here(program, job["options"], directory)})
+        options, corrects = job["options"], job["corrected"]
+        files = compile_here(program, options, directory, corrects=corrects)
+        channel.answer({"files": files})
     except Exception as error:  # the parent explains it
         if debugging():
             raise
