@@ -29,7 +29,7 @@ BELOW = {
     "bench": """aoti _processes _text errors machine signature package arrays engine registry golden
         exporting""",
     "exporting": """aoti _files _logging _processes _text _version _warnings errors machine
-        signature package golden""",
+        signature package golden diagnostics""",
     "diagnostics": "errors machine package cache compat engine model loading",
     "loading": """_logging _warnings errors machine signature package cache compat engine weights
         model options config registry golden""",

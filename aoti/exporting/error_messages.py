@@ -115,6 +115,14 @@ _RULES: tuple[tuple[str, Words], ...] = (
         ),
     ),
     (
+        r"Must provide a tree_name when there might be a mismatch",
+        lambda _: (
+            "the dynamic shapes do not fit the arguments, or are those of **kwargs, which torch "
+            "does not support",
+            "pass one entry per argument, and name arguments of dynamic size in forward()",
+        ),
+    ),
+    (
         r"^(missing a required argument|too many positional arguments|got an unexpected keyword)"
         r"([^\n]*)",
         lambda match: (

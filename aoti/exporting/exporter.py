@@ -17,7 +17,7 @@ import torch
 from aoti._warnings import warn
 from aoti.errors import ConfigError, ExportError
 from aoti.exporting.build.children import scratch_directory
-from aoti.exporting.build.compiling import Job, compile_program, fixed_sizes
+from aoti.exporting.build.compiling import Job, compile_program, fixed_sizes, is_portable
 from aoti.exporting.build.packing import missing_parents, replacing, write_package
 from aoti.exporting.build.presets import Option, Preset, find_preset
 from aoti.exporting.build.threads import thread_options
@@ -32,6 +32,7 @@ from aoti.exporting.error_messages import MachineError
 from aoti.exporting.passes.linears import vectors_as_rows
 from aoti.exporting.passes.registry import check_names, rewrite
 from aoti.exporting.report import Exported, ExportedModel
+from aoti.exporting.verify.loading import check_load
 from aoti.exporting.verify.speed import Speed
 from aoti.exporting.verify.speed import measure as time_calls
 from aoti.exporting.verify.verifying import Case, Eager, golden_values
@@ -204,6 +205,7 @@ def export(
         with replacing(target) as written:
             write_package(written, {key: model.files for key, model in exports.items()}, extra)
             for key, model in exports.items():
+                model.check_load(written, scratch)
                 if verify:
                     model.verify(written)
                 if measure:
@@ -363,6 +365,11 @@ class _Export:
         if isinstance(module, torch.export.ExportedProgram):
             return Eager(module, module.example_inputs)
         return Eager(module, (self._source.args, self._source.kwargs))
+
+    def check_load(self, package: Path, scratch: Path) -> None:
+        """Check that a process without PyTorch's Python side can load the package."""
+        if is_portable(self._program):  # otherwise it needs libraries that only this process knows
+            check_load(package, self._name, scratch, self._say)
 
     def verify(self, package: Path) -> None:
         """Compare a package with eager."""

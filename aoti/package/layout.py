@@ -22,9 +22,12 @@ _CONSTANTS = "data/constants"
 _PICKLES = "data/weights"
 
 # A file of a model: its name without the prefix, and the name of the model.
-MODEL_FILE = re.compile(rf"(?:[^/]+/)?({_MODELS}/([^/]+)/[^/]+)")
+# The name may contain slashes.
+MODEL_FILE = re.compile(rf"(?:[^/]+/)?({_MODELS}/(.+)/[^/]+)")
 # A constant that operators outside of the package read: its name without the prefix.
 CONSTANT_FILE = re.compile(rf"(?:[^/]+/)?({_CONSTANTS}/[^/]+)")
+# A TorchBind object. Packages have it among the constants, libtorch reads it beside the code.
+CUSTOM_OBJECT = re.compile(rf"(?:[^/]+/)?{_CONSTANTS}/(custom_obj_[^/]+)")
 
 # Endings of the names of a model's files.
 CODE = (".wrapper.so", ".so")  # the shared object, by preference

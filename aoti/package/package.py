@@ -13,7 +13,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -373,6 +373,8 @@ class Package:
         for name in self.files:
             if match := layout.CONSTANT_FILE.fullmatch(name):
                 yield name, match[1]
+            if match := layout.CUSTOM_OBJECT.fullmatch(name):
+                yield name, f"{layout.model_folder(model_name)}/{match[1]}"
 
     def extract_source(self, model_name: str, destination: Path) -> None:
         """Write the C++ that Inductor generated for a model, as `extract` writes the rest."""
@@ -417,6 +419,7 @@ class Package:
         return {
             model: ModelFiles(self.name, model, files, self._document)
             for model, files in found.items()
+            if "/" not in model or _is_model(files)
         }
 
     def _document(self, name: str) -> bytes:
@@ -424,6 +427,11 @@ class Package:
             raise PackageError(f"{self.name}: {name} is too large ({self.files[name]} bytes)")
         with self._archive.open_file(name) as reader, readable(self.name):
             return reader.read(self.files[name])  # inflates no more than that
+
+
+def _is_model(files: Iterable[str]) -> bool:
+    """Whether these are the files of a model, and not of a folder inside of one."""
+    return any(name.endswith((*layout.CODE, layout.SOURCE, *layout.METADATA)) for name in files)
 
 
 def load_metadata_from_package(source: Source, model_name: str | None = None) -> dict[str, str]:

@@ -50,6 +50,27 @@ class Returns(nn.Module):
         return self.make(self.linear(x))
 
 
+class ReturnsOperand(nn.Module):
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda x: x, lambda x: -x, (x,))
+
+
+class Keywords(nn.Module):
+    def forward(self, **named):
+        return named["a"] + named["b"]
+
+
+class NeedsTorch(nn.Module):
+    """Inductor leaves a call of an operator that only PyTorch's Python side has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.ConvTranspose2d(8, 8, 3, 2)
+
+    def forward(self, x, z):
+        return self.layer(x), torch.exp(z)
+
+
 class Position(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -118,6 +139,17 @@ FAILURES = {
     ),
     "arguments that do not fit": (
         Add(), (X,), {}, "do not fit forward.*missing a required argument: 'y'",
+    ),
+    "a branch that returns its operand": (
+        ReturnsOperand(), (X,), {}, r"(?s)do not support aliasing.*`return input.clone\(\)`",
+    ),
+    "dynamic sizes of **kwargs": (
+        Keywords(), (), {"kwargs": {"a": X, "b": X}, "dynamic_shapes": {"named": {"a": BATCH, "b": BATCH}}},
+        r"(?s)\*\*kwargs, which torch does not support.*name arguments",
+    ),
+    "a package that cannot be loaded without torch": (
+        NeedsTorch(), (torch.ones(1, 8, 4, 4), torch.ones(3, dtype=torch.complex64)), {},
+        "cannot be loaded without torch: .*prims::inductor_force_stride_order",
     ),
     "buffers that change": (Counts(), (X,), {}, "the module changes its buffers .calls."),
 }  # fmt: skip

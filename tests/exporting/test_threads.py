@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._higher_order_ops.map import map as map_rows
+from torch._higher_order_ops.scan import scan
+from torch._higher_order_ops.while_loop import while_loop
+from torch.nn.attention.flex_attention import flex_attention
 
 import aoti
 from aoti.exporting.build.threads import multiplications, thread_options
+from aoti.exporting.passes import registry
 
 
 class Attention(nn.Module):
@@ -73,6 +78,58 @@ def test_a_model_that_computes_little_runs_on_one_thread():
     large = torch.export.export(nn.Linear(512, 512), (torch.ones(64, 512),))
     assert thread_options(small, []) == {"cpp.threads": 1, "cpp.dynamic_threads": False}
     assert thread_options(large, [])["cpp.dynamic_threads"]
+
+
+class Loop(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        start = torch.tensor(0)
+        return while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, x * 2), (start, x))[1]
+
+
+class Rows(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return map_rows(lambda row: row * 2, x)
+
+
+class Sums(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return scan(lambda carry, row: (carry + row, carry * row), torch.zeros(4), x)[1]
+
+
+class Flex(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return flex_attention(x[None, None], x[None, None], x[None, None])
+
+
+@pytest.mark.parametrize("module", [Loop(), Rows(), Sums(), Flex()])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_work_that_cannot_be_counted_is_a_note(module):
+    program = torch.export.export(module, (torch.ones(16, 4),))
+    notes: list[str] = []
+    assert thread_options(program, notes)["cpp.dynamic_threads"]
+    assert len(notes) == 1
+    assert notes[0].startswith("without an estimate of the work: ")
+
+
+def test_a_loop_is_exported(tmp_path):
+    x = torch.ones(3, 4)
+    exported = aoti.export(Loop(), (x,), path=tmp_path / "loop.pt2", verify=True)
+    notes = exported.models["model"].signature.notes
+    assert any(note.startswith("without an estimate of the work") for note in notes)
+    with aoti.load(tmp_path / "loop.pt2") as model:
+        np.testing.assert_array_equal(model(x.numpy()), 8 * x.numpy())
+
+
+def test_a_pass_that_fails_is_left_out(monkeypatch):
+    def fail(*_):
+        raise TypeError("an unexpected operator")
+
+    monkeypatch.setitem(registry.PASSES, "linears", fail)
+    program = torch.export.export(nn.Linear(6, 5), (torch.ones(7, 6),))
+    rewritten, report, options = registry.rewrite(program, ["linears"], {})
+    assert rewritten is program
+    assert report == ["without the pass 'linears': an unexpected operator"]
+    assert options == {}
 
 
 def test_the_kernels_of_a_small_package_start_no_thread(models):

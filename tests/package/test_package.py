@@ -405,3 +405,27 @@ def test_a_file_that_goes_away_is_told_in_words(unpacked, tmp_path):
         with pytest.raises(PackageError) as caught:
             package.extract("model", tmp_path / "target")
     assert str(caught.value).endswith(f"cannot be read: No such file or directory: {unpacked / SO}")
+
+
+def test_a_name_of_a_model_may_contain_slashes(tmp_path, package_of):
+    other = {name.replace("/model/", "/a/b/"): content for name, content in EXTRACTED.items()}
+    with Package(package_of(FILES | other)) as package:
+        assert set(package.models) == {"model", "a/b"}
+        assert package.metadata("a/b") == {"AOTI_DEVICE_KEY": "cpu"}
+        package.extract("a/b", tmp_path / "out")
+    assert (tmp_path / "out/data/aotinductor/a/b/a.wrapper.so").is_file()
+    assert not (tmp_path / "out/data/aotinductor/model").exists()
+
+
+def test_a_folder_inside_of_a_model_is_not_a_model(package_of):
+    with Package(package_of({**FILES, f"{MODEL}/cache/notes.txt": b""})) as package:
+        assert list(package.models) == ["model"]
+
+
+def test_torchbind_objects_are_extracted_beside_the_code(tmp_path, package_of):
+    files = {**FILES, "m/data/constants/custom_obj_0": b"object"}
+    with Package(package_of(files)) as package:
+        package.extract("model", tmp_path / "out")
+        assert "data/aotinductor/model/custom_obj_0" in package.runtime_files("model")
+    assert (tmp_path / "out/data/aotinductor/model/custom_obj_0").read_bytes() == b"object"
+    assert (tmp_path / "out/data/constants/custom_obj_0").read_bytes() == b"object"

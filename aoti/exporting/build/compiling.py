@@ -93,7 +93,7 @@ def compile_program(
     """
     say(f"compiling {name}")
     saved = _saved(program, directory / _PROGRAM)
-    if in_process or not (saved and _is_portable(program)):
+    if in_process or not (saved and is_portable(program)):
         if not in_process:
             say(f"compiling {name} in this process: a new one would not have its operators")
         if saved:  # Inductor may fix sizes of the program that it compiles, for good
@@ -171,7 +171,7 @@ def fixed_sizes(signature: Signature, files: Sequence[str]) -> str:
     return ", ".join(names)
 
 
-def _is_portable(program: torch.export.ExportedProgram) -> bool:
+def is_portable(program: torch.export.ExportedProgram) -> bool:
     """Whether a new process with torch has all operators of a program."""
     for module in program.graph_module.modules():
         if not isinstance(module, torch.fx.GraphModule):

@@ -68,7 +68,7 @@ _NUMBERS = {
     *("self", "other", "tensors", "input", "x", "y", "x1", "x2", "tensor", "tensor1", "tensor2"),
     *("weight", "bias", "mat1", "mat2", "mat", "vec", "vec1", "vec2", "batch1", "batch2"),
     *("mask", "condition", "src", "source", "value", "values", "min", "max", "start", "end"),
-    *("exponent", "elements", "test_elements", "test_element", "boundaries", "sorted_sequence"),
+    *("a", "exponent", "elements", "test_elements", "test_element", "boundaries", "sorted_sequence"),
     *("repeats", "query", "key", "attn_mask", "attn_bias", "prepend", "append", "real", "imag"),
 }
 

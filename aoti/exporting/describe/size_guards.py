@@ -105,13 +105,17 @@ def _arguments(program: torch.export.ExportedProgram) -> dict[str, Any]:
     args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
     names = parameters(program)
     named = dict(zip(names, args, strict=False))
-    return {**named, **kwargs, "flat_args": leaves}  # the last is how strict tracing names them
+    variadic: dict[str, list[Any]] = {}  # torch names the arguments of *xs xs_0, xs_1 ...
+    for name, value in named.items():
+        if match := re.fullmatch(r"(\w+)_\d+", name):
+            variadic.setdefault(match[1], []).append(value)
+    return {**variadic, **named, **kwargs, "flat_args": leaves}  # the last is how strict tracing names them
 
 
 def _bound_symbols(program: torch.export.ExportedProgram) -> set[str]:
     """The symbols that the size of an input shows: it is the symbol, times and plus a number."""
     found = set()
-    for value in pytree.tree_leaves(_arguments(program)):
+    for value in pytree.tree_leaves(_arguments(program)["flat_args"]):
         for size in value.shape if isinstance(value, torch.Tensor) else ():
             expression = getattr(getattr(size, "node", None), "expr", None)
             if expression is not None and len(expression.free_symbols) == 1:
