@@ -173,6 +173,21 @@ def test_a_callback_may_close_the_model(mlp, rows):
     assert mlp.closed
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError])
+def test_a_callback_that_raises_ends_neither_the_worker_nor_the_other_callbacks(mlp, rows, error):
+    called = []
+
+    def fail(_):
+        raise error("of a callback")
+
+    future = mlp.submit(rows)
+    future.add_done_callback(fail)
+    future.add_done_callback(called.append)
+    assert future.result(10) is not None
+    assert mlp.submit(rows).result(10) is not None
+    wait_until(lambda: called == [future])
+
+
 def test_a_dropped_model_finishes_what_is_queued(packages, large):
     model = aoti.load(packages / "slow.pt2")
     futures = [model.submit(large) for _ in range(3)]
