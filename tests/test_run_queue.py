@@ -390,6 +390,12 @@ def test_a_thousand_calls_with_cancellations_and_timeouts(packages, seed):
     [
         ({"intra_op_threads": 0}, "intra_op_threads must be at least 1, not 0"),
         ({"queue_size": 0}, "queue_size must be at least 1, not 0"),
+        ({"queue_size": 2**70}, "queue_size must be at most 1073741824, not a number of 71 bits"),
+        ({"intra_op_threads": 2**40}, "intra_op_threads must be at most 4096, not 1099511627776"),
+        ({"num_runners": 2**70}, "num_runners must be at most 1024, not a number of 71 bits"),
+        ({"num_runners": 100_000}, "num_runners must be at most 1024, not 100000"),
+        ({"num_runners": 10**5000}, "num_runners must be at most 1024, not a number of"),
+        ({"device_index": 2**70}, "there is no device number a number of 71 bits"),
         ({"timeout": 0}, "above 0, not 0"),
         ({"timeout": float("nan")}, "above 0, not nan"),
     ],
