@@ -47,9 +47,6 @@ Mismatch = tuple[str, int, Any, Any]
 
 # Python's types for what is not an array, for packages that do not say which arguments are arrays.
 _NO_ARRAYS = (bool, int, float, complex, str, type(None))
-# The least size that torch traces a dynamic size with: generated code states it, whatever the
-# range was.
-_TRACED_FROM = 2
 _UNKNOWN = TensorSpec("", None, None)
 
 
@@ -262,15 +259,18 @@ class Checker:
                 f"{spec} and {self._inputs[other]} share {symbol}"
             )
         low, high = scaled(self.signature.ranges[symbol], wanted.form)
-        if not self.signature.enforced and low == _TRACED_FROM and got < low:
-            return
         allowed = f"at least {low}" if high is None else f"in {low or 0}..{high}"
-        message = f"{where} {allowed} ({wanted}): {spec}"
         if self.signature.enforced:
-            raise InputError(f"{message}; export the model with a wider range for {symbol}")
+            raise InputError(
+                f"{where} {allowed} ({wanted}): {spec}; export the model with a wider range for "
+                f"{symbol}"
+            )
+        # torch traces every dynamic size with 2 and more, whatever its range is.
+        why = ": torch states 2 for ranges from 0 or 1, too" if low == 2 and got < low else ""
         warn(
-            f"{self._package}: {message}, according to its generated code. Such ranges can be "
-            "narrower than what works, so the array is passed, now and from now on"
+            f"{self._package}: {path}: dimension {dim} is {got}, and the generated code says that "
+            f"it is {allowed} ({wanted}): {spec}. Such a range can be narrower than what works"
+            f"{why}. The array is passed, now and from now on"
         )
 
     def _check_sizes(self, symbols: Sequence[str], values: Sequence[int]) -> None:

@@ -67,6 +67,11 @@ def model_folder(model: str) -> str:
     return f"{_MODELS}/{model}"
 
 
+def is_model(files: Iterable[str]) -> bool:
+    """Whether these are the files of a model, and not of a folder inside of one."""
+    return any(name.endswith((*CODE, SOURCE, *METADATA)) for name in files)
+
+
 def pickled_weight(name: str) -> str | None:
     """The ending of a pickled weight's file; None if `name` cannot be the name of a weight."""
     return f"{_PICKLES}/{name}" if re.fullmatch(r"weight_\d{1,9}", name) else None

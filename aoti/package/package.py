@@ -13,7 +13,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -419,7 +419,7 @@ class Package:
         return {
             model: ModelFiles(self.name, model, files, self._document)
             for model, files in found.items()
-            if "/" not in model or _is_model(files)
+            if "/" not in model or layout.is_model(files)
         }
 
     def _document(self, name: str) -> bytes:
@@ -427,11 +427,6 @@ class Package:
             raise PackageError(f"{self.name}: {name} is too large ({self.files[name]} bytes)")
         with self._archive.open_file(name) as reader, readable(self.name):
             return reader.read(self.files[name])  # inflates no more than that
-
-
-def _is_model(files: Iterable[str]) -> bool:
-    """Whether these are the files of a model, and not of a folder inside of one."""
-    return any(name.endswith((*layout.CODE, layout.SOURCE, *layout.METADATA)) for name in files)
 
 
 def load_metadata_from_package(source: Source, model_name: str | None = None) -> dict[str, str]:

@@ -97,6 +97,16 @@ def test_a_range_that_is_not_certain_warns_and_passes():
         one.fit([VALUES])
 
 
+@pytest.mark.parametrize(("rows", "explained"), [(0, True), (1, True), (3, False)])
+def test_a_lower_bound_of_2_may_be_that_of_the_trace(rows, explained):
+    one = checker(spec(("n", 6), "6, 1"), ranges={"n": (2, 2)}, enforced=False)
+    with pytest.warns(UserWarning) as warned:
+        one.fit([np.zeros((rows, 6), np.float32)])
+    (message,) = [str(warning.message) for warning in warned]
+    assert ("torch states 2 for ranges from 0 or 1" in message) == explained
+    assert "must be" not in message
+
+
 def test_a_value_out_of_its_range_is_named_with_its_place():
     index = spec((2, 3), "3, 1", "int64", "index", values=(0, 9))
     with pytest.raises(

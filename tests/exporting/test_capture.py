@@ -13,9 +13,12 @@ from torch.export import Dim
 import aoti
 from aoti.exporting.build.presets import PRESETS, parse_option
 from aoti.exporting.capture.checkpoints import load_checkpoint
-from aoti.exporting.capture.containers import plain
+from aoti.exporting.capture.containers import plain, simplify
 from aoti.exporting.capture.dynamic_shapes import named_shapes, parse_dim
 from aoti.exporting.capture.module_source import Source
+from aoti.exporting.capture.trace import trace
+from aoti.exporting.describe.program_signature import describe_program
+from aoti.exporting.describe.size_guards import size_guards
 
 X = torch.ones(3, 4)
 
@@ -106,6 +109,39 @@ def test_ranges_of_names_can_be_given_apart():
     given = {"batch": parse_dim("batch=1..8")}
     shapes = named_shapes(({0: Dim("batch", max=4)}, {0: "batch=1..2"}), given)
     assert shapes[0][0] is shapes[1][0] is given["batch"]
+
+
+class Variadic(nn.Module):
+    def forward(self, y, *xs):
+        return y + xs[0] + xs[1]
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"y": {0: "b=2..9"}, "xs": ({0: "b"}, {0: "b"})},
+        ({0: "b=2..9"}, ({0: "b"}, {0: "b"})),
+    ],
+)
+def test_the_arguments_of_a_star_may_have_dynamic_sizes(shapes):
+    x = torch.ones(3)
+    source = Source(Variadic(), (x, x.clone(), x.clone()), {}, named_shapes(shapes, {}))
+    traced = trace(source, or_static=False, say=lambda _: None)
+    guards = size_guards(traced.program)
+    signature = describe_program(simplify(traced.program), traced.names, guards)
+    assert [str(spec.shape[0]) for spec in signature.inputs] == ["b", "b", "b"]
+    assert signature.ranges == {"b": (2, 9)}
+
+
+@pytest.mark.parametrize(
+    ("factor", "least", "expected"), [(1, 1, 1), (4, 1, 1), (4, 0, 0), (4, 3, 3), (2, 2, 2)]
+)
+def test_a_multiple_of_a_size_keeps_its_range(factor, least, expected):
+    dim = Dim("n", min=least, max=50)
+    source = Source(nn.ReLU(), (torch.ones(16),), {}, ({0: factor * dim},))
+    traced = trace(source, or_static=False, say=lambda _: None)
+    signature = describe_program(simplify(traced.program), traced.names)
+    assert signature.ranges == {"n": (expected, 50)}
 
 
 @pytest.mark.parametrize(
