@@ -144,7 +144,8 @@ FAILURES = {
         ReturnsOperand(), (X,), {}, r"(?s)do not support aliasing.*`return input.clone\(\)`",
     ),
     "dynamic sizes of **kwargs": (
-        Keywords(), (), {"kwargs": {"a": X, "b": X}, "dynamic_shapes": {"named": {"a": BATCH, "b": BATCH}}},
+        Keywords(), (),
+        {"kwargs": {"a": X, "b": X}, "dynamic_shapes": {"named": {"a": BATCH, "b": BATCH}}},
         r"(?s)\*\*kwargs, which torch does not support.*name arguments",
     ),
     "a package that cannot be loaded without torch": (

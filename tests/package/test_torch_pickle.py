@@ -40,7 +40,8 @@ def test_a_tensor_is_read_whatever_plain_values_it_carries(value):
 
 
 def test_a_parameter_with_an_object_is_refused():
-    with pytest.raises(PackageError, match="more than a tensor"), open_storage(
-        saved(parameter(made_by=io.BytesIO)), "weight_0"
+    with (
+        pytest.raises(PackageError, match="more than a tensor"),
+        open_storage(saved(parameter(made_by=io.BytesIO)), "weight_0"),
     ):
         pass

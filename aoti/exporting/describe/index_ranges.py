@@ -68,9 +68,18 @@ _NUMBERS = {
     *("self", "other", "tensors", "input", "x", "y", "x1", "x2", "tensor", "tensor1", "tensor2"),
     *("weight", "bias", "mat1", "mat2", "mat", "vec", "vec1", "vec2", "batch1", "batch2"),
     *("mask", "condition", "src", "source", "value", "values", "min", "max", "start", "end"),
-    *("a", "exponent", "elements", "test_elements", "test_element", "boundaries", "sorted_sequence"),
+    *(
+        "a",
+        "exponent",
+        "elements",
+        "test_elements",
+        "test_element",
+        "boundaries",
+        "sorted_sequence",
+    ),
     *("repeats", "query", "key", "attn_mask", "attn_bias", "prepend", "append", "real", "imag"),
 }
+
 
 def value_ranges(
     graph: torch.fx.Graph, inputs: Iterable[str]
@@ -161,10 +170,10 @@ def _uses(node: Node) -> Iterator[tuple[Node, Bound, bool]]:
                 yield index, _size(table, dim), True
             dim += 1
     elif node.target == aten.take_along_dim.default and isinstance(node.args[-1], int):
-        table, index, dim = node.args[:3]  # type: ignore[assignment]
+        table, index, dim = node.args[:3]
         yield index, _size(table, dim), True  # type: ignore[misc]
     elif node.target == aten.one_hot.default and _has_classes(node):
-        index, classes = node.args  # type: ignore[assignment]
+        index, classes = node.args
         yield index, classes, False  # type: ignore[misc]
     elif node.target in _FLAT:
         table, index = node.args[:2]
@@ -230,7 +239,7 @@ def _has_positions(node: Node) -> bool:
     if node.target is operator.getitem:
         source, place = node.args
         packet = getattr(source.target, "overloadpacket", None)  # type: ignore[union-attr]
-        return place == 1 and packet in _WITH_POSITIONS
+        return bool(place == 1) and packet in _WITH_POSITIONS
     return getattr(node.target, "overloadpacket", None) in _POSITIONS
 
 
@@ -246,9 +255,7 @@ def _dtype(node: Node) -> torch.dtype | None:
 
 def _is_integer(node: Node) -> bool:
     dtype = _dtype(node)
-    return not (
-        dtype is None or dtype.is_floating_point or dtype.is_complex or dtype == torch.bool
-    )
+    return not (dtype is None or dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
 
 
 def _are_indices(clamp: Node) -> bool:

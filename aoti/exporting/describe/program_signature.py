@@ -188,9 +188,9 @@ class _Renaming:
             # to 2 and more, as it does while tracing.
             factor, symbol = size.as_coeff_Mul()
             name = self.text(symbol)
-            if symbol.is_Symbol and factor > 1 and found.get(name, (0, None))[0] == _TRACED_FROM:
-                if (low := _bound(bounds.lower)) is not None:
-                    found[name] = (min(_TRACED_FROM, -(-low // int(factor))), found[name][1])
+            low, is_multiple = _bound(bounds.lower), symbol.is_Symbol and factor > 1
+            if is_multiple and low is not None and found.get(name, (0, None))[0] == _TRACED_FROM:
+                found[name] = (min(_TRACED_FROM, -(-low // int(factor))), found[name][1])
         return found
 
 

@@ -109,7 +109,12 @@ def _arguments(program: torch.export.ExportedProgram) -> dict[str, Any]:
     for name, value in named.items():
         if match := re.fullmatch(r"(\w+)_\d+", name):
             variadic.setdefault(match[1], []).append(value)
-    return {**variadic, **named, **kwargs, "flat_args": leaves}  # the last is how strict tracing names them
+    return {
+        **variadic,
+        **named,
+        **kwargs,
+        "flat_args": leaves,
+    }  # the last is how strict tracing names them
 
 
 def _bound_symbols(program: torch.export.ExportedProgram) -> set[str]:

@@ -20,10 +20,8 @@ from aoti.exporting.passes.layer_benchmark import measure
 from aoti.exporting.passes.linears import transpose_linears
 
 Say = Callable[[str], None]
-Pass = Callable[
-    [torch.export.ExportedProgram, Mapping[str, Any], Say],
-    tuple[torch.export.ExportedProgram, Sequence[str], Mapping[str, Any]],
-]
+_Result = tuple[torch.export.ExportedProgram, Sequence[str], Mapping[str, Any]]
+Pass = Callable[[torch.export.ExportedProgram, Mapping[str, Any], Say], _Result]
 
 
 _THAWED = "not rewritten: without freezing, every call would compute the new weights"
@@ -99,7 +97,8 @@ def rewrite(
     asked: dict[str, Any] = {}
     for name in names:
         work = partial(PASSES[name], program, {**options, **asked}, say)
-        program, lines, more = attempt(f"the pass {name!r}", work, (program, [], {}), report)
+        unchanged: _Result = program, (), {}
+        program, lines, more = attempt(f"the pass {name!r}", work, unchanged, report)
         report += [f"{name}: {line}" for line in lines]
         asked |= more
     return program, report, asked
