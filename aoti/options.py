@@ -23,6 +23,9 @@ _Options = ParamSpec("_Options")
 # How a settings file or an environment variable writes an option; without it, they cannot set it.
 _TEXT, _WHOLE, _NUMBER, _TRUTH = ({"setting": kind} for kind in (str, int, float, bool))
 
+# Each runner has buffers and perhaps a copy of small weights; each thread has a stack.
+_MOST = {"num_runners": 1024, "intra_op_threads": 4096, "queue_size": 1 << 30}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
@@ -57,14 +60,15 @@ class LoadOptions:
         for name in ("device_index", "num_runners", "intra_op_threads", "queue_size"):
             if (number := getattr(self, name)) is not None:
                 object.__setattr__(self, name, operator.index(number))
-        if self.num_runners < 1:
-            raise ConfigError(f"num_runners must be at least 1, not {self.num_runners}")
+        for name, most in _MOST.items():
+            number = getattr(self, name)
+            if number is not None and not 1 <= number <= most:
+                bounds = "at least 1" if number < 1 else f"at most {most}"
+                raise ConfigError(f"{name} must be {bounds}, not {_shown(number)}")
+        if self.device_index.bit_length() > 31:
+            raise ConfigError(f"there is no device number {_shown(self.device_index)}")
         if self.single_threaded and self.num_runners > 1:
             raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
-        if self.intra_op_threads is not None and self.intra_op_threads < 1:
-            raise ConfigError(f"intra_op_threads must be at least 1, not {self.intra_op_threads}")
-        if self.queue_size < 1:
-            raise ConfigError(f"queue_size must be at least 1, not {self.queue_size}")
         if self.timeout is not None and not self.timeout > 0:
             raise ConfigError(f"timeout must be a number of seconds above 0, not {self.timeout}")
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.sha256):
@@ -74,6 +78,11 @@ class LoadOptions:
         """The options that are not at their defaults: ``LoadOptions(**changed)`` is the same."""
         values = {name: getattr(self, name) for name in DEFAULTS}
         return {name: value for name, value in values.items() if value is not DEFAULTS[name]}
+
+
+def _shown(number: int) -> str:
+    bits = number.bit_length()  # Python refuses to print the longest
+    return str(number) if bits <= 64 else f"a number of {bits} bits"
 
 
 DEFAULTS: dict[str, Any] = {option.name: option.default for option in fields(LoadOptions)}

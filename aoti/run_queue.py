@@ -11,11 +11,13 @@ import atexit
 import contextlib
 import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from aoti._logging import logger
+from aoti.engine._core._waiting import wait
 from aoti.errors import ModelClosedError, QueueFullError, RunTimeoutError
 
 Leaves = Sequence[object]
@@ -23,6 +25,51 @@ Leaves = Sequence[object]
 # All queues that have threads. Set operations are atomic.
 _live: set[RunQueue] = set()
 _exiting = False
+
+
+class _Condition(type(threading.RLock()), threading.Condition):  # type: ignore[misc]
+    """A condition that no signal handler leaves locked.
+
+    The standard one enters its lock in Python code: where a handler raises between that and the
+    body of the `with` statement, nobody gives the lock back. Here that is one step of the
+    interpreter. It is reentrant: the garbage collector may drop a model anywhere.
+    """
+
+    def __init__(self) -> None:
+        self._waiters: deque[Any] = deque()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return wait(self, timeout)
+
+
+class _Run(Future[Any]):
+    """The future of a run: no signal handler leaves it locked, no callback ends its worker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition = _Condition()
+
+    def _invoke_callbacks(self) -> None:
+        for callback in self._done_callbacks:  # type: ignore[attr-defined]
+            try:
+                callback(self)
+            except BaseException as error:
+                # A signal handler raises in the main thread: that is for who cancels there.
+                if not isinstance(error, Exception) and _in_main_thread():
+                    raise
+                logger.exception("a callback of a submitted run raised %r", error)
+
+
+class _Worker(threading.Thread):
+    """A worker thread. No signal handler that raises during its start leaves it waiting."""
+
+    def __init__(self, target: Callable[[], None], name: str) -> None:
+        super().__init__(target=target, name=name, daemon=True)
+        self._started._cond = _Condition()  # type: ignore[attr-defined]
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class RunQueue:
@@ -58,8 +105,7 @@ class RunQueue:
 
     def _forget(self) -> None:
         """Reset to a state without threads and runs."""
-        # Reentrant: the garbage collector may drop a model anywhere, which ends its queue.
-        self._changed = threading.Condition(threading.RLock())
+        self._changed = _Condition()
         self._waiting: OrderedDict[Future[Any], Leaves] = OrderedDict()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
@@ -75,8 +121,9 @@ class RunQueue:
         ModelClosedError
             The queue was closed.
         """
-        future: Future[Any] = Future()
+        future = _Run()
         with self._changed:
+            self._forget_unstarted()
             if self._ended or _exiting:
                 raise ModelClosedError(self._ended or "the interpreter is shutting down")
             if len(self._waiting) + self._running >= self._size + self._workers:
@@ -84,11 +131,11 @@ class RunQueue:
                     f"{self._name}: {self._size} runs are waiting already (queue_size); "
                     "wait for some of them, or load the model with more runners"
                 )
+            future.add_done_callback(self._withdraw)
             self._waiting[future] = leaves
             if self._idle < len(self._waiting) and len(self._threads) < self._workers:
                 self._start_worker(future)
             self._changed.notify()
-        future.add_done_callback(self._withdraw)
         return future
 
     def load(self) -> tuple[int, int]:
@@ -98,7 +145,7 @@ class RunQueue:
 
     def _start_worker(self, future: Future[Any]) -> None:
         name = f"aoti {self._name} {len(self._threads)}"
-        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        thread = _Worker(self._work, name)
         self._threads.add(thread)
         _live.add(self)
         try:
@@ -109,6 +156,11 @@ class RunQueue:
                 _live.discard(self)
                 del self._waiting[future]
                 raise
+
+    def _forget_unstarted(self) -> None:
+        """Forget threads whose start a signal handler prevented."""
+        for thread in [thread for thread in self._threads if thread.ident is None]:
+            self._threads.discard(thread)
 
     def _withdraw(self, future: Future[Any]) -> None:
         """Forget a run that was cancelled before a worker took it."""

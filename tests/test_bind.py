@@ -168,3 +168,37 @@ def test_a_bound_output_that_was_given_other_memory_is_refused(packages, rows, t
         out.set_(torch.empty(len(rows), 1))
         with pytest.raises(aoti.InputError, match="given other memory; bind again"):
             bound()
+
+
+OVERLAPS = {
+    "the same array twice": lambda memory: (memory[:3], memory[:3]),
+    "rows in common": lambda memory: (memory[:3], memory[2:5]),
+    "elements in common": lambda memory: (memory[:6:2], memory[0:9:4]),
+}
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_outputs_that_would_be_written_over_one_another_are_refused(more, name):
+    memory = np.zeros((9, 4), np.float32)
+    first, second = OVERLAPS[name](memory)
+    x = np.ones((3, 4), np.float32)
+    for call in (
+        lambda: more.run([x], out=[first, second]),
+        lambda: more(x, out=(first, second)),
+        lambda: more.bind(x, out=(first, second)),
+    ):
+        with pytest.raises(aoti.InputError, match=r"out\[0\] and out\[1\] share memory"):
+            call()
+    assert not memory.any()
+
+
+def test_outputs_may_be_columns_or_alternate_rows_of_one_array(more):
+    x = np.ones((3, 4), np.float32)
+    memory = np.zeros((3, 8), np.float32)
+    more(x, out=(memory[:, :4], memory[:, 4:]))
+    assert memory.tolist() == [[1] * 4 + [2] * 4] * 3
+    rows = np.zeros((6, 4), np.float32)
+    more(x, out=(rows[::2], rows[1::2]))
+    assert rows.tolist() == [[1] * 4, [2] * 4] * 3
+    empty = np.zeros((0, 4), np.float32)
+    more(empty, out=(empty, empty))

@@ -256,6 +256,49 @@ def test_a_run_on_a_tensor_of_torch_does_not_wait_for_the_gil(packages, run_pyth
     assert float(run_python(HELD, packages / "slow.pt2")) > 0.9
 
 
+SIGNALS = """
+import random, signal, sys, time
+from concurrent.futures import TimeoutError
+from aoti.run_queue import RunQueue
+
+class Stop(Exception):
+    pass
+
+def ring(*_):
+    raise Stop
+
+signal.signal(signal.SIGALRM, ring)
+random.seed(int(sys.argv[1]))
+stopped = 0
+for _ in range(150):
+    queue = RunQueue(lambda leaves: leaves, workers=1, size=1000, name="test")
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 4e-4), 5e-5)
+        while True:
+            future = queue.submit(1)
+            future.add_done_callback(lambda future: None)
+            future.result(5)
+            future.cancel()
+    except Stop:
+        stopped += 1
+    finally:
+        while True:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                break
+            except Stop:
+                pass
+    assert queue.submit(2).result(20) == 2
+    queue.close()
+print(stopped)
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_signal_handler_that_raises_leaves_the_queue_usable(run_python, seed):
+    assert int(run_python(SIGNALS, seed)) == 150
+
+
 # -- threads of a run ----------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ BELOW = {
     "model": """aoti errors machine signature package cache engine arrays weights options protocol
         run_queue""",
     "protocol": "signature",
-    "run_queue": "errors",
+    "run_queue": "_logging engine errors",
     "registry": "errors options config",
     "config": "errors options",
     "weights": "_text errors signature package cache compat engine arrays options",

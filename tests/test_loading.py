@@ -237,3 +237,30 @@ def test_info_says_what_runs_and_what_is_mapped(weight_packages, cache_directory
         )
         model.weights.rollback()
         assert model.info() == info
+
+
+SUBINTERPRETER = """
+import importlib.util, sys
+name = "_interpreters" if importlib.util.find_spec("_interpreters") else "_xxsubinterpreters"
+interpreters = importlib.import_module(name)
+run = getattr(interpreters, "run_string", None) or interpreters.exec
+run(interpreters.create(), f'''
+import sys
+sys.path[:] = {sys.path!r}
+import aoti
+try:
+    aoti.load({sys.argv[1]!r})
+except aoti.LibtorchError as error:
+    assert "main interpreter only" in str(error)
+else:
+    raise SystemExit("loaded")
+''')
+import aoti
+print(aoti.load(sys.argv[1]).signature.inputs[0].name)
+"""
+
+
+def test_a_load_in_a_subinterpreter_is_refused_and_leaves_the_main_one_as_it_was(
+    packages, run_python
+):
+    assert run_python(SUBINTERPRETER, packages / "mlp.pt2") == "x\n"

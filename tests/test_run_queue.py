@@ -173,6 +173,21 @@ def test_a_callback_may_close_the_model(mlp, rows):
     assert mlp.closed
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError])
+def test_a_callback_that_raises_ends_neither_the_worker_nor_the_other_callbacks(mlp, rows, error):
+    called = []
+
+    def fail(_):
+        raise error("of a callback")
+
+    future = mlp.submit(rows)
+    future.add_done_callback(fail)
+    future.add_done_callback(called.append)
+    assert future.result(10) is not None
+    assert mlp.submit(rows).result(10) is not None
+    wait_until(lambda: called == [future])
+
+
 def test_a_dropped_model_finishes_what_is_queued(packages, large):
     model = aoti.load(packages / "slow.pt2")
     futures = [model.submit(large) for _ in range(3)]
@@ -375,6 +390,12 @@ def test_a_thousand_calls_with_cancellations_and_timeouts(packages, seed):
     [
         ({"intra_op_threads": 0}, "intra_op_threads must be at least 1, not 0"),
         ({"queue_size": 0}, "queue_size must be at least 1, not 0"),
+        ({"queue_size": 2**70}, "queue_size must be at most 1073741824, not a number of 71 bits"),
+        ({"intra_op_threads": 2**40}, "intra_op_threads must be at most 4096, not 1099511627776"),
+        ({"num_runners": 2**70}, "num_runners must be at most 1024, not a number of 71 bits"),
+        ({"num_runners": 100_000}, "num_runners must be at most 1024, not 100000"),
+        ({"num_runners": 10**5000}, "num_runners must be at most 1024, not a number of"),
+        ({"device_index": 2**70}, "there is no device number a number of 71 bits"),
         ({"timeout": 0}, "above 0, not 0"),
         ({"timeout": float("nan")}, "above 0, not nan"),
     ],

@@ -33,6 +33,7 @@ from aoti.arrays import libraries  # noqa: F401 - makes the array libraries know
 from aoti.arrays.convert import as_array, dtype_of, place_of, type_name
 from aoti.arrays.input_plan import InputPlan, describe
 from aoti.engine._core._inputs import Inputs
+from aoti.engine._core._tensor import Tensor
 from aoti.errors import InputError, InputTypeError
 from aoti.signature.pytree import CallPlan
 from aoti.signature.signature import Signature, scaled
@@ -295,9 +296,10 @@ class Checker:
     def _refuse_values(self, index: int, value: Any, low: int, high: int) -> None:
         import numpy as np
 
-        array = np.asarray(value)
+        array = as_array(value, self._inputs[index], self._path(index))
+        array = np.asarray(array.numpy() if isinstance(array, Tensor) else array)
         wrong = (array < low) | (array > high)
-        where = tuple(int(places[0]) for places in wrong.nonzero())
+        where = tuple(int(places[0]) for places in np.atleast_1d(wrong).nonzero())[: array.ndim]
         raise InputError(
             f"{self._path(index)}: expected values in {low}..{high}, which index a table; got "
             f"{array[where]} at {list(where)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -66,9 +67,19 @@ def complete_model(_context: object, _parameter: object, incomplete: str) -> lis
 
 
 def show_json(document: object) -> None:
-    """Print JSON."""
-    json.dump(document, sys.stdout, indent=2)
+    """Print JSON. Numbers that JSON lacks, nan and the infinities, are null."""
+    json.dump(_finite(document), sys.stdout, indent=2, allow_nan=False)
     click.echo()
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -9,6 +9,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -25,6 +26,7 @@ _NOT_THE_USERS = tuple(
 )
 _FRAME_IN_TEXT = re.compile(r'File "([^"\n]+)", line (\d+), in ([^\s,]+)')
 
+T = TypeVar("T")
 Words = Callable[[re.Match[str]], tuple[str, str]]
 
 
@@ -50,6 +52,12 @@ def _fixed(match: re.Match[str]) -> tuple[str, str]:
         "do not declare it as dynamic, or find what fixes it: an example of size 0 or 1, a "
         "constant in the code, or another input that must have the same size but does not name it",
     )
+
+
+def _explained(match: re.Match[str]) -> tuple[str, str]:
+    """What torch's tracer explains itself, on the lines after the first one."""
+    what, _, _ = match[1].partition(" Found in <")
+    return what.strip().rstrip("."), match[2].strip().rstrip(".")
 
 
 class MachineError(ExportError):
@@ -121,6 +129,7 @@ _RULES: tuple[tuple[str, Words], ...] = (
             "try another compiler (CXX), or options that generate other code: --set NAME=VALUE",
         ),
     ),
+    (r"Explanation: ([^\n]+)\n(?s:.*?)Hint: ([^\n]+)", _explained),
 )
 _MACHINE_RULES: tuple[tuple[str, Words], ...] = (
     (
@@ -173,10 +182,40 @@ def explain_text(said: str, doing: str, place: str) -> ExportError:
             if match is not None:
                 what, advice = words(match)
                 return kind(f"cannot {doing}: {what}{where}\n{advice}")
-    lines = [line for line in message.splitlines() if line.strip()]
-    return ExportError(
-        f"cannot {doing}: {name}: {(lines or ['no reason given'])[0]}{where}\n{_UNKNOWN}"
-    )
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    reason = (lines or ["no reason given"])[0]
+    if reason.endswith(":") and len(lines) > 1:  # an introduction
+        reason = f"{reason} {lines[1]}"
+    return ExportError(f"cannot {doing}: {name}: {reason}{where}\n{_UNKNOWN}")
+
+
+def attempt(what: str, work: Callable[[], T], otherwise: T, notes: list[str]) -> T:
+    """Do what an export can do without: an estimate, or a rewrite that makes the package faster.
+
+    Parameters
+    ----------
+    what : str
+        What is done, for the note: ``the pass 'linears'``.
+    work : callable
+        Does it and returns the result.
+    otherwise : object
+        The result if that fails.
+    notes : list of str
+        If it fails, a note with the reason is added.
+
+    Raises
+    ------
+    MachineError
+        The disk is full, or there is no compiler: the export would fail anyway.
+    """
+    try:
+        return work()
+    except Exception as error:  # of torch, or of the work on a program that it did not expect
+        refusal = explain(error, f"apply {what}")
+        if isinstance(refusal, MachineError):
+            raise refusal from cause(error)
+        notes.append(f"without {what}: {' '.join(str(error).split()) or type(error).__name__:.120}")
+        return otherwise
 
 
 def cause(error: BaseException) -> BaseException | None:

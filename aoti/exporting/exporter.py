@@ -265,7 +265,7 @@ class _Export:
         _check_buffers(structure.functional, buffers)
         signature = describe_program(structure, traced.names, guards)
         self._plain = vectors_as_rows(structure.program)
-        threads = thread_options(structure.program) if source.device == "cpu" else {}
+        threads = thread_options(structure.program, self._notes) if source.device == "cpu" else {}
         if threads.keys().isdisjoint(self._given):
             self._preset = self._asked(self._preset, threads)
         self._rewrite(self._preset)

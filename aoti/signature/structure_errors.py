@@ -20,6 +20,8 @@ def wrong_call(
 ) -> InputError:
     """The error for a wrong number or wrong names of arguments."""
     by_keyword = positional[len(args) :]  # positional arguments that can also be passed by keyword
+    everything = [*positional, *names]
+    twice = [name for name in positional[: len(args)] if name in kwargs]
     names = [*by_keyword, *names]
     missing, unexpected, suggestion = _compare(names, kwargs)
     spread = len(args) == 1 and isinstance(args[0], tuple | list) and len(args[0]) == wanted
@@ -34,10 +36,16 @@ def wrong_call(
             hint = f"; pass {_listed(missing)} by keyword"
         arguments = "argument" if wanted == 1 else "arguments"
         return InputError(f"the model takes {wanted} positional {arguments}, got {len(args)}{hint}")
+    if twice:
+        arguments = "argument" if len(twice) == 1 else "arguments"
+        return InputError(
+            f"{arguments} {_listed(twice)} given by position and by keyword; "
+            f"the model takes {_listed(everything)}"
+        )
     problem, keys = ("unexpected", unexpected) if unexpected else ("missing", missing)
     arguments = "argument" if len(keys) == 1 else "arguments"
     arguments = arguments if by_keyword else f"keyword {arguments}"
-    takes = f"the model takes {_listed(names)}{suggestion}"
+    takes = f"the model takes {_listed(everything)}{suggestion}"
     return InputError(f"{problem} {arguments} {_listed(keys)}; {takes}")
 
 

@@ -57,6 +57,7 @@ class ModelWeights:
     ) -> None:
         self._program, self._package, self._device = program, package, device
         self._lock, self._pid = threading.Lock(), os.getpid()
+        self._changing: int | None = None  # the thread
         self._closed = False
         self._apart = apart
         self._last = 1
@@ -316,11 +317,20 @@ class ModelWeights:
     def _turn(self) -> Iterator[None]:
         """One change at a time. A change that a fork interrupted goes on in the parent only."""
         if self._pid != os.getpid():
-            self._lock, self._pid = threading.Lock(), os.getpid()
+            self._lock, self._pid, self._changing = threading.Lock(), os.getpid(), None
+        if self._changing == threading.get_ident():
+            raise ConstantError(
+                f"{self._package}: the weights are being changed already, by the call that this "
+                "one is made from; make one change after the other"
+            )
         with self._lock:
-            if self._closed:
-                raise ModelClosedError("the model was closed")
-            yield
+            self._changing = threading.get_ident()
+            try:
+                if self._closed:
+                    raise ModelClosedError("the model was closed")
+                yield
+            finally:
+                self._changing = None
 
     def _unset(self, tensors: Mapping[str, object] | None = None) -> str:
         has = self._set if tensors is None else tensors

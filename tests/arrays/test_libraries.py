@@ -183,3 +183,58 @@ def test_an_argument_of_the_module_goes_before_an_option(interop, torch):
 def test_types_that_are_no_arrays_have_no_kind():
     assert libraries.find(int) is libraries.find(np.ndarray) is libraries.find(np.float32) is None
     assert libraries.named("numpy") is None
+
+
+DELETER = """
+import ctypes, sys
+import numpy as np, aoti
+
+Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+class DLTensor(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("device", ctypes.c_int32 * 2), ("ndim", ctypes.c_int32),
+                ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
+                ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
+                ("offset", ctypes.c_uint64)]
+
+class Managed(ctypes.Structure):
+    _fields_ = [("tensor", DLTensor), ("context", ctypes.c_void_p), ("deleter", Deleter)]
+
+new = ctypes.pythonapi.PyCapsule_New
+new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+deleted = []
+delete = Deleter(lambda _: deleted.append(sum(range(10))))
+memory, shape = (ctypes.c_double * 40)(), (ctypes.c_int64 * 2)(4, 10)
+address = ctypes.addressof
+
+class Foreign:
+    def __dlpack_device__(self):
+        return 1, 0
+
+    def __dlpack__(self, **options):
+        tensor = DLTensor(address(memory), (1, 0), 2, 2, 64, 1, address(shape), None, 0)
+        self.managed = Managed(tensor, None, delete)
+        return new(address(self.managed), b"dltensor", None)
+
+model, foreign = aoti.load(sys.argv[1]), Foreign()
+for _ in range(3):
+    try:
+        model(foreign)
+    except aoti.InputTypeError as error:
+        assert "expected float32" in str(error), error
+        del error
+def fail():
+    tensor = aoti.Tensor.from_dlpack(foreign)
+    raise KeyError("of the caller")
+for _ in range(3):
+    try:
+        fail()
+    except KeyError as error:
+        assert error.args == ("of the caller",)
+        del error
+print(len(deleted))
+"""
+
+
+def test_a_deleter_in_python_does_not_replace_the_error_under_way(packages, run_python):
+    assert run_python(DELETER, packages / "mlp.pt2") == "6\n"

@@ -155,6 +155,26 @@ def test_a_pending_conjugation_is_computed(packages, torch):
     assert sum(plan.action == "copied" for plan in plans.values()) == 1
 
 
+def test_a_pending_negation_of_a_contiguous_tensor_is_computed(mlp, torch):
+    x = torch.randn(4, 10)
+    negated, expected = torch._neg_view(x), mlp(-x)
+    assert negated.is_contiguous()
+    assert mlp.plan(negated)[0].action == "copied"
+    for result in (
+        mlp(negated),
+        mlp.run([negated])[0],
+        mlp.boxed_run([negated])[0],
+        mlp.submit(negated).result(10),
+    ):
+        assert torch.equal(result, expected)
+    with pytest.raises(aoti.InputError, match="negation of it is still to be computed"):
+        mlp.bind(negated)
+    out = torch.zeros(4, 1)
+    with pytest.raises(aoti.InputTypeError, match=r"out\[0\]"):
+        mlp(x, out=torch._neg_view(out))
+    assert not out.any()
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

@@ -232,3 +232,23 @@ def test_scalars_of_numpy_are_arrays(value):
     array = fit(spec((), ""), value)
     assert isinstance(array, np.ndarray)
     assert (array.shape, array.item()) == ((), 2.5)
+
+
+def test_an_index_out_of_range_is_told_for_scalars_and_for_arrays_of_any_library():
+    class Foreign:
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack_device__(self):
+            return 1, 0
+
+        def __dlpack__(self, **options):
+            return self.array.__dlpack__(**options)
+
+    scalar = TensorSpec("index", "int64", (), (), "cpu", values=(0, 9))
+    index = spec((3,), "1", "int64", "index", values=(0, 9))
+    for value in (np.array(10), Foreign(np.array(10))):
+        with pytest.raises(InputError, match=r"expected values in 0\.\.9, .* got 10 at \[\]"):
+            fit(scalar, value)
+    with pytest.raises(InputError, match=r"expected values in 0\.\.9, .* got -1 at \[2\]"):
+        fit(index, Foreign(np.array([0, 9, -1])))

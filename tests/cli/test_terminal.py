@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import re
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from aoti.cli.group import cli, run
-from aoti.cli.show import Mark, show_outputs, show_table
+from aoti.cli.show import Mark, show_json, show_outputs, show_table
 
 COMMAND = [sys.executable, "-c", "from aoti.cli.group import main; main()"]
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -295,3 +296,11 @@ def test_a_failed_export_is_two_lines_unless_all_is_wanted(tmp_path, debug):
     assert (len(said) == 2) == (debug == "0")
     assert "branch.py:4, in forward" in process.stderr
     assert "torch.where" in process.stderr
+
+
+def test_json_has_null_for_numbers_that_it_lacks(capsys):
+    show_json({"a": [1.5, math.nan, (math.inf, {"b": -math.inf})], "c": "nan"})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "a": [1.5, None, [None, {"b": None}]],
+        "c": "nan",
+    }

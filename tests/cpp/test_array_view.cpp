@@ -20,14 +20,6 @@ TEST(strides_in_bytes_become_strides_in_elements) {
   EXPECT_EQ(strides[0], 12);
 }
 
-TEST(only_a_dimension_of_several_elements_has_a_unit_stride) {
-  EXPECT(has_unit_stride(Shape({2, 3}).array(nullptr, kFloat32)));
-  EXPECT(has_unit_stride(Shape({2, 3}, {1, 2}).array(nullptr, kFloat32)));
-  EXPECT(!has_unit_stride(Shape({2, 3}, {6, 2}).array(nullptr, kFloat32)));
-  EXPECT(!has_unit_stride(Shape({2, 1}, {2, 1}).array(nullptr, kFloat32)));
-  EXPECT(!has_unit_stride(Shape({}).array(nullptr, kFloat32)));
-}
-
 TEST(an_array_contains_the_addresses_from_its_first_to_its_last_element) {
   float memory[8] = {};
   const Shape shape({2, 2}, {4, 1});

@@ -65,6 +65,13 @@ ZEROS = torch.zeros(4, 4)
         (lambda t, i, x: t.index_copy(0, i, ZEROS), 0, 9),
         (lambda t, i, x: t.index_put((i,), ZEROS), -10, 9),
         (lambda t, i, x: t.index_fill(0, i, 1.0), 0, 9),
+        (lambda t, i, x: t.index_reduce(0, i, ZEROS, "amax"), 0, 9),
+        (lambda t, i, x: t.put(i, ZEROS[0]), -40, 39),
+        (lambda t, i, x: t.put(i, ZEROS[0], accumulate=True), -40, 39),
+        (lambda t, i, x: t[t[:, 0] > 0, i[:1].clamp(0, 0)].sum() + t[i], -10, 9),
+        (lambda t, i, x: t[None][t[None, :, 0] > 0].sum() + t[i], -10, 9),
+        (lambda t, i, x: F.one_hot(i, 4), 0, 3),
+        (lambda t, i, x: F.multi_margin_loss(t[:4], i), 0, 3),
         # Through what keeps every value, and the tables' intersection.
         (lambda t, i, x: t[i.view(2, 2).t().unsqueeze(0).expand(3, 2, 2).clone()], -10, 9),
         (lambda t, i, x: t[i.flip(0).repeat(2)] , -10, 9),
@@ -107,6 +114,78 @@ def test_what_does_not_index_has_no_range(function):
 )
 def test_what_cannot_be_told_is_named(function):
     assert found(function) == (None, ("i",))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t, i, x: F.cross_entropy(t[:4], i),
+        lambda t, i, x: F.cross_entropy(t[:4], i, ignore_index=1),
+        lambda t, i, x: F.cross_entropy(t[:4], i, weight=t[0], label_smoothing=0.1),
+        lambda t, i, x: F.cross_entropy(t[0], i[0]),
+        lambda t, i, x: F.nll_loss(t[:4], i),
+        lambda t, i, x: F.nll_loss(t[:4], i, t[0], reduction="none"),
+        lambda t, i, x: F.nll_loss(t[:8].view(1, 4, 2, 4), torch.stack([i, i])[None]),
+        lambda t, i, x: F.nll_loss(t[:8].view(4, 4, 2), torch.stack([i, i], 1)),
+        lambda t, i, x: F.multilabel_margin_loss(t[0], i),
+        lambda t, i, x: F.multilabel_margin_loss(t[:4], i.expand(4, 4)),
+        lambda t, i, x: F.max_unpool1d(t[:, :2], i[:2].expand(10, 2), 2),
+        lambda t, i, x: F.max_unpool2d(t[None, :2, :2], i.view(1, 2, 2), 2),
+        lambda t, i, x: F.max_unpool3d(t[None, None, :2, :2], i.view(1, 1, 2, 2), 2),
+        lambda t, i, x: t[i.sort()[0]],
+        lambda t, i, x: t[i.topk(2)[0]],
+        lambda t, i, x: t[i.chunk(2)[0]],
+        lambda t, i, x: t[torch.stack([i, i])],
+        lambda t, i, x: t[i.float().exp().long()],
+        lambda t, i, x: t[t[:, 0] > 0, i.cumsum(0)[:1]],
+        lambda t, i, x: t[(i > 0).cumsum(0)],
+    ],
+)
+def test_every_other_use_as_an_index_is_reported(function):
+    assert "i" in found(function)[1]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t, i, x: t[x[:, 0].long()],
+        lambda t, i, x: F.embedding(x.round().to(torch.int32), t),
+        lambda t, i, x: t.gather(0, (x[:1] * 3).int().long()),
+    ],
+)
+def test_a_float_input_may_index(function):
+    assert found(function) == (None, ("x",))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t, i, x: t[x.topk(2, 0)[1]],
+        lambda t, i, x: t[x.sort(0)[1]],
+        lambda t, i, x: t[x.max(1)[1]],
+        lambda t, i, x: t[torch.bucketize(x, t[0])],
+        lambda t, i, x: t[torch.searchsorted(t[0], x)],
+        lambda t, i, x: t[(x > 0).long()],
+        lambda t, i, x: F.max_pool2d(x[None], 2, return_indices=True),
+        lambda t, i, x: (i.sum(), i.sort()[0], i.float() @ t[:4], torch.cat([i, i])),
+        lambda t, i, x: (i.amax(), i.prod(), i.cumsum(0), i.roll(1), i.unique(), i @ i),
+        lambda t, i, x: (torch.where(i > 0, t[:4, 0], 0), F.pad(i, (1, 1)), torch.isin(i, i)),
+        lambda t, i, x: x.masked_fill(i[0] > 0, 1.0) + i.view(4)[:3],
+    ],
+)
+def test_positions_and_numbers_need_no_range(function):
+    assert found(function) == (None, ())
+
+
+def test_a_function_of_a_condition_may_index():
+    def function(t, i, x):
+        return torch.cond(x.sum() > 0, lambda t, i: t[i], lambda t, i: t[i] * 2, (t, i))
+
+    def plain(t, i, x):
+        return torch.cond(x.sum() > 0, lambda t, i: t + i, lambda t, i: t * i, (t, i))
+
+    assert "i" in found(function)[1]
+    assert found(plain) == (None, ())
 
 
 def test_tables_may_be_inputs_of_dynamic_size():

@@ -71,8 +71,8 @@ def test_they_are_counted_at_the_sizes_of_the_example():
 def test_a_model_that_computes_little_runs_on_one_thread():
     small = torch.export.export(nn.Linear(6, 5), (torch.ones(7, 6),))
     large = torch.export.export(nn.Linear(512, 512), (torch.ones(64, 512),))
-    assert thread_options(small) == {"cpp.threads": 1, "cpp.dynamic_threads": False}
-    assert thread_options(large)["cpp.dynamic_threads"]
+    assert thread_options(small, []) == {"cpp.threads": 1, "cpp.dynamic_threads": False}
+    assert thread_options(large, [])["cpp.dynamic_threads"]
 
 
 def test_the_kernels_of_a_small_package_start_no_thread(models):

@@ -266,3 +266,16 @@ thread.join()
 print(set(codes))
 """
     assert run_python(program, weight_packages / "blob.pt2", check=True) == "{0}\n"
+
+
+def test_a_change_from_inside_of_a_change_is_an_error_and_leaves_the_weights(model, state, rows):
+    class Changing(dict):
+        def __getitem__(self, key):
+            model.weights.update(state)
+            return super().__getitem__(key)
+
+    before, version = model(rows).tolist(), model.weights.version
+    with pytest.raises(aoti.ConstantError, match="are being changed already"):
+        model.weights.update(Changing(state))
+    assert (model(rows).tolist(), model.weights.version) == (before, version)
+    model.weights.update(state)

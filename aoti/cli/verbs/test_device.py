@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 
 import click
 
-from aoti.cli.show import device_name
+from aoti.cli.show import device_name, show_json
 
 
 @click.command("test-device")
@@ -36,8 +34,7 @@ def test_device(device: str | None, as_json: bool) -> None:
             if info["device"] == name
         ]
     if as_json:
-        json.dump(found, sys.stdout, indent=2)
-        click.echo()
+        show_json(found)
         return
     for info in found:
         line = (

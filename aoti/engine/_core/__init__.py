@@ -26,6 +26,22 @@ def _object() -> str:
     )
 
 
+def _refuse_subinterpreters() -> None:
+    """Refuse other interpreters than the main one, before they take the modules for themselves.
+
+    numpy and Cython's modules can be loaded by one interpreter of a process only, the first.
+    """
+    for name in ("_interpreters", "_xxsubinterpreters"):  # before Python 3.13 the second
+        if importlib.util.find_spec(name) is not None:
+            interpreters = importlib.import_module(name)
+            if interpreters.get_current() != interpreters.get_main():
+                raise LibtorchError(
+                    "aoti runs models in the main interpreter only, not in a sub-interpreter; "
+                    "use threads or processes"
+                )
+            return
+
+
 class _Finder:
     """Finds the modules of this folder in the shared object."""
 
@@ -41,4 +57,5 @@ class _Finder:
         return importlib.util.spec_from_file_location(name, loader.path, loader=loader)
 
 
+_refuse_subinterpreters()
 sys.meta_path.append(_Finder)

@@ -1,12 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """DLPack capsules: those of other libraries become C++ tensors, and C++ tensors become capsules."""
 
+from cpython.exc cimport PyErr_Fetch, PyErr_Restore
 from cpython.pycapsule cimport (
     PyCapsule_GetPointer,
     PyCapsule_IsValid,
     PyCapsule_New,
     PyCapsule_SetName,
 )
+from cpython.ref cimport PyObject
 from libc.stdint cimport uint64_t
 
 from aoti.engine._core._device cimport resolve_device
@@ -88,13 +90,23 @@ cdef bint take_versioned(DLManagedTensorVersioned* managed, Tensor& tensor) exce
 
 cdef void _drop_versioned(object capsule) noexcept:
     """The destructor of a capsule: whoever used it renamed it, and calls the deleter."""
+    cdef PyObject* kind
+    cdef PyObject* value
+    cdef PyObject* trace
+    PyErr_Fetch(&kind, &value, &trace)  # the deleter may be code in Python
     if PyCapsule_IsValid(capsule, _VERSIONED):
         discard(<DLManagedTensorVersioned*>PyCapsule_GetPointer(capsule, _VERSIONED))
+    PyErr_Restore(kind, value, trace)
 
 
 cdef void _drop_legacy(object capsule) noexcept:
+    cdef PyObject* kind
+    cdef PyObject* value
+    cdef PyObject* trace
+    PyErr_Fetch(&kind, &value, &trace)
     if PyCapsule_IsValid(capsule, _LEGACY):
         discard(<DLManagedTensor*>PyCapsule_GetPointer(capsule, _LEGACY))
+    PyErr_Restore(kind, value, trace)
 
 
 cdef object versioned_capsule(const Tensor& tensor, uint64_t flags):

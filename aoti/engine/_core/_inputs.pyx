@@ -19,7 +19,6 @@ from aoti.engine._core._status cimport raise_status
 from aoti.engine._core._tensor cimport Tensor, release_object
 from aoti.engine.cxx.array_view cimport (
     ArrayView,
-    has_unit_stride,
     kMaxRank,
     kMaxSymbols,
     own_strides,
@@ -107,12 +106,9 @@ cdef MismatchKind look(leaf, ArrayView& out) except *:
         return MismatchKind.kUnreadable
     kind = describe_foreign(described, not library.immutable, out)
     if kind == MismatchKind.kNone and library.lazy:
-        # torch's C functions do not describe a pending conjugation, nor a pending negation, which
-        # the imaginary part of a conjugated tensor has. Such a part is strided.
-        if described.dtype.code == DL_COMPLEX:
-            if leaf.is_conj() or leaf.is_neg():
-                return MismatchKind.kUnreadable
-        elif not has_unit_stride(out) and leaf.is_neg():
+        # torch's C functions describe neither a pending conjugation nor a pending negation, which
+        # the imaginary part of a conjugated tensor has.
+        if described.dtype.code == DL_COMPLEX and leaf.is_conj() or library.negated(leaf):
             return MismatchKind.kUnreadable
     return kind
 

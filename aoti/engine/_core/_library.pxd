@@ -1,7 +1,15 @@
 from libc.stdint cimport int64_t
 
+from cpython.object cimport PyObject
+
 from aoti.engine._core._tensor cimport Tensor
 from aoti.engine.cxx.dlpack cimport DLDevice, DLPackExchangeAPI
+
+cdef extern from "Python.h":
+    ctypedef object (*PyCFunction)(object self, PyObject* args)
+    PyCFunction PyCFunction_GetFunction(object function) except NULL
+    int PyCFunction_GetFlags(object function) except -1
+    const int METH_NOARGS
 
 
 cdef class ArrayLibrary:
@@ -12,6 +20,9 @@ cdef class ArrayLibrary:
     cdef bint is_torch
     cdef object exchange
     cdef const DLPackExchangeAPI* api  # lives as long as the process
+    cdef PyCFunction is_neg  # of its arrays: torch's own, without the way through Python
+
+    cdef bint negated(self, leaf) except -1
 
 
 cdef ArrayLibrary library_of(array_type)

@@ -71,6 +71,15 @@ cdef class ArrayLibrary:
             if api != NULL and api.dltensor_from_py_object_no_sync != NULL:
                 self.api = api
 
+    cdef bint negated(self, leaf) except -1:
+        """Whether a tensor has a pending negation. Every call asks this of every tensor."""
+        if self.is_neg == NULL:
+            method = leaf.is_neg
+            if type(method) is not type(len) or PyCFunction_GetFlags(method) != METH_NOARGS:
+                return method()
+            self.is_neg = PyCFunction_GetFunction(method)
+        return self.is_neg(leaf, NULL)
+
 
 # Set by aoti.arrays.libraries: from a type, and from a name, to the parameters of an ArrayLibrary.
 cdef object _find = None

@@ -37,7 +37,7 @@ from aoti.engine.cxx.engine cimport AotiEngine, AotiTensor
 from aoti.engine.cxx.program cimport Run
 from aoti.engine.cxx.registry cimport engine_failure
 from aoti.engine.cxx.status cimport Status
-from aoti.engine.cxx.tensor cimport Release, count_elements
+from aoti.engine.cxx.tensor cimport Release, bounds_overlap, count_elements
 from aoti.engine.cxx.tensor cimport Tensor as CxxTensor
 
 from aoti.errors import InputError, InputTypeError
@@ -208,16 +208,44 @@ cdef int read_targets(out, vector[CxxTensor]& targets, DLDevice device) except -
         if not view.writable:
             raise InputError(f"out[{i}]: the array is read-only; pass one that can be written to")
         own_strides(view, strides)
-        for d in range(view.rank):
-            if view.sizes[d] > 1 and strides[d] <= 0:
-                raise InputError(
-                    f"out[{i}]: its strides are negative or zero; pass an array that is neither "
-                    "reversed nor broadcast")
         described.data, described.device, described.ndim = view.data, view.device, view.rank
         described.dtype, described.byte_offset = dl_type_of(view.dtype), 0
         described.shape, described.strides = <int64_t*>view.sizes, strides
+        for d in range(view.rank):
+            if view.sizes[d] > 1 and strides[d] <= 0 and count_elements(described) != 0:
+                raise InputError(
+                    f"out[{i}]: its strides are negative or zero; pass an array that is neither "
+                    "reversed nor broadcast")
         targets.push_back(CxxTensor.over(described, NULL, NULL))
+    return refuse_overlaps(targets)
+
+
+cdef int refuse_overlaps(const vector[CxxTensor]& targets) except -1:
+    """Refuse targets of which one would be written over another."""
+    cdef size_t i, j
+    for i in range(1, targets.size()):
+        for j in range(i):
+            if targets[i].defined() and targets[j].defined() and (
+                    bounds_overlap(targets[j], targets[i])
+                    and share_elements(targets[j], targets[i])):
+                raise InputError(
+                    f"out[{j}] and out[{i}] share memory, so one result would be written over the "
+                    "other; pass arrays that do not overlap")
     return 0
+
+
+cdef bint share_elements(CxxTensor one, CxxTensor other) except -1:
+    """Whether two tensors have elements in common; columns of one array have none.
+
+    They are taken to have some where numpy cannot tell, or would take long.
+    """
+    import numpy as np
+
+    try:
+        first, second = wrap(one, False).numpy(), wrap(other, False).numpy()
+        return np.shares_memory(first, second, max_work=10_000)
+    except (InputTypeError, ValueError, TypeError, np.exceptions.TooHardError):
+        return True
 
 
 cdef int refuse_targets(Run& run, out) except -1:

@@ -125,6 +125,8 @@ cdef class Tensor:
         if self.large:
             with nogil:
                 self.tensor.reset()
+        else:
+            self.tensor.reset()  # here and not after this, where Cython keeps no pending exception
 
     cdef int check(self) except -1:
         if not self.tensor.defined():

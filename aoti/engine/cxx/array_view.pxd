@@ -25,5 +25,4 @@ cdef extern from "aoti/core/array_view.h" namespace "aoti" nogil:
         cbool anywhere
 
     void own_strides(const ArrayView& array, int64_t* strides) noexcept
-    cbool has_unit_stride(const ArrayView& array) noexcept
     cbool contains(const ArrayView& array, const void* pointer) noexcept

@@ -31,4 +31,5 @@ cdef extern from "aoti/core/tensor.h" namespace "aoti" nogil:
         int64_t nbytes() noexcept
 
     void describe(const Tensor& tensor, cbool writable, ArrayView& array) noexcept
+    cbool bounds_overlap(const Tensor& one, const Tensor& other) noexcept
     int64_t count_elements(const DLTensor& view) noexcept

@@ -16,19 +16,25 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from aoti.exporting.error_messages import attempt
+
 # Multiplications that one core does in about a quarter of a millisecond.
 _LITTLE = 15_000_000
 # Parts that generated matrix products are divided into. A run with fewer threads does several each.
 _PARTS = 16
 
 
-def thread_options(program: torch.export.ExportedProgram) -> dict[str, bool | int]:
+def thread_options(
+    program: torch.export.ExportedProgram, notes: list[str]
+) -> dict[str, bool | int]:
     """Inductor's options: kernels for one thread, or for as many as a run may use.
 
     Parameters
     ----------
     program : torch.export.ExportedProgram
         The program. Its work is counted at the sizes of its example inputs.
+    notes : list of str
+        If the work cannot be counted, a note is added. The kernels then use all threads.
 
     Returns
     -------
@@ -36,7 +42,8 @@ def thread_options(program: torch.export.ExportedProgram) -> dict[str, bool | in
         ``cpp.threads`` and ``cpp.dynamic_threads``. Without them, Inductor makes kernels for the
         number of threads of the exporting process.
     """
-    if multiplications(program) < _LITTLE:
+    count = attempt("an estimate of the work", lambda: multiplications(program), math.inf, notes)
+    if count < _LITTLE:
         return {"cpp.threads": 1, "cpp.dynamic_threads": False}
     return {"cpp.threads": _PARTS, "cpp.dynamic_threads": True}
 

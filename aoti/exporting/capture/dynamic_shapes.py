@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -89,26 +90,35 @@ def named_shapes(shapes: Any, dims: Mapping[str, Dim]) -> Any:
     return result
 
 
-def shapes_by_tensor(
-    examples: tuple[tuple[Any, ...], Mapping[str, Any]], shapes: Any, parameters: Sequence[str]
-) -> dict[int, Any]:
+def arguments_by_name(
+    forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call by the names of the parameters, as dynamic shapes name them.
+
+    The parameter ``*xs`` has a tuple, and ``**xs`` a dict. Empty if the arguments do not fit:
+    tracing reports that.
+    """
+    try:
+        return dict(signature(forward).bind(*args, **kwargs).arguments)
+    except TypeError:
+        return {}
+
+
+def shapes_by_tensor(arguments: Mapping[str, Any], shapes: Any) -> dict[int, Any]:
     """The dynamic shape of each example tensor, by the identity of the tensor.
 
     Parameters
     ----------
-    examples : tuple
-        The arguments, ``(args, kwargs)``, without repeated tensors.
+    arguments : mapping
+        The example arguments by name, without repeated tensors: see `arguments_by_name`.
     shapes : object
         As for ``torch.export.export``.
-    parameters : sequence of str
-        The names of the positional arguments.
     """
-    args, kwargs = examples
     dims: dict[int, Any] = {}
     if isinstance(shapes, Mapping):
-        _pair({**dict(zip(parameters, args, strict=False)), **kwargs}, shapes, dims)
+        _pair(arguments, shapes, dims)
     else:
-        _pair([*args, *kwargs.values()], shapes, dims)
+        _pair(list(arguments.values()), shapes, dims)
     return dims
 
 
@@ -125,9 +135,7 @@ def _pair(value: Any, shapes: Any, dims: dict[int, Any]) -> None:
             _pair(item, shape, dims)
 
 
-def check_examples(
-    examples: tuple[tuple[Any, ...], Mapping[str, Any]], shapes: Any, parameters: Sequence[str]
-) -> None:
+def check_examples(arguments: Mapping[str, Any], shapes: Any) -> None:
     """Refuse examples from which torch cannot learn that a size is dynamic.
 
     Parameters are those of `shapes_by_tensor`.
@@ -138,9 +146,9 @@ def check_examples(
         A tensor does not have the dimension, or its size there is 0 or 1, which torch treats as
         fixed; or tensors differ in a size with one name.
     """
-    tensors = {id(leaf): leaf for leaf in pytree.tree_leaves(examples)}
+    tensors = {id(leaf): leaf for leaf in pytree.tree_leaves(dict(arguments))}
     known: dict[str, int] = {}
-    for key, dims in shapes_by_tensor(examples, shapes, parameters).items():
+    for key, dims in shapes_by_tensor(arguments, shapes).items():
         shape = tuple(tensors[key].shape)
         for dim, named in dims.items() if isinstance(dims, Mapping) else enumerate(dims):
             name = getattr(named, "__name__", None)

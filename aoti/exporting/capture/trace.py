@@ -13,7 +13,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from torch.utils import _pytree as pytree
 from aoti._logging import debugging
 from aoti._warnings import warn
 from aoti.errors import ExportError
-from aoti.exporting.capture.dynamic_shapes import check_examples
+from aoti.exporting.capture.dynamic_shapes import arguments_by_name, check_examples
 from aoti.exporting.capture.module_source import Source
 from aoti.exporting.describe.program_signature import names_of_symbols
 from aoti.exporting.error_messages import cause, explain
@@ -100,9 +99,8 @@ def trace(source: Source, *, or_static: bool, say: Say) -> Traced:
     )  # the module that torch.compile wraps
     _warn_of_training(module)
     args, kwargs = _distinct((source.args, source.kwargs))
-    check_examples(
-        (args, kwargs), source.dynamic_shapes, list(signature(module.forward).parameters)
-    )
+    arguments = arguments_by_name(module.forward, args, kwargs)
+    check_examples(arguments, source.dynamic_shapes)
     tried: list[Attempt] = []
     first: ExportError | None = None
     reason: BaseException | None = None
@@ -119,7 +117,7 @@ def trace(source: Source, *, or_static: bool, say: Say) -> Traced:
             if first is None:
                 first, reason = refusal, error
         else:
-            names = names_of_symbols(program, (args, kwargs), shapes)
+            names = names_of_symbols(program, (args, kwargs), shapes, arguments)
             static = shapes is not source.dynamic_shapes
             return Traced(program, names, (*tried, Attempt(how, None)), static)
     assert first is not None and reason is not None

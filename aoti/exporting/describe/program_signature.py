@@ -22,6 +22,7 @@ from aoti.signature.size_expr import polynomial
 from aoti.signature.size_guard import Range
 from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
 
+_TRACED_FROM = 2  # the least size that torch traces a dynamic size with
 _LONGEST_SIZE = 200  # characters of a size expression
 
 
@@ -101,7 +102,10 @@ def describe_program(
 
 
 def names_of_symbols(
-    program: torch.export.ExportedProgram, examples: Any, dynamic_shapes: Any
+    program: torch.export.ExportedProgram,
+    examples: Any,
+    dynamic_shapes: Any,
+    arguments: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """The names that ``torch.export.Dim`` gave to the symbols of a program's inputs.
 
@@ -113,8 +117,13 @@ def names_of_symbols(
         The arguments it was exported with, ``(args, kwargs)``, without repeated tensors.
     dynamic_shapes : object
         As passed to ``torch.export.export``.
+    arguments : mapping, optional
+        The same arguments by name. Needed for a module with ``*args``.
     """
-    dims = shapes_by_tensor(examples, dynamic_shapes, parameters(program))
+    if arguments is None:
+        args, kwargs = examples
+        arguments = {**dict(zip(parameters(program), args, strict=False)), **kwargs}
+    dims = shapes_by_tensor(arguments, dynamic_shapes)
     placeholders = {n.name: n.meta.get("val") for n in program.graph.nodes}
     user_inputs = [s.arg for s in program.graph_signature.input_specs if _is_user(s)]
     names: dict[str, str] = {}
@@ -169,11 +178,20 @@ class _Renaming:
         )
 
     def ranges(self, constraints: Mapping[Any, Any]) -> dict[str, Range]:
-        return {
+        found = {
             self.text(symbol): (_bound(bounds.lower), _bound(bounds.upper))
             for symbol, bounds in constraints.items()
             if symbol.is_Symbol
         }
+        for size, bounds in constraints.items():
+            # torch keeps the range that the user gave to n for 4*n only, and narrows that of n
+            # to 2 and more, as it does while tracing.
+            factor, symbol = size.as_coeff_Mul()
+            name = self.text(symbol)
+            if symbol.is_Symbol and factor > 1 and found.get(name, (0, None))[0] == _TRACED_FROM:
+                if (low := _bound(bounds.lower)) is not None:
+                    found[name] = (min(_TRACED_FROM, -(-low // int(factor))), found[name][1])
+        return found
 
 
 def _bound(value: Any) -> int | None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from aoti.errors import ConfigError
-from aoti.exporting.error_messages import cause, explain
+from aoti.exporting.error_messages import attempt
 from aoti.exporting.passes.convolutions import fold_batch_norms, rewrite_convolutions
 from aoti.exporting.passes.layer_benchmark import measure
 from aoti.exporting.passes.linears import transpose_linears
@@ -85,22 +85,21 @@ def rewrite(
     program : torch.export.ExportedProgram
         The program to compile.
     report : list of str
-        The rewrites, one line each, starting with the name of the pass.
+        The rewrites, one line each, starting with the name of the pass; and a line for each pass
+        that failed and is left out.
     options : dict
         The options that the rewrites need.
 
     Raises
     ------
     ExportError
-        A pass failed.
+        A pass failed because of the machine: there is no compiler, or the disk is full.
     """
     report: list[str] = []
     asked: dict[str, Any] = {}
     for name in names:
-        try:
-            program, lines, more = PASSES[name](program, {**options, **asked}, say)
-        except (ArithmeticError, RuntimeError) as error:
-            raise explain(error, f"apply the pass {name!r}") from cause(error)
+        work = partial(PASSES[name], program, {**options, **asked}, say)
+        program, lines, more = attempt(f"the pass {name!r}", work, (program, [], {}), report)
         report += [f"{name}: {line}" for line in lines]
         asked |= more
     return program, report, asked

@@ -54,16 +54,6 @@ inline void own_strides(const ArrayView& array, int64_t* strides) noexcept {
   }
 }
 
-// Whether some dimension has neighbouring elements next to each other.
-inline bool has_unit_stride(const ArrayView& array) noexcept {
-  for (int i = 0; i < array.rank; ++i) {
-    if (array.sizes[i] > 1 && array.strides[i] * array.unit == array.itemsize) {
-      return true;
-    }
-  }
-  return false;
-}
-
 // Whether `pointer` lies in the memory of `array`.
 inline bool contains(const ArrayView& array, const void* pointer) noexcept {
   const char* begin = static_cast<const char*>(array.data);

@@ -108,6 +108,16 @@ inline int64_t count_elements(const DLTensor& view) noexcept {
 
 inline int64_t Tensor::numel() const noexcept { return count_elements(block_->view); }
 
+// Whether the bounds of two tensors overlap, whose strides are not negative. They need not have an
+// element in common.
+inline bool bounds_overlap(const Tensor& one, const Tensor& other) noexcept {
+  ArrayView first, second;
+  describe(one, false, first);
+  describe(other, false, second);
+  return one.numel() != 0 && other.numel() != 0 && same(first.device, second.device) &&
+         (contains(first, other.data()) || contains(second, one.data()));
+}
+
 bool is_contiguous(const DLTensor& view) noexcept;  // in C order
 
 // Whether every address between its first and its last element is one element's: then their order

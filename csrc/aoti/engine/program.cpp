@@ -20,13 +20,6 @@ bool fits(const Tensor& target, const DLTensor& output) noexcept {
          std::equal(output.shape, output.shape + output.ndim, target.sizes());
 }
 
-bool overlap(const Tensor& one, const Tensor& other) noexcept {
-  ArrayView first, second;
-  describe(one, false, first);
-  describe(other, false, second);
-  return contains(first, other.data()) || contains(second, one.data());
-}
-
 // Copies the outputs that lie in an input which is also a target: they are needed after another
 // output, or a part of their own, was written there.
 Status set_apart(const Run& run, std::vector<Tensor>& copies) noexcept {
@@ -40,7 +33,7 @@ Status set_apart(const Run& run, std::vector<Tensor>& copies) noexcept {
       const auto endangers = [&](const Tensor& target) {
         const bool memmoved =
             &target == &targets[i] && is_contiguous(target.view()) && is_contiguous(output.view());
-        return target.defined() && !memmoved && overlap(target, output);
+        return target.defined() && !memmoved && bounds_overlap(target, output);
       };
       if (std::any_of(targets.begin(), targets.end(), endangers)) {
         copies.resize(targets.size());
