@@ -119,9 +119,69 @@ def divided(a: Tensor, b: Tensor) -> dict[str, Tensor]:
     }
 
 
+def bools_reduced(x: Tensor) -> dict[str, Tensor]:
+    """The largest and smallest of bools, by operator and dimension."""
+    found = {"max": (x > 1).max(), "min": (x > 1).min()}
+    for dim in (0, 1):
+        most, least = (x > 1).max(dim), (x > 1).min(dim, keepdim=True)
+        found |= {f"max {dim}": most.values, f"max's index {dim}": most.indices}
+        found |= {f"min {dim}": least.values, f"min's index {dim}": least.indices}
+        found |= {f"amax {dim}": (x > 1).amax(dim), f"amin {dim}": (x > 1).amin(dim)}
+    return found
+
+
+def special_values(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """Operators that Inductor computes wrong for special values."""
+    return {
+        "acosh": a.acosh(),
+        "nextafter": torch.nextafter(a, b),
+        "nextafter, compared": torch.nextafter(a, b) > a,
+        "nextafter of one number": torch.nextafter(a, b[:1]),
+        "softshrink": torch.nn.functional.softshrink(a),
+        "softshrink of 0.1": torch.nn.functional.softshrink(a, 0.1),
+        "addcmul": torch.addcmul(a, b, a, value=0.25),
+        "addcdiv": torch.addcdiv(a, b, a.abs() + 2, value=2.0),
+    }
+
+
+def margin_losses(x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """The loss over labels, which end at -1."""
+    loss = torch.nn.functional.multilabel_margin_loss
+    return {
+        f"{reduction} {name}": loss(x[rows], labels[rows], reduction=reduction)
+        for reduction in ("none", "mean", "sum")
+        for name, rows in (("of rows", slice(None)), ("of one row", 0))
+    }
+
+
+def powers_of_numbers(x: Tensor) -> dict[str, Tensor]:
+    """Numbers to the power of integers, by dtype."""
+    return {
+        f"{base} to {dtype}": base ** (x & 7).to(dtype)
+        for base in (-3, 0, 1, 2, 2.5)
+        for dtype in (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
+    }
+
+
 class Masks(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return masks_reduced(x)
+        bools = {f"{name} of bools": value for name, value in bools_reduced(x).items()}
+        return masks_reduced(x) | bools | powers_of_numbers(x)
+
+
+class Special(nn.Module):
+    """Results by dtype, of mixed dtypes, and of labels."""
+
+    def forward(self, pairs: dict[str, Any], x: Tensor, labels: Tensor) -> dict[str, Any]:
+        found: dict[str, Any] = {"losses": margin_losses(x, labels)}
+        for dtype, pair in pairs.items():
+            found[dtype] = special_values(*pair)
+        (a, _), (_, narrow) = pairs["float32"], pairs["float16"]
+        found["mixed"] = {
+            "addcmul": torch.addcmul(a, narrow, narrow, value=2.0),
+            "addcdiv": torch.addcdiv(a[:, None], narrow, a, value=0.5),
+        }
+        return found
 
 
 class Quotients(nn.Module):
@@ -222,6 +282,14 @@ def main(directory: Path) -> None:
     sizes = ({name: {0: Dim.AUTO} for name in names},)
     quotients = {"path": directory / "quotients.pt2", "options": UNTUNED, "dynamic_shapes": sizes}
     export(Quotients(), (pairs,), **quotients)
+
+    labels = torch.tensor([[1, 0, -1, 2], [3, -1, -1, -1], [-1, 0, 1, 2]])
+    dtypes = ("float16", "bfloat16", "float32")
+    ones = {name: (torch.ones(57, dtype=getattr(torch, name)),) * 2 for name in dtypes}
+    lengths = {name: ({0: Dim.AUTO}, {0: Dim.AUTO}) for name in dtypes}
+    free: Any = (lengths, rows, rows)
+    to = {"path": directory / "special.pt2", "dynamic_shapes": free, "options": UNTUNED}
+    export(Special(), (ones, torch.ones(3, 4), labels), **to)
 
     for refused in (True, False):
         # A directory of its own, in which nothing but the package may be left.

@@ -68,11 +68,104 @@ def test_quotients_of_floats_are_those_of_eager(quotients, dtype):
         assert torch.equal(found[f"{dtype} {name}"].nan_to_num(7), expected.nan_to_num(7)), name
 
 
+def test_bools_are_reduced_as_eager_does(masks):
+    """Inductor's code for the largest of some bools is refused by the C++ compiler."""
+    from exporter_packages import bools_reduced
+
+    for low, high in ((0, 4), (0, 2), (2, 4)):
+        for columns in (8, 45, 64):
+            generator = torch.Generator().manual_seed(columns)
+            x = torch.randint(low, high, (5, columns), generator=generator)
+            found = masks(x)
+            for name, expected in bools_reduced(x).items():
+                result = found[f"{name} of bools"]
+                assert result.dtype == expected.dtype, name
+                assert torch.equal(result, expected), (name, columns)
+
+
+def test_a_number_to_the_power_of_integers_is_an_integer(masks):
+    from exporter_packages import powers_of_numbers
+
+    x = torch.arange(45).reshape(3, 15)
+    found = masks(x)
+    assert found["2 to torch.int32"][0, :4].tolist() == [1, 2, 4, 8]
+    for name, expected in powers_of_numbers(x).items():
+        assert found[name].dtype == expected.dtype, name
+        torch.testing.assert_close(found[name], expected, msg=name)
+
+
+SPECIAL = [
+    *(0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 0.5, -0.5, 0.1, math.inf, -math.inf, math.nan, 7.0, 0.3),
+    *(3.4e38, -3.4e38, 1e19, 2e19, 1e30, 65504.0, -65504.0, 1e-40, -1e-40, 6e-8, -6e-8, 6.2e-5),
+]
+
+
+@pytest.fixture(scope="module")
+def special(exporter_packages):
+    with aoti.load(exporter_packages / "special.pt2") as model:
+        yield model
+
+
+def called(model, pair=None, losses=None):
+    """Results for a pair, converted to every dtype, and for scores and labels."""
+    a, b = pair or (torch.ones(2), torch.ones(2))
+    dtypes = ("float16", "bfloat16", "float32")
+    pairs = {name: (a.to(getattr(torch, name)), b.to(getattr(torch, name))) for name in dtypes}
+    return model(pairs, *(losses or (torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.int64))))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_special_values_give_what_eager_gives(special, dtype):
+    from exporter_packages import special_values
+
+    pairs = [(a, b) for a in SPECIAL for b in SPECIAL]
+    a, b = (torch.tensor(values) for values in zip(*pairs, strict=True))
+    found = called(special, (a, b))[dtype]
+    kind = getattr(torch, dtype)
+    for name, expected in special_values(a.to(kind), b.to(kind)).items():
+        exact = {"rtol": 0, "atol": 0} if name.startswith("nextafter") else {}
+        torch.testing.assert_close(found[name], expected, equal_nan=True, msg=name, **exact)
+
+
+def test_the_next_number_of_16_bits_is_another_one(special):
+    a = torch.tensor([1.0, -1.0, 0.0, 0.0, 65504.0])
+    b = torch.tensor([2.0, 0.0, 1.0, -1.0, math.inf])
+    found = called(special, (a, b))["float16"]["nextafter"]
+    assert found.tolist() == [1 + 2**-10, -1 + 2**-11, 2**-24, -(2**-24), math.inf]
+
+
+def test_products_of_mixed_dtypes_are_computed_in_the_wider_one(special):
+    a, b = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([300.0, 60000.0, 1e-4])
+    found = called(special, (a, b))["mixed"]
+    narrow = b.half()
+    torch.testing.assert_close(found["addcmul"], torch.addcmul(a, narrow, narrow, value=2.0))
+    divided = torch.addcdiv(a[:, None], narrow, a, value=0.5)
+    torch.testing.assert_close(found["addcdiv"], divided)
+
+
+@pytest.mark.parametrize("classes", [3, 8, 17, 40])
+def test_labels_behind_the_end_do_not_count(special, classes):
+    from exporter_packages import margin_losses
+
+    generator = torch.Generator().manual_seed(classes)
+    scores = torch.randn(6, classes, generator=generator)
+    labels = torch.stack([torch.randperm(classes, generator=generator) for _ in range(6)])
+    labels = torch.where(torch.rand(labels.shape, generator=generator) > 0.7, -1, labels)
+    labels[0, 0], labels[1] = -1, torch.arange(classes)  # none, and no end
+    found = called(special, losses=(scores, labels))["losses"]
+    for name, expected in margin_losses(scores, labels).items():
+        torch.testing.assert_close(found[name], expected, msg=name)
+
+
 def test_nothing_is_left_of_the_decompositions():
     before = dict(inductor.decompositions)
+    loss = torch.ops.aten.multilabel_margin_loss_forward.default
+    kernels = dict(loss.py_kernels)
     with corrected():
+        assert loss.py_kernels != kernels
         assert dict(inductor.select_decomp_table()).keys() >= inductor.decompositions.keys()
         assert torch.ops.aten.remainder.Tensor in inductor.select_decomp_table()
     assert inductor.decompositions == before
+    assert loss.py_kernels == kernels
     with corrected(wanted=False):
         assert inductor.decompositions == before

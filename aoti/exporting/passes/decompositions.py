@@ -12,7 +12,7 @@ operators and of subgraphs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest.mock import patch
 
@@ -24,6 +24,7 @@ aten = torch.ops.aten
 
 _NARROW = {torch.int8, torch.uint8}
 _WIDE = torch.int32
+_AUTOGRAD = torch._C.DispatchKey.Autograd
 
 _Decomposition = Callable[..., Any]
 
@@ -36,12 +37,22 @@ def corrected(*, wanted: bool = True) -> Iterator[None]:
         return
     before = inductor.decompositions
     table = {operator: _after(ours, before.get(operator)) for operator, ours in _table().items()}
-    with patch.dict(before, table):
-        inductor.fast_random_decomps.cache_clear()  # it keeps a copy
-        try:
-            yield
-        finally:
-            inductor.fast_random_decomps.cache_clear()
+    with contextlib.ExitStack() as patches:
+        patches.callback(_forget, table)
+        patches.enter_context(patch.dict(before, table))
+        for operator in table:
+            if _AUTOGRAD in operator.py_kernels:  # decomposed before the table is looked at
+                kernel = {_AUTOGRAD: table[operator]}
+                patches.enter_context(patch.dict(operator.py_kernels, kernel))
+        _forget(table)
+        yield
+
+
+def _forget(operators: Iterable[Any]) -> None:
+    """Clear what torch keeps of decompositions that were looked up."""
+    inductor.fast_random_decomps.cache_clear()
+    for operator in operators:
+        operator._dispatch_cache.clear()
 
 
 def _after(ours: _Decomposition, theirs: _Decomposition | None) -> _Decomposition:
@@ -76,11 +87,17 @@ def _table() -> dict[Any, _Decomposition]:
         table[operator] = _remainder
     for operator in (aten.fmod.Tensor, aten.fmod.Scalar):
         table[operator] = _fmod_of_floats
-    table[aten.addcmul.default] = _addcmul
+    for operator, combined in ((aten.addcmul.default, torch.mul), (aten.addcdiv.default, torch.div)):
+        table[operator] = _scaled_first(combined)
     for operator in (aten.div.Tensor_mode, aten.div.Scalar_mode):
         table[operator] = _divide
     for operator in (aten.floor_divide.default, aten.floor_divide.Scalar):
         table[operator] = _floor_divide
+    table[aten.pow.Scalar] = _pow_of_number
+    table[aten.acosh.default] = _acosh
+    table[aten.nextafter.default] = _nextafter
+    table[aten.softshrink.default] = _softshrink
+    table[aten.multilabel_margin_loss_forward.default] = _multilabel_margin_loss
     return table
 
 
@@ -91,7 +108,7 @@ def _widened(operator: Any, *, back: bool) -> _Decomposition:
     """A reduction in a wider type; with `back`, its values get their type again."""
 
     def decompose(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if x.dtype not in _NARROW or not _on_cpu(x):
+        if x.dtype not in {*_NARROW, torch.bool} or not _on_cpu(x):
             return NotImplemented
         result = operator(x.to(_WIDE), *args, **kwargs)
         if not back:
@@ -140,13 +157,6 @@ def _remainder(a: Any, b: Any) -> Any:
     return torch.where((left != 0) & ((b < 0) != (left < 0)), left + b, left).to(dtype)
 
 
-def _addcmul(a: Tensor, b: Tensor, c: Tensor, *, value: float = 1) -> Any:
-    """In the order of aten, in which the product of two large numbers need not overflow."""
-    if value == 1 or not a.dtype.is_floating_point or not _on_cpu(a):
-        return NotImplemented
-    return a + value * b * c
-
-
 def _divide(a: Any, b: Any, *, rounding_mode: str | None) -> Any:
     return _floor_divide(a, b) if rounding_mode == "floor" else NotImplemented
 
@@ -179,6 +189,87 @@ def _fmod_of_floats(a: Any, b: Any) -> Any:
         return NotImplemented
     a, b, dtype = operands
     return NotImplemented if a.dtype == torch.float64 else _fmod(a, b).to(dtype)
+
+
+# -- other operators -------------------------------------------------------------------------------
+
+
+def _scaled_first(combined: Callable[[Tensor, Tensor], Tensor]) -> _Decomposition:
+    """`addcmul` and `addcdiv` in the order of aten, in which the last step need not overflow."""
+
+    def decompose(a: Tensor, b: Tensor, c: Tensor, *, value: float = 1) -> Any:
+        dtype = torch.result_type(torch.add(a, b), c)
+        if value == 1 or not dtype.is_floating_point or not _on_cpu(a):
+            return NotImplemented
+        return (a + combined(value * b.to(dtype), c.to(dtype))).to(dtype)
+
+    return decompose
+
+
+def _pow_of_number(base: Any, exponent: Tensor) -> Any:
+    """A number to the power of integers, which is float32 for Inductor."""
+    dtype = torch.result_type(base, exponent)
+    if dtype.is_floating_point or dtype.is_complex or not _on_cpu(exponent):
+        return NotImplemented
+    power = torch.full((), base, dtype=dtype, device=exponent.device)
+    return torch.pow(power, exponent.to(dtype))
+
+
+def _acosh(x: Tensor) -> Any:
+    """`acosh` without the square of its argument, which overflows above 1e19."""
+    if x.dtype not in {torch.float32, torch.bfloat16} or not _on_cpu(x):
+        return NotImplemented
+    return torch.acosh(x.double()).to(x.dtype)
+
+
+def _nextafter(a: Tensor, b: Tensor) -> Any:
+    """The next number of 16 bits; Inductor computes that of 32 bits, and rounds it to `a`.
+
+    All on integers, since generated code need not round floats of 16 bits before it uses them.
+    """
+    infinity = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}.get(a.dtype)
+    if infinity is None or a.dtype != b.dtype or not _on_cpu(a):
+        return NotImplemented
+    bits = [x.view(torch.int16).to(torch.int32) for x in torch.broadcast_tensors(a, b)]
+    start, end = bits
+    # In the order of the numbers; both zeros are 0.
+    here, there = (torch.where(x < 0, -0x8000 - x, x) for x in bits)
+    step = here + torch.sign(there - here)
+    found = torch.where((step < 0) | ((step == 0) & (start < 0)), -0x8000 - step, step)
+    found = torch.where(here == there, end, found)
+    is_nan = (here.abs() > infinity) | (there.abs() > infinity)
+    return torch.where(is_nan, 0x7FFF, found).to(torch.int16).view(a.dtype)
+
+
+def _softshrink(x: Tensor, lambd: float = 0.5) -> Any:
+    """Soft thresholding that keeps nan."""
+    if not _on_cpu(x):
+        return NotImplemented
+    wide = x.float() if x.dtype.itemsize < 4 else x
+    return torch.where(wide.abs() <= lambd, 0.0, wide - torch.sign(wide) * lambd).to(x.dtype)
+
+
+def _multilabel_margin_loss(x: Tensor, target: Tensor, reduction: int) -> Any:
+    """The loss over the labels before the first -1 only; Inductor counts the others as label 0."""
+    rows, labels = torch.atleast_2d(x), torch.atleast_2d(target)
+    classes = rows.shape[1]
+    places = torch.arange(classes, device=x.device)
+    end = torch.where(labels == -1, places, classes).amin(1, keepdim=True)
+    given = places < end
+    scores = rows.gather(1, torch.where(given, labels, 0))
+    # Of shape (row, label, class).
+    is_label = ((labels[:, :, None] == places) & given[:, :, None]).any(1)
+    margins = (1 - scores[:, :, None] + rows[:, None, :]).clamp_min(0)
+    counted = given[:, :, None] & ~is_label[:, None, :]
+    losses = (torch.where(counted, margins, 0) / classes).sum((1, 2))
+    mean, total = 1, 2  # at::Reduction
+    if reduction == mean:
+        loss = losses.mean()
+    elif reduction == total:
+        loss = losses.sum()
+    else:
+        loss = losses.reshape(x.shape[:-1])
+    return loss, is_label.to(x.dtype).reshape(target.shape)
 
 
 def _floats(a: Any, b: Any) -> tuple[Tensor, Tensor, torch.dtype] | None:
