@@ -40,9 +40,9 @@ def corrected(*, wanted: bool = True) -> Iterator[None]:
     with contextlib.ExitStack() as patches:
         patches.callback(_forget, table)
         patches.enter_context(patch.dict(before, table))
-        for operator in table:
+        for operator, decompose in table.items():
             if _AUTOGRAD in operator.py_kernels:  # decomposed before the table is looked at
-                kernel = {_AUTOGRAD: table[operator]}
+                kernel = {_AUTOGRAD: decompose}
                 patches.enter_context(patch.dict(operator.py_kernels, kernel))
         _forget(table)
         yield
@@ -87,7 +87,10 @@ def _table() -> dict[Any, _Decomposition]:
         table[operator] = _remainder
     for operator in (aten.fmod.Tensor, aten.fmod.Scalar):
         table[operator] = _fmod_of_floats
-    for operator, combined in ((aten.addcmul.default, torch.mul), (aten.addcdiv.default, torch.div)):
+    for operator, combined in (
+        (aten.addcmul.default, torch.mul),
+        (aten.addcdiv.default, torch.div),
+    ):
         table[operator] = _scaled_first(combined)
     for operator in (aten.div.Tensor_mode, aten.div.Scalar_mode):
         table[operator] = _divide
@@ -230,7 +233,7 @@ def _nextafter(a: Tensor, b: Tensor) -> Any:
     infinity = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}.get(a.dtype)
     if infinity is None or a.dtype != b.dtype or not _on_cpu(a):
         return NotImplemented
-    bits = [x.view(torch.int16).to(torch.int32) for x in torch.broadcast_tensors(a, b)]
+    bits = [x.view(torch.int16).to(torch.int32) for x in aten.broadcast_tensors([a, b])]
     start, end = bits
     # In the order of the numbers; both zeros are 0.
     here, there = (torch.where(x < 0, -0x8000 - x, x) for x in bits)
@@ -251,7 +254,7 @@ def _softshrink(x: Tensor, lambd: float = 0.5) -> Any:
 
 def _multilabel_margin_loss(x: Tensor, target: Tensor, reduction: int) -> Any:
     """The loss over the labels before the first -1 only; Inductor counts the others as label 0."""
-    rows, labels = torch.atleast_2d(x), torch.atleast_2d(target)
+    rows, labels = aten.atleast_2d(x), aten.atleast_2d(target)
     classes = rows.shape[1]
     places = torch.arange(classes, device=x.device)
     end = torch.where(labels == -1, places, classes).amin(1, keepdim=True)
