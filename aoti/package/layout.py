@@ -23,7 +23,7 @@ _PICKLES = "data/weights"
 
 # A file of a model: its name without the prefix, and the name of the model.
 # The name may contain slashes.
-MODEL_FILE = re.compile(rf"(?:[^/]+/)?({_MODELS}/(.+)/[^/]+)")
+MODEL_FILE = re.compile(rf"(?:[^/]+/)?({_MODELS}/((?s:.+))/[^/]+)")
 # A constant that operators outside of the package read: its name without the prefix.
 CONSTANT_FILE = re.compile(rf"(?:[^/]+/)?({_CONSTANTS}/[^/]+)")
 # A TorchBind object. Packages have it among the constants, libtorch reads it beside the code.
