@@ -66,7 +66,9 @@ class LoadOptions:
                 bounds = "at least 1" if number < 1 else f"at most {most}"
                 raise ConfigError(f"{name} must be {bounds}, not {_shown(number)}")
         if self.device_index.bit_length() > 31:
-            raise ConfigError(f"there is no device number {_shown(self.device_index)}")
+            raise ConfigError(
+                f"device_index must be at most 2147483647, not {_shown(self.device_index)}"
+            )
         if self.single_threaded and self.num_runners > 1:
             raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
         if self.timeout is not None and not self.timeout > 0:

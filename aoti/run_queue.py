@@ -123,7 +123,6 @@ class RunQueue:
         """
         future = _Run()
         with self._changed:
-            self._forget_unstarted()
             if self._ended or _exiting:
                 raise ModelClosedError(self._ended or "the interpreter is shutting down")
             if len(self._waiting) + self._running >= self._size + self._workers:
@@ -133,8 +132,10 @@ class RunQueue:
                 )
             future.add_done_callback(self._withdraw)
             self._waiting[future] = leaves
-            if self._idle < len(self._waiting) and len(self._threads) < self._workers:
-                self._start_worker(future)
+            if self._idle < len(self._waiting):
+                self._forget_dead()
+                if len(self._threads) < self._workers:
+                    self._start_worker(future)
             self._changed.notify()
         return future
 
@@ -157,9 +158,9 @@ class RunQueue:
                 del self._waiting[future]
                 raise
 
-    def _forget_unstarted(self) -> None:
-        """Forget threads whose start a signal handler prevented."""
-        for thread in [thread for thread in self._threads if thread.ident is None]:
+    def _forget_dead(self) -> None:
+        """Forget threads whose start a signal handler interrupted."""
+        for thread in [thread for thread in self._threads if not thread.is_alive()]:
             self._threads.discard(thread)
 
     def _withdraw(self, future: Future[Any]) -> None:

@@ -395,7 +395,7 @@ def test_a_thousand_calls_with_cancellations_and_timeouts(packages, seed):
         ({"num_runners": 2**70}, "num_runners must be at most 1024, not a number of 71 bits"),
         ({"num_runners": 100_000}, "num_runners must be at most 1024, not 100000"),
         ({"num_runners": 10**5000}, "num_runners must be at most 1024, not a number of"),
-        ({"device_index": 2**70}, "there is no device number a number of 71 bits"),
+        ({"device_index": 2**70}, "device_index must be at most 2147483647, not a number of 71"),
         ({"timeout": 0}, "above 0, not 0"),
         ({"timeout": float("nan")}, "above 0, not nan"),
     ],

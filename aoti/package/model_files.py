@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 from aoti.errors import PackageError
 from aoti.package import layout, wrapper_cpp
 from aoti.package.constants import ConstantTable
 from aoti.signature.document import METADATA_KEY, read_signature
 from aoti.signature.signature import Signature, on_one_thread
+
+_T = TypeVar("_T")
+
+
+class _Once(Generic[_T]):
+    """A property that is computed when it is first read.
+
+    ``functools.cached_property`` has a lock before Python 3.12, which all objects share: a child
+    that is forked while another thread reads a property would wait for it for ever.
+    """
+
+    def __init__(self, compute: Callable[[Any], _T]) -> None:
+        self._compute = compute
+        self._name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, owner: Any, kind: type) -> _T:
+        found = owner.__dict__[self._name] = self._compute(owner)
+        return found
 
 
 class ModelFiles:
@@ -45,7 +64,7 @@ class ModelFiles:
         found = (name for ending in endings for name in self.files if name.endswith(ending))
         return next(found, None)
 
-    @cached_property
+    @_Once
     def metadata(self) -> dict[str, str]:
         """What the exporter wrote about the model. Shared by all callers: not to be changed."""
         name = self.find(*layout.METADATA)
@@ -61,7 +80,7 @@ class ModelFiles:
             raise PackageError(f"{self._package}: {name} is not an object of strings")
         return metadata
 
-    @cached_property
+    @_Once
     def signature(self) -> Signature:
         """What the model takes and gives: see `aoti.Package.signature`."""
         if (record := self.metadata.get(METADATA_KEY)) is not None:
@@ -71,28 +90,28 @@ class ModelFiles:
             wrapper_cpp.read_inputs(source), wrapper_cpp.read_call_spec(source)
         )
 
-    @cached_property
+    @_Once
     def source(self) -> str | None:
         """The generated C++ around the model's kernels; None where it was stripped."""
         name = self.find(layout.SOURCE)
         return None if name is None else self._text(name)
 
-    @cached_property
+    @_Once
     def constants(self) -> ConstantTable | None:
         """The model's constants; None if the generated C++ does not describe them."""
         return wrapper_cpp.read_constants(self.source or "")
 
-    @cached_property
+    @_Once
     def num_constants(self) -> int | None:
         """The number of the model's constants; None if the generated C++ does not say."""
         return wrapper_cpp.read_num_constants(self.source or "")
 
-    @cached_property
+    @_Once
     def weight_bytes(self) -> int | None:
         """The size of the model's constants; None if the generated C++ does not say."""
         return wrapper_cpp.read_weight_bytes(self.source or "")
 
-    @cached_property
+    @_Once
     def may_abort(self) -> bool:
         """Whether an index out of range can abort the process: see `aoti.Package.may_abort`."""
         if METADATA_KEY in self.metadata:
@@ -100,7 +119,7 @@ class ModelFiles:
             return bool(signature.unchecked_indices) and not on_one_thread(signature.options)
         return any(map(wrapper_cpp.may_abort, self._generated()))
 
-    @cached_property
+    @_Once
     def threads(self) -> int | None:
         """The number of threads that was compiled in: see `aoti.Package.threads`."""
         found = map(wrapper_cpp.read_threads, self._generated())

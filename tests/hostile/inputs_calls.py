@@ -117,7 +117,7 @@ STRUCTURE = (
     bad("an unknown keyword", "shared", lambda m, g: m(g.x, z=g.y), InputError,
         "unexpected argument 'z'", "'y'"),
     bad("a keyword given twice", "shared", lambda m, g: m(g.x, g.y, x=g.x), InputError,
-        "unexpected keyword argument 'x'"),
+        "argument 'x' given by position and by keyword"),
     bad("a keyword too many", "mlp", lambda m, g: m(g.x, y=g.x), InputError, "'y'"),
     bad("a misspelt keyword", "dtypes",
         lambda m, g: m(**{k.replace("float16", "flota16"): v for k, v in g.kwargs.items()}),
