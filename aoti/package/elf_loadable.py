@@ -1,0 +1,49 @@
+"""Refuses a shared object whose numbers would crash the process that loads it.
+
+The dynamic loader trusts every number in a file: it follows addresses without looking where they
+lead, and writes where relocations tell it to. The checks are those that glibc leaves out
+(elf/dl-load.c, elf/dl-version.c, elf/dl-lookup.c, elf/dynamic-link.h, sysdeps/*/dl-machine.h). What
+glibc refuses by itself, with words, is left to glibc.
+
+A pointer or a name that is moved to where another one may stand is not found, and neither is a
+changed instruction: the result is another sound file. A pin protects from that (`aoti.load`).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+from aoti.package.elf_bounds import Bounds
+from aoti.package.elf_relocations import Relocations
+from aoti.package.elf_symbols import Symbols
+from aoti.package.elf_tables import Part, Tables
+
+
+def check_loadable(path: Path, machine: str) -> None:
+    """Refuse a shared object that would crash the dynamic loader or the unwinder.
+
+    Parameters
+    ----------
+    path : Path
+        A file that `aoti.package.elf.read_elf` reads, of 64 bits and little-endian.
+    machine : str
+        The machine that it is for, as ``uname -m`` prints it.
+
+    Raises
+    ------
+    PackageError
+        A number in its tables is wrong.
+    """
+    with path.open("rb") as file:
+        part = Part(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        header = part.read(64, 0)
+        bounds = Bounds(Tables.of(path, part, header))
+        (program_headers,) = struct.unpack_from("<Q", header, 32)
+        bounds.check_headers(program_headers)
+        bounds.check_dynamic()
+        relocations = Relocations(bounds)
+        symbols = Symbols(bounds, relocations.highest_symbol)
+        symbols.check()
+        relocations.check(machine, symbols)
