@@ -38,11 +38,12 @@ def describe(directory, name, text="", package="m.pt2"):
 
 def test_a_package_in_the_directory_is_known_by_its_name(models_dir, packages, capsys):
     (models_dir / "net.pt2").symlink_to(packages / "mlp.pt2")
-    describe(
+    tuned = describe(
         models_dir,
         "tuned",
-        f'package = "{packages}/mlp.pt2"\nversion = "2.0"\n[load]\nnum_runners = 2\ntimeout = 1',
+        'package = "link.pt2"\nversion = "2.0"\n[load]\nnum_runners = 2\ntimeout = 1',
     )
+    (tuned / "link.pt2").symlink_to(packages / "mlp.pt2")
     with aoti.load("net") as net, aoti.load("tuned", num_runners=3) as tuned:
         x = np.ones((2, 10), np.float32)
         assert np.array_equal(net(x), tuned(x))

@@ -267,7 +267,9 @@ def parse_size(text: str, origin: str = "") -> int:
     ConfigError
         The text is not a size.
     """
-    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([KMGT]?)", text.strip(), re.ASCII | re.IGNORECASE)
+    match = re.fullmatch(
+        r"(\d{1,18}(?:\.\d{1,18})?)([KMGT]?)", text.strip(), re.ASCII | re.IGNORECASE
+    )
     if match is None:
         raise ConfigError(
             f"{origin}{text!r} is not a size; give bytes, or a number with K, M, G or T, "

@@ -147,7 +147,12 @@ def _stays_bare(package: Package, key: Key) -> bool:
 
 
 def write(
-    package: Package, key: Key, directory: Path, *, modes: Modes = PRIVATE, with_source: bool = False
+    package: Package,
+    key: Key,
+    directory: Path,
+    *,
+    modes: Modes = PRIVATE,
+    with_source: bool = False,
 ) -> None:
     """Write an extraction, completely or not at all. It replaces what is at `directory`.
 

@@ -121,7 +121,7 @@ def _write(directory: Path, key: Key, files: _Files) -> None:
     # In place: users of the extraction hold a lock on this file. The text is as long as the one
     # that it replaces, because a time has 19 digits until the year 2286.
     file = os.open(directory / MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    with open(file, "w") as writer:
+    with os.fdopen(file, "w") as writer:
         writer.write(text)
 
 

@@ -36,8 +36,11 @@ class Place:
 
     def make(self, *, parents: bool) -> None:
         """Create the directory if it does not exist; refuse one that code cannot be loaded from."""
-        with contextlib.suppress(FileExistsError):
-            self.path.mkdir(mode=0o700, parents=parents)
+        # Path.mkdir gives missing parents the mode that the umask leaves.
+        missing = [parent for parent in self.path.parents if parents and not parent.exists()]
+        for path in (*reversed(missing), self.path):
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=0o700)
         self.check()
         if os.statvfs(self.path).f_flag & os.ST_NOEXEC:
             raise self.refusal(

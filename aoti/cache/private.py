@@ -109,7 +109,9 @@ class _Store:
 
     def _provide(self, package: Package, key: Key, *, compare: bool) -> Path:
         directory = self._make_root() / key.name
-        if manifest.problem(directory, key, compare=compare):  # something may have cleaned up TMPDIR
+        if manifest.problem(
+            directory, key, compare=compare
+        ):  # something may have cleaned up TMPDIR
             if missing := self._place.missing(needed_bytes(package, key)):
                 raise self._place.too_small(missing)
             write(package, key, directory)
