@@ -149,13 +149,13 @@ def passing(make: Any) -> Any:
     return lambda m, g: m(make(g.x))
 
 
-def tensor(make: Any) -> Any:
+def tensor(make: Any, use: Any = lambda m, x, made: m(made)) -> Any:
     """The same with a torch tensor; torch comes after aoti into the process."""
 
     def call(m: Any, g: Any) -> Any:
         import torch
 
-        return m(make(torch, torch.from_numpy(g.x.copy())))
+        return use(m, g.x, make(torch, torch.from_numpy(g.x.copy())))
 
     return call
 
@@ -322,6 +322,9 @@ TORCH = (
     bad("a meta tensor", "mlp", tensor(lambda t, x: x.to("meta")), InputTypeError,
         "torch.Tensor on meta cannot be shared"),
     bad("a tensor whose storage was freed", "mlp", tensor(freed), InputError, "null"),
+    bad("an output into a tensor whose storage was freed", "mlp",
+        tensor(lambda t, x: freed(t, x[:, :1]), lambda m, x, out: m.run([x], out=[out])),
+        InputError, "out[0]", "null"),
     right("a parameter", "mlp", tensor(lambda t, x: t.nn.Parameter(x))),
     bad("a sparse tensor", "mlp", tensor(lambda t, x: x.to_sparse()), InputTypeError, "Tensor"),
     bad("a conjugated tensor's numpy", "mlp",
