@@ -54,7 +54,7 @@ BELOW = {
     "_processes": "errors",
     "errors": "",
     "_files": "",
-    "_logging": "",
+    "_logging": "_text",
     "_text": "",
     "_warnings": "",
     "_version": "",

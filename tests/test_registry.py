@@ -112,6 +112,7 @@ def test_a_file_of_that_name_is_not_confused_with_the_model(models_dir, packages
         ("name = 'a/b'", "'a/b' is not a valid name"),
         ("[load]\nrunners = 2", "did you mean 'load.num_runners'?"),
         ("][", "is not TOML"),
+        ("a = " + "[" * 10_000, "is not TOML"),
     ],
 )
 def test_a_broken_description_is_listed_and_hurts_no_other(models_dir, capsys, text, message):
