@@ -265,6 +265,8 @@ def main(directory: Path) -> None:
 
     program = torch.export.export(Twice(), (x, x))
     export(program, path=directory / "program.pt2")
+    nested = dict.fromkeys(("twice", "twice/again"), (Twice(), (x, 2 * x)))
+    export(nested, path=directory / "nested.pt2", golden=True, verify=True, options=UNTUNED)
 
     vector = Vector().eval(), (torch.randn(12),)
     done = export(*vector, path=directory / "vector.pt2", verify=True, options=UNTUNED)
