@@ -10,6 +10,9 @@ import contextlib
 import logging
 import os
 import sys
+from typing import Any
+
+from aoti._text import printable
 
 logger = logging.getLogger("aoti")
 logger.addHandler(logging.NullHandler())
@@ -23,6 +26,16 @@ class _StandardError(logging.Handler):
             print(self.format(record), file=sys.stderr)
 
 
+class _Printable(logging.Formatter):
+    """A message is one line, and nothing in it acts on the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
 def debugging() -> bool:
     """Whether ``AOTI_DEBUG`` is set to a value other than 0."""
     return os.environ.get("AOTI_DEBUG", "0") not in ("", "0")
@@ -33,5 +46,5 @@ def show(level: str) -> None:
     logger.setLevel(level.upper())
     if not logging.getLogger().handlers and len(logger.handlers) == 1:
         handler = _StandardError()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+        handler.setFormatter(_Printable("%(asctime)s %(name)s %(levelname)s: %(message)s"))
         logger.addHandler(handler)

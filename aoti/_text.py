@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _MANY = 5  # names in a message
 
@@ -22,3 +22,8 @@ def listing(names: Sequence[str]) -> str:
     """The first names of a list that may be long, and how many more there are."""
     more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
     return ", ".join(map(quoted, names[:_MANY])) + more
+
+
+def assignments(values: Mapping[str, object]) -> str:
+    """Names and their values: ``batch=3, length=5``."""
+    return ", ".join(f"{name}={value}" for name, value in values.items())

@@ -30,6 +30,7 @@ from aoti.options import DEFAULTS, SETTINGS
 
 LEVELS = ("debug", "info", "warning", "error")
 
+_MOST = 1 << 20  # bytes of a TOML file
 _KEYS: dict[str, type] = {
     "model": str,
     **{key: kind for key, kind in SETTINGS.items() if key != "cache"},
@@ -187,10 +188,14 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            content = file.read(_MOST + 1)
+        if len(content) > _MOST:
+            raise ValueError(f"it has more than {_MOST} bytes")
+        return tomllib.loads(content.decode())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
 
 

@@ -68,6 +68,8 @@ def load(source: Source | Config, **options: Any) -> AOTIModel:
     sha256 : str, optional
         The digest that the package must have, in hex: that of the file (``sha256sum``), or
         `Package.digest` for a directory. It is verified before anything of the package is mapped.
+        Only the bytes that were hashed are extracted. The content of files that were extracted
+        earlier is compared with what was extracted then.
     validate : bool, default True
         Check the arguments of each call. Without these checks, a wrong argument reads out of
         bounds, gives garbage or ends the process.
@@ -236,31 +238,28 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
             verified=verified,
             map_source=options.map_source and options.weights is None,
         )
-        extraction = extracted(as_zip=as_zip)
-        try:
+
+        def build(extraction: Extraction) -> AOTIModel:
             check_code(package, name, extraction, target, extracted)
             if signature.inputs is None:
                 _warn_unchecked(package)
-        except BaseException:
-            extraction.release()
-            raise
-    try:
-        model = AOTIModel(
-            engine,
-            extraction,
-            path=package.name,
-            model_name=name,
-            metadata=metadata,
-            device=target,
-            signature=signature,
-            options=options,
-            reload=_reload(package, name, options),
-            may_keep_gil=not as_zip
-            and stands_on_libtorch(extraction.code(name), libtorch.library()),
+            return AOTIModel(
+                engine,
+                extraction,
+                path=package.name,
+                model_name=name,
+                metadata=metadata,
+                device=target,
+                signature=signature,
+                options=options,
+                reload=_reload(package, name, options),
+                may_keep_gil=not as_zip
+                and stands_on_libtorch(extraction.code(name), libtorch.library()),
+            )
+
+        model = _from_files(
+            functools.partial(extracted, as_zip=as_zip), build, compare=bool(options.sha256)
         )
-    except BaseException:
-        extraction.release()
-        raise
     try:
         if golden is not None:
             golden.require(model)
@@ -271,6 +270,28 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
         model.close()
         raise
     return model
+
+
+def _from_files(
+    extracted: Callable[..., Extraction], build: Callable[[Extraction], AOTIModel], *, compare: bool
+) -> AOTIModel:
+    """Build a model from its extracted files; if those turn out to be damaged, once more."""
+    retried = False
+    while True:
+        extraction = extracted(compare=compare or retried)
+        try:
+            return build(extraction)
+        except BaseException as error:
+            why = isinstance(error, Exception) and extraction.problem()
+            extraction.release()
+            if not why:
+                raise
+            if retried:
+                raise ConfigError(
+                    f"the extracted model in {extraction.directory} was changed while it was "
+                    f"loaded ({why}); set AOTI_CACHE_DIR to a directory that nothing else writes to"
+                ) from error
+        retried = True
 
 
 def _reload(package: Package, name: str, options: LoadOptions) -> Callable[..., AOTIModel] | None:

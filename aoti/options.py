@@ -71,8 +71,7 @@ class LoadOptions:
             )
         if self.single_threaded and self.num_runners > 1:
             raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
-        if self.timeout is not None and not self.timeout > 0:
-            raise ConfigError(f"timeout must be a number of seconds above 0, not {self.timeout}")
+        check_timeout(self.timeout)
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.sha256):
             raise ConfigError(f"sha256 must be 64 hexadecimal digits, not {self.sha256!r:.80}")
 
@@ -82,8 +81,21 @@ class LoadOptions:
         return {name: value for name, value in values.items() if value is not DEFAULTS[name]}
 
 
-def _shown(number: int) -> str:
-    bits = number.bit_length()  # Python refuses to print the longest
+def check_timeout(seconds: float | None) -> None:
+    """Check a time limit; None is none.
+
+    Raises
+    ------
+    ConfigError
+        It is not above 0.
+    """
+    if seconds is not None and not seconds > 0:
+        raise ConfigError(f"timeout must be a number of seconds above 0, not {_shown(seconds)}")
+
+
+def _shown(number: float) -> str:
+    # Python refuses to print the longest integers.
+    bits = number.bit_length() if isinstance(number, int) else 0
     return str(number) if bits <= 64 else f"a number of {bits} bits"
 
 

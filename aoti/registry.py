@@ -12,7 +12,7 @@ a ``model.toml`` is a model with a description::
 
     name = "minilm"             # default: the directory's name, or the entry point's
     version = "2.1"             # numbers, separated by dots
-    package = "minilm.pt2"      # default: the one .pt2 beside this file
+    package = "minilm.pt2"      # in this directory; default: the one .pt2 in it
     description = "Sentence embeddings"
     sha256 = "..."              # refuse another package
     default = true              # the name "default" means this model
@@ -260,7 +260,7 @@ def _described(directory: Path, name: str, place: str) -> RegisteredModel:
         if "sha256" in settings:
             options["sha256"] = settings["sha256"]
         if "weights" in options:
-            options["weights"] = str(directory / options["weights"])
+            options["weights"] = str(_in(directory, options["weights"]))
         return RegisteredModel(
             name=given,
             version=version,
@@ -276,7 +276,7 @@ def _described(directory: Path, name: str, place: str) -> RegisteredModel:
 
 def _package(directory: Path, name: str | None) -> Path:
     if name is not None:
-        return directory / name
+        return _in(directory, name)
     packages = sorted(directory.glob("*.pt2"))
     if len(packages) != 1:
         raise ConfigError(
@@ -284,3 +284,14 @@ def _package(directory: Path, name: str | None) -> Path:
             'package = "....pt2"'
         )
     return packages[0]
+
+
+def _in(directory: Path, name: str) -> Path:
+    """A file that a description names. Links lead where whoever made the directory wants."""
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ConfigError(
+            f"{directory / DESCRIPTION} names a file outside of its directory: {name!r:.200}; "
+            "move the file there, or make a link to it"
+        )
+    return directory / path

@@ -19,6 +19,7 @@ from typing import Any
 from aoti._logging import logger
 from aoti.engine._core._waiting import wait
 from aoti.errors import ModelClosedError, QueueFullError, RunTimeoutError
+from aoti.options import check_timeout
 
 Leaves = Sequence[object]
 
@@ -231,10 +232,26 @@ class RunQueue:
 class QueuedCalls:
     """The calls of a model that do not wait: in worker threads, and for event loops."""
 
-    timeout: float | None
+    _timeout: float | None
     _flatten: Callable[[tuple[object, ...], dict[str, object]], Leaves]
     _queued: Callable[[Any], Any] | None
     _queue: RunQueue
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a `run_async` may take, including the time it waits; None: no limit.
+
+        Raises
+        ------
+        ConfigError
+            It is set to what is not above 0.
+        """
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        check_timeout(seconds)
+        self._timeout = seconds
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call the model in the background.
@@ -315,7 +332,9 @@ async def result_of(future: Future[Any], timeout: float | None) -> Any:
         with contextlib.suppress(RuntimeError):  # the loop was closed: there is no waiter
             loop.call_soon_threadsafe(settle, True)
 
-    timer = None if timeout is None else loop.call_later(timeout, settle, False)
+    timer = None
+    if timeout is not None:  # an event loop fails with an int that is larger than any float
+        timer = loop.call_later(min(timeout, threading.TIMEOUT_MAX), settle, False)
     future.add_done_callback(deliver)
     try:
         if await in_time:

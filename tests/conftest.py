@@ -172,6 +172,18 @@ def interop() -> Path:
     return _export("interop")
 
 
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def more(interop):
+    """`x -> (x, x + 1)`, float32, of any two sizes."""
+    with aoti.load(interop / "more.pt2") as model:
+        yield model
+
+
 @pytest.fixture(scope="session")
 def models() -> Path:
     """The directory of the packages that tests/models.py exports."""

@@ -22,6 +22,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.nn.attention.flex_attention import flex_attention
 
 import aoti
 from aoti.exporting.build.compiling import compile_program
@@ -193,6 +194,23 @@ class Quotients(nn.Module):
         return found
 
 
+ATTENTION = {(8, 8): 8, (40, 40): 16, (5, 24): 8, (33, 33): 32}  # queries, keys: size of a head
+
+
+def attention_inputs() -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Queries, keys and values of 32 heads."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        tuple(torch.randn(8, 4, n, size, generator=generator) for n in (queries, keys, keys))
+        for (queries, keys), size in ATTENTION.items()
+    ]
+
+
+class Attention(nn.Module):
+    def forward(self, inputs: list[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
+        return [flex_attention(*one) for one in inputs]
+
+
 @contextlib.contextmanager
 def compiling_fails(*, rewritten: bool) -> Iterator[list[tuple[bool, bool]]]:
     """Let Inductor fix a size where weights are frozen, and perhaps refuse what was rewritten.
@@ -247,6 +265,8 @@ def main(directory: Path) -> None:
 
     program = torch.export.export(Twice(), (x, x))
     export(program, path=directory / "program.pt2")
+    nested = dict.fromkeys(("twice", "twice/again"), (Twice(), (x, 2 * x)))
+    export(nested, path=directory / "nested.pt2", golden=True, verify=True, options=UNTUNED)
 
     vector = Vector().eval(), (torch.randn(12),)
     done = export(*vector, path=directory / "vector.pt2", verify=True, options=UNTUNED)
@@ -290,6 +310,9 @@ def main(directory: Path) -> None:
     free: Any = (lengths, rows, rows)
     to = {"path": directory / "special.pt2", "dynamic_shapes": free, "options": UNTUNED}
     export(Special(), (ones, torch.ones(3, 4), labels), **to)
+
+    attention = {"path": directory / "attention.pt2", "options": UNTUNED}
+    export(Attention(), (attention_inputs(),), **attention)
 
     for refused in (True, False):
         # A directory of its own, in which nothing but the package may be left.

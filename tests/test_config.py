@@ -105,6 +105,8 @@ def test_paths_are_taken_from_the_file_and_names_as_they_are(write, tmp_path, mo
         ("validate = 1", "validate must be true or false, not 1"),
         ("[logging]\nlevel = 'loud'", "logging.level must be one of debug, info, warning, error"),
         ("a = ", "is not TOML"),
+        ("a = " + "[" * 10_000, "is not TOML"),
+        ("a = 1\n" + "#" * (1 << 20), "is not TOML: it has more than 1048576 bytes"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_code_2(write, capsys, text, message):

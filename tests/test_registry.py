@@ -38,11 +38,12 @@ def describe(directory, name, text="", package="m.pt2"):
 
 def test_a_package_in_the_directory_is_known_by_its_name(models_dir, packages, capsys):
     (models_dir / "net.pt2").symlink_to(packages / "mlp.pt2")
-    describe(
+    tuned = describe(
         models_dir,
         "tuned",
-        f'package = "{packages}/mlp.pt2"\nversion = "2.0"\n[load]\nnum_runners = 2\ntimeout = 1',
+        'package = "link.pt2"\nversion = "2.0"\n[load]\nnum_runners = 2\ntimeout = 1',
     )
+    (tuned / "link.pt2").symlink_to(packages / "mlp.pt2")
     with aoti.load("net") as net, aoti.load("tuned", num_runners=3) as tuned:
         x = np.ones((2, 10), np.float32)
         assert np.array_equal(net(x), tuned(x))
@@ -111,6 +112,7 @@ def test_a_file_of_that_name_is_not_confused_with_the_model(models_dir, packages
         ("name = 'a/b'", "'a/b' is not a valid name"),
         ("[load]\nrunners = 2", "did you mean 'load.num_runners'?"),
         ("][", "is not TOML"),
+        ("a = " + "[" * 10_000, "is not TOML"),
     ],
 )
 def test_a_broken_description_is_listed_and_hurts_no_other(models_dir, capsys, text, message):

@@ -293,6 +293,18 @@ def test_a_timeout_in_the_queue_withdraws(slow, large):
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("timeout", [1e300, float("inf"), 2**70, 2**2000])
+def test_the_longest_timeouts_are_no_limit(packages, rows, timeout):
+    with aoti.load(packages / "mlp.pt2", timeout=timeout) as model:
+        assert asyncio.run(model.run_async(rows)).tolist() == model(rows).tolist()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_that_is_set_is_checked(mlp, timeout):
+    with pytest.raises(aoti.ConfigError, match="timeout must be a number of seconds above 0"):
+        mlp.timeout = timeout
+
+
 def test_asyncio_can_cancel_and_limit_a_single_call(slow, large):
     async def main():
         ahead = [slow.submit(large) for _ in range(10)]
@@ -398,6 +410,7 @@ def test_a_thousand_calls_with_cancellations_and_timeouts(packages, seed):
         ({"device_index": 2**70}, "device_index must be at most 2147483647, not a number of 71"),
         ({"timeout": 0}, "above 0, not 0"),
         ({"timeout": float("nan")}, "above 0, not nan"),
+        ({"timeout": -(10**5000)}, "above 0, not a number of"),
     ],
 )
 def test_wrong_options_are_clear_errors(packages, options, message):

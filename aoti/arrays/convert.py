@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import operator
+import os
 from typing import TYPE_CHECKING, Any
 
+from aoti._text import printable
+from aoti.engine._core._capsules import check_capsule
 from aoti.engine._core._tensor import Tensor
 from aoti.errors import InputError, InputTypeError
 
@@ -25,18 +31,21 @@ def place_of(value: Any) -> str | None:
     if kind.__module__.partition(".")[0] == "numpy" or not hasattr(kind, "__dlpack_device__"):
         return None
     try:
-        number, index = value.__dlpack_device__()
+        number, index = map(operator.index, value.__dlpack_device__())
+        # PyTorch, and so aoti, calls the GPUs of ROCm cuda too.
+        name = "cuda" if number == 10 else _DEVICES.get(number, f"DLPack device type {number}")
+        return "cpu" if number in _HOST else f"{name}:{index}"
     except Exception:  # whatever it raises, importing it says why
         return None
-    if number in _HOST:
-        return "cpu"
-    # PyTorch, and so aoti, calls the GPUs of ROCm cuda too.
-    name = "cuda" if number == 10 else _DEVICES.get(number, f"DLPack device type {number}")
-    return f"{name}:{index}"
 
 
 def as_array(value: Any, wanted: TensorSpec, path: str) -> Any:
     """A numpy array or an `aoti.Tensor` over the memory of `value`.
+
+    What an object says of its memory is checked as far as that goes without its elements. An array
+    of DLPack has sizes and strides that stay within the addresses that there are. An array of an
+    ``__array_interface__`` lies in the buffer that it names; if it names an address, the process
+    can read its first and its last byte.
 
     Raises
     ------
@@ -58,14 +67,14 @@ def as_array(value: Any, wanted: TensorSpec, path: str) -> Any:
     if hasattr(kind, "__dlpack__"):
         return _through_numpy(value, wanted, path)
     try:
-        if isinstance(getattr(value, "__array_interface__", None), dict):
-            return np.asarray(value)
+        if isinstance(interface := getattr(value, "__array_interface__", None), dict):
+            return _of_interface(value, interface)
         return np.asarray(memoryview(value))
     except TypeError:
         pass
     except Exception as error:
         raise InputTypeError(
-            f"{path}: expected {wanted}; the {type_name(value)} cannot be read: {error}"
+            f"{path}: expected {wanted}; the {type_name(value)} cannot be read: {_words(error)}"
         ) from error
     raise InputTypeError(
         f"{path}: expected an array, {wanted}; got {type_name(value)}. "
@@ -73,37 +82,107 @@ def as_array(value: Any, wanted: TensorSpec, path: str) -> Any:
     )
 
 
+class _Interface:
+    """An object that has an ``__array_interface__`` alone, and keeps the owner of the memory."""
+
+    def __init__(self, interface: dict[str, Any], owner: object = None) -> None:
+        self.__array_interface__ = interface
+        self.owner = owner
+
+
+def _of_interface(value: Any, interface: dict[str, Any]) -> Any:
+    """A numpy array over the memory that an ``__array_interface__`` describes."""
+    import numpy as np
+
+    data = interface.get("data")
+    if data is None:
+        data = value
+    array = np.asarray(_Interface({**interface, "data": data}, value))
+    if array.dtype.hasobject:
+        raise ValueError("its elements are Python objects")
+    if not isinstance(data, tuple):  # a buffer, whose size numpy checks here
+        offset = interface.get("offset", 0)
+        return np.ndarray(array.shape, array.dtype, data, offset, array.strides)
+    first = last = array.__array_interface__["data"][0]
+    for size, step in zip(array.shape, array.strides, strict=True):
+        first += min((size - 1) * step, 0)
+        last += max((size - 1) * step, 0)
+    if array.size and not (_readable(first) and _readable(last + array.itemsize - 1)):
+        raise ValueError("the process cannot read the memory that it names")
+    return array
+
+
+def _readable(address: int) -> bool:
+    """Whether the process can read a byte: write(2) refuses those that it cannot."""
+    import numpy as np
+
+    if not 0 < address < 1 << 64:
+        return False
+    interface = {"version": 3, "typestr": "|u1", "shape": (1,), "data": (address, True)}
+    pipe = os.pipe()
+    try:
+        return os.write(pipe[1], np.asarray(_Interface(interface)).data) == 1
+    except OSError as error:
+        if error.errno != errno.EFAULT:
+            raise
+        return False
+    finally:
+        for end in pipe:
+            os.close(end)
+
+
+class _Checked:
+    """An array for numpy, which believes a capsule: the core checks the capsule first."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __dlpack_device__(self) -> Any:
+        return self.value.__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        capsule = self.value.__dlpack__(**options)
+        check_capsule(capsule)
+        return capsule
+
+
 def _through_numpy(value: Any, wanted: TensorSpec, path: str) -> Any:
     """What the core could not take by DLPack: with negative strides, numpy can. Else say why."""
     import numpy as np
 
-    try:
-        number, index = value.__dlpack_device__()
-    except Exception as error:
-        reason, number = error, None
-    else:
-        if number in _HOST:
-            try:
-                return np.from_dlpack(value)
-            except Exception as error:
-                reason = error
-        else:
-            where = f"{_DEVICES.get(number, f'DLPack device type {number}')}:{index}"
-            if wanted.device not in (None, "cpu"):
-                raise InputTypeError(
-                    f"{path}: expected {wanted}; the {type_name(value)} on {where} cannot be "
-                    "shared; pass a copy in C order"
-                )
-            raise InputError(
-                f"{path}: the model runs on the cpu, and this {type_name(value)} lies on {where}; "
-                f"move it to the cpu first: {wanted}"
+    where = place_of(value)
+    if where not in (None, "cpu"):
+        if wanted.device not in (None, "cpu"):
+            raise InputTypeError(
+                f"{path}: expected {wanted}; the {type_name(value)} on {where} cannot be "
+                "shared; pass a copy in C order"
             )
-    where = f" on {value.device}" if hasattr(type(value), "device") else ""
-    first = str(reason).partition("\n")[0] or type(reason).__name__
+        raise InputError(
+            f"{path}: the model runs on the cpu, and this {type_name(value)} lies on {where}; "
+            f"move it to the cpu first: {wanted}"
+        )
+    try:
+        return np.from_dlpack(_Checked(value))
+    except Exception as error:
+        reason = error
+    where = ""
+    if hasattr(type(value), "device"):
+        with contextlib.suppress(Exception):
+            where = f" on {printable(value.device):.40}"
     raise InputTypeError(
-        f"{path}: expected {wanted}; the {type_name(value)}{where} cannot be shared: {first}. "
+        f"{path}: expected {wanted}; the {type_name(value)}{where} cannot be shared: "
+        f"{_words(reason)}. "
         f"Pass {'its .numpy()' if hasattr(type(value), 'numpy') else 'it as a numpy array'}"
     ) from reason
+
+
+def _words(error: Exception) -> str:
+    """The first line of what an error of other code says."""
+    try:
+        text = printable(str(error).partition("\n")[0])
+    except Exception:
+        text = ""
+    return text[:200].rstrip(".") or type(error).__name__
 
 
 def type_name(value: object) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aoti._text import assignments
 from aoti.arrays.batching import Batches
 from aoti.bench.process.job import Inputs
 from aoti.bench.report.report import Case
@@ -154,10 +155,9 @@ class Takes:
         ranges = {**signature.ranges, **{name: (size, size) for name, size in given.items()}}
         found = sizes_that_hold(signature.guards, ranges, sizes)
         if found is None:
-            shown = ", ".join(f"{name}={size}" for name, size in sizes.items())
             raise ConfigError(
                 f"the model was exported for sizes with {signature.broken_guard(sizes)}, which "
-                f"does not hold for {shown}"
+                f"does not hold for {assignments(sizes)}"
             )
         return found
 

@@ -24,23 +24,23 @@ import contextlib
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aoti.cache import digests, filelock, private
+from aoti.cache import digests, filelock, manifest, private
 from aoti.cache.extraction import (
-    MANIFEST,
     OLD,
     PARTIAL,
     Extraction,
     Key,
     discard,
     in_place,
-    is_whole,
     needed_bytes,
     write,
 )
+from aoti.cache.manifest import MANIFEST
 from aoti.cache.place import Place
 from aoti.cache.weight_file import find_in_place
 from aoti.errors import ConfigError, IncompatiblePackageError
@@ -84,6 +84,7 @@ def extract(
     as_zip: bool,
     shared: bool = True,
     verified: str | None = None,
+    compare: bool = False,
     map_source: bool = False,
 ) -> Extraction:
     """Extract a model, or share an existing extraction.
@@ -103,6 +104,10 @@ def extract(
     verified : str, optional
         The digest of the package, if the caller has just computed it. Otherwise it comes from the
         index if the file has not changed since.
+    compare : bool, default False
+        Compare the content of all files of an existing extraction with what was written.
+        Otherwise the content of files that the file system changed since: see
+        `aoti.cache.manifest`.
     map_source : bool, default False
         Leave the weights in the package where it contains them as they are used.
 
@@ -140,7 +145,7 @@ def extract(
     bare = weights is not None
     if not shared:
         key = Key(verified or digest(package), model, as_zip, bare)
-        return private.extract(package, key, weights)
+        return private.extract(package, key, weights, compare=compare)
     limit = size_limit()
     place = _place()
     with place.named_in_errors():
@@ -152,9 +157,13 @@ def extract(
     key = Key(verified or digest(package), model, as_zip, bare)
     directory = place.path / key.name
     with place.named_in_errors(package):
-        held = _hold(directory, key)
+        held = _hold(directory, key, compare=compare)
         if held is None:
-            held = _provide(package, key, place)
+            try:
+                held = _provide(package, key, place)
+            except FileNotFoundError:  # something removed the location meanwhile
+                place.make(parents=True)
+                held = _provide(package, key, place)
             with contextlib.suppress(OSError):
                 _shrink(place.path, limit)
     return Extraction(directory, key, held.release, weights)
@@ -258,7 +267,9 @@ def parse_size(text: str, origin: str = "") -> int:
     ConfigError
         The text is not a size.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text.strip(), re.ASCII | re.IGNORECASE)
+    match = re.fullmatch(
+        r"(\d{1,18}(?:\.\d{1,18})?)([KMGT]?)", text.strip(), re.ASCII | re.IGNORECASE
+    )
     if match is None:
         raise ConfigError(
             f"{origin}{text!r} is not a size; give bytes, or a number with K, M, G or T, "
@@ -267,14 +278,12 @@ def parse_size(text: str, origin: str = "") -> int:
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
-def _hold(directory: Path, key: Key) -> filelock.FileLock | None:
-    """Lock a complete entry against removal and record its use; None if there is none."""
-    try:
-        held = filelock.lock(directory / MANIFEST, exclusive=False)
-    except (FileNotFoundError, NotADirectoryError):
+def _hold(directory: Path, key: Key, *, compare: bool = False) -> filelock.FileLock | None:
+    """Lock an intact entry against removal and record its use; None if there is none."""
+    held = _lock_manifest(directory, exclusive=False)
+    if held is None:
         return None
-    assert held is not None
-    if not is_whole(directory, key):
+    if manifest.problem(directory, key, compare=compare):
         held.release()
         return None
     with contextlib.suppress(OSError):
@@ -282,12 +291,32 @@ def _hold(directory: Path, key: Key) -> filelock.FileLock | None:
     return held
 
 
+def _lock_manifest(directory: Path, *, exclusive: bool) -> filelock.FileLock | None:
+    """Lock an entry's manifest; None if there is no such file. An exclusive lock does not wait.
+
+    Raises BlockingIOError if an exclusive lock is taken.
+    """
+    path = directory / MANIFEST
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):  # opening a named pipe waits
+            return None
+        held = filelock.lock(path, exclusive=exclusive, wait=not exclusive, create=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if held is None:
+        raise BlockingIOError
+    return held
+
+
 def _provide(package: Package, key: Key, place: Place) -> filelock.FileLock:
     """Write an entry, unless another process does so first, and lock it."""
     directory = place.path / key.name
     with _changing(directory):
-        if held := _hold(directory, key):
-            return held
+        if (why := manifest.problem(directory, key, compare=True)) is None:
+            if held := _hold(directory, key):
+                return held
+        elif os.path.lexists(directory):
+            _log.warning("%s is not as it was written (%s): extracting it again", directory, why)
         needed = needed_bytes(package, key)
         if missing := place.missing(needed):
             kept = sum(entry.bytes for entry in _entries(place.path))
@@ -305,7 +334,10 @@ def _provide(package: Package, key: Key, place: Place) -> filelock.FileLock:
 @contextlib.contextmanager
 def _changing(directory: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the exclusive right to change an entry. False if it is taken and `wait` is False."""
-    lock = filelock.lock(_beside(directory, _LOCK), exclusive=True, wait=wait)
+    path = _beside(directory, _LOCK)
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        discard(path)
+    lock = filelock.lock(path, exclusive=True, wait=wait)
     try:
         yield lock is not None
     finally:
@@ -360,12 +392,10 @@ def _remove(directory: Path) -> bool:
     with _changing(directory, wait=False) as may:
         if not may:
             return False
-        unused: filelock.FileLock | None = None
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # damaged
-            manifest = directory / MANIFEST
-            unused = filelock.lock(manifest, exclusive=True, wait=False, create=False)
-            if unused is None:
-                return False
+        try:
+            unused = _lock_manifest(directory, exclusive=True)
+        except BlockingIOError:
+            return False
         # One step, so that no process finds half an entry. A process that waits for the manifest's
         # lock will notice.
         with contextlib.suppress(FileNotFoundError):  # another process was faster

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from aoti.cache.place import others_control
 from aoti.package.package import Package
 
 FILES = 1000
@@ -32,15 +35,15 @@ def find(package: Package, index: Path) -> str:
     if before is None:
         return package.digest
     record = index / f"{before[0]:x}-{before[1]:x}.json"
-    with contextlib.suppress(OSError):
-        if known := _recorded(record, before):
-            return known
+    usable = _is_ours(index, stat.S_ISDIR) and _is_ours(record, stat.S_ISREG)
+    if usable and (known := _recorded(record, before)):
+        return known
     found = package.digest
     # A file may change again within a tick of its clock, and its times would not show it.
     settled = now - max(before[3:]) > _SETTLED
-    if settled and package.identity == before:
+    if usable and settled and package.identity == before:
         with contextlib.suppress(OSError):
-            index.mkdir(exist_ok=True)
+            index.mkdir(mode=0o700, exist_ok=True)
             # One write of less than a page: readers see all of it or no valid JSON.
             record.write_text(json.dumps([*before, found]))
     return found
@@ -58,7 +61,18 @@ def _recorded(record: Path, identity: tuple[int, ...]) -> str | None:
     """The digest in a file of the index, if it belongs to the same file."""
     try:
         *of, known = json.loads(record.read_bytes())
-    except (FileNotFoundError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     same = of == [*identity] and isinstance(known, str) and re.fullmatch("[0-9a-f]{64}", known)
     return known if same else None
+
+
+def _is_ours(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    """Whether there is nothing at a path yet, or what should be there, and no one else's."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return is_kind(status.st_mode) and others_control(status) is None

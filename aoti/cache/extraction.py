@@ -9,27 +9,40 @@ extraction is complete unless something else changed it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
-import stat
 import weakref
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
+from aoti.cache import manifest
 from aoti.cache.weight_file import TABLE, WEIGHTS, separate
 from aoti.errors import PackageError
 from aoti.package import layout
 from aoti.package.archive import Span
 from aoti.package.package import Package
 
-FORMAT = 3
-MANIFEST = "manifest.json"
 PARTIAL, OLD = ".partial", ".old"  # no key ends with these
+
+
+class Modes(NamedTuple):
+    """The modes of an extraction's files and directories."""
+
+    directory: int
+    file: int
+
+    def apply(self, root: Path) -> None:
+        """Set the modes of a directory and of all that is in it."""
+        for path in [*root.rglob("*"), root]:
+            path.chmod(self.directory if path.is_dir() else self.file)
+
+
+PRIVATE = Modes(0o700, 0o600)
 
 
 class Extraction:
@@ -64,12 +77,22 @@ class Extraction:
             self.weights = Span(own, 0, own.stat().st_size)
         self.digest = key.digest
         self.key = key.name
+        self._made_from = key
         self._give_back = weakref.finalize(self, give_back)
         self._give_back.atexit = False
 
     def code(self, model: str) -> Path:
         """The directory of a model's code; only if the extraction is not a zip file."""
         return self.path / layout.model_folder(model)
+
+    def problem(self) -> str | None:
+        """What something changed since it was written: None if every file has its content still.
+
+        Reads all files. A directory that `aoti.unpack` wrote is not ours to judge: always None.
+        """
+        if not self.digest:
+            return None
+        return manifest.problem(self.directory, self._made_from, compare=True)
 
     def release(self) -> None:
         """Give up the hold. May be called twice, and in any thread.
@@ -123,11 +146,19 @@ def _stays_bare(package: Package, key: Key) -> bool:
     return key.bare and package.model(key.model).constants is not None
 
 
-def write(package: Package, key: Key, directory: Path, *, with_source: bool = False) -> None:
+def write(
+    package: Package,
+    key: Key,
+    directory: Path,
+    *,
+    modes: Modes = PRIVATE,
+    with_source: bool = False,
+) -> None:
     """Write an extraction, completely or not at all. It replaces what is at `directory`.
 
-    The caller keeps others from writing the same extraction. If there is one already, it was
-    damaged. Processes may have mapped its files, so it is moved aside and never written to.
+    Modes do not depend on the umask. The caller keeps others from writing the same extraction. If
+    there is one already, it was damaged. Processes may have mapped its files, so it is moved aside
+    and never written to.
 
     Raises
     ------
@@ -140,19 +171,20 @@ def write(package: Package, key: Key, directory: Path, *, with_source: bool = Fa
     discard(partial)
     discard(old)
     try:
-        partial.mkdir()
+        partial.mkdir(mode=PRIVATE.directory)
+        # Other processes rely on the name for a long time. The digest may come from the index, and
+        # the package may have changed since. From here on, only what was hashed is read.
+        if package.digest != key.digest:
+            raise PackageError(f"{package.name} was changed while it was read; load it again")
         package.extract(key.model, partial / "model", weights=not _stays_bare(package, key))
         separate(package, key.model, partial)
         if with_source:
             package.extract_source(key.model, partial / "source")
         if key.as_zip:
             _pack(partial)
-        # Other processes rely on the name for a long time. The digest may come from the index, and
-        # the package may have changed since, or just now.
-        if package.digest != key.digest:
-            raise PackageError(f"{package.name} was changed while it was read; load it again")
-        manifest = {"format": FORMAT, "digest": key.digest, "model": key.model}
-        (partial / MANIFEST).write_text(json.dumps({**manifest, "files": _sizes(partial)}))
+        modes.apply(partial)
+        manifest.write(partial, key)
+        partial.joinpath(manifest.MANIFEST).chmod(modes.file)
         with contextlib.suppress(FileNotFoundError):
             directory.rename(old)
         partial.rename(directory)
@@ -164,29 +196,12 @@ def write(package: Package, key: Key, directory: Path, *, with_source: bool = Fa
         discard(old)
 
 
-def is_whole(directory: Path, key: Key) -> bool:
-    """Whether an extraction exists with all its files. Compares their sizes, not their contents."""
-    try:
-        manifest = json.loads((directory / MANIFEST).read_bytes())
-        files: dict[str, int] = manifest["files"]
-        return (
-            (manifest["format"], manifest["digest"], manifest["model"])
-            == (FORMAT, key.digest, key.model)
-        ) and all(_is_file(directory / name, size) for name, size in files.items())
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError):
-        return False
-
-
 def in_place(package: Package, model: str) -> Extraction | None:
     """A directory that `aoti.unpack` wrote, as an extraction; None for any other package."""
-    if package.path is None or MANIFEST not in package.files:
+    if package.path is None or manifest.MANIFEST not in package.files:
         return None
-    try:
-        manifest = json.loads((package.path / MANIFEST).read_bytes())
-        key = Key(str(manifest["digest"]), model, as_zip=False)
-    except (ValueError, TypeError, KeyError) as error:
-        raise PackageError(f"{package.name}: its {MANIFEST} is damaged: {error}") from error
-    if not is_whole(package.path, key):
+    key = Key(manifest.read_digest(package.path), model, as_zip=False)
+    if not manifest.is_complete(package.path, key):
         raise PackageError(
             f"{package.name} was unpacked by another version of aoti, or is damaged; unpack the "
             "package again"
@@ -197,13 +212,12 @@ def in_place(package: Package, model: str) -> Extraction | None:
 
 
 def discard(path: Path) -> None:
-    """Remove a directory or file, if it exists."""
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        pass
-    except NotADirectoryError:
-        path.unlink(missing_ok=True)
+    """Remove a directory, file or link, if it exists."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _pack(partial: Path) -> None:
@@ -215,16 +229,3 @@ def _pack(partial: Path) -> None:
                 archive.write(file, file.relative_to(partial))
                 file.unlink()
     shutil.rmtree(partial / "model")
-
-
-def _sizes(directory: Path) -> dict[str, int]:
-    return {
-        file.relative_to(directory).as_posix(): file.stat().st_size
-        for file in directory.rglob("*")
-        if file.is_file()
-    }
-
-
-def _is_file(path: Path, size: int) -> bool:
-    status = path.lstat()
-    return stat.S_ISREG(status.st_mode) and status.st_size == size

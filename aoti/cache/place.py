@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import grp
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from pathlib import Path
 from aoti.errors import AotiError, ConfigError
 from aoti.package.package import Package
 
+_OTHERS_WRITE = 0o022
 _NOT_THE_PLACE = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
@@ -32,8 +36,11 @@ class Place:
 
     def make(self, *, parents: bool) -> None:
         """Create the directory if it does not exist; refuse one that code cannot be loaded from."""
-        with contextlib.suppress(FileExistsError):
-            self.path.mkdir(mode=0o700, parents=parents)
+        # Path.mkdir gives missing parents the mode that the umask leaves.
+        missing = [parent for parent in self.path.parents if parents and not parent.exists()]
+        for path in (*reversed(missing), self.path):
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=0o700)
         self.check()
         if os.statvfs(self.path).f_flag & os.ST_NOEXEC:
             raise self.refusal(
@@ -42,15 +49,16 @@ class Place:
             )
 
     def check(self) -> None:
-        """Refuse a directory that does not exist, or that another user can write to."""
+        """Refuse a directory that does not exist, or that another user can write to or replace."""
         status = self.path.lstat()
         ours = "that belongs to you"
         if not stat.S_ISDIR(status.st_mode):
             raise self.refusal("it is not a directory", ours)
-        if status.st_uid not in (os.geteuid(), 0):
-            raise self.refusal(f"it belongs to another user ({status.st_uid})", ours)
-        if status.st_mode & 0o022:
-            raise self.refusal("others may write to it (chmod go-w)", ours)
+        if why := others_control(status):
+            raise self.refusal(why, ours)
+        for step in _leading_to(self.path):
+            if why := _others_replace(step.lstat()):
+                raise self.refusal(f"{step}: {why}", "below directories that only you can change")
 
     def missing(self, needed: int) -> int:
         """How many of `needed` bytes do not fit."""
@@ -77,6 +85,59 @@ class Place:
                 raise
             why = error.strerror or str(error)
             raise self.refusal(why, "with enough room that you can write to") from error
+
+
+def others_control(status: os.stat_result) -> str | None:
+    """Why another user can change a file or directory: "it belongs to ..."; None if none can."""
+    if status.st_uid not in (os.geteuid(), 0):
+        return f"it belongs to another user ({status.st_uid})"
+    if status.st_mode & _OTHERS_WRITE:
+        return "others may write to it (chmod go-w)"
+    return None
+
+
+def _others_replace(status: os.stat_result) -> str | None:
+    """Why another user can replace what is in a directory, or where a link leads to."""
+    mode = status.st_mode
+    if status.st_uid not in (os.geteuid(), 0, _unmapped_user()):
+        return f"it belongs to another user ({status.st_uid})"
+    if stat.S_ISLNK(mode) or mode & stat.S_ISVTX or not mode & _OTHERS_WRITE:
+        return None
+    if not mode & stat.S_IWOTH and _is_own_group(status.st_gid):
+        return None
+    return "others may write to it (chmod go-w)"
+
+
+@functools.cache
+def _unmapped_user() -> int | None:
+    """The owner that a user namespace shows for all users outside of it, the real root included."""
+    with contextlib.suppress(OSError, ValueError):
+        if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+            return int(Path("/proc/sys/kernel/overflowuid").read_text())
+    return None
+
+
+def _is_own_group(group: int) -> bool:
+    """Whether a group has this user as its only member, as many systems make one per user."""
+    try:
+        user, found = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(group)
+    except KeyError:
+        return False
+    return found.gr_name == user and set(found.gr_mem) <= {user}
+
+
+def _leading_to(path: Path) -> Iterator[Path]:
+    """What decides where a path leads to: the directories above it, and the links in it."""
+    at, rest = Path(path.anchor), list(path.parts[:0:-1])
+    while rest:
+        yield at
+        step = at / rest.pop()
+        if step.is_symlink():
+            yield step
+            target = at / step.readlink()
+            at, rest = Path(target.anchor), rest + list(target.parts[:0:-1])
+        else:
+            at = step.parent.parent if step.name == ".." else step
 
 
 def _is_below(name: object, path: Path | None) -> bool:

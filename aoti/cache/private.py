@@ -22,25 +22,29 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from aoti.cache import filelock
-from aoti.cache.extraction import Extraction, Key, is_whole, needed_bytes, write
+from aoti.cache import filelock, manifest
+from aoti.cache.extraction import Extraction, Key, needed_bytes, write
 from aoti.cache.place import Place
 from aoti.errors import ConfigError
 from aoti.package.archive import Span
 from aoti.package.package import Package
 
 swept: set[Path] = set()
+_ATTEMPTS = 100  # in /proc, no directory can be made, and the error is that of a lost race
 
 
-def extract(package: Package, key: Key, weights: Span | None = None) -> Extraction:
+def extract(
+    package: Package, key: Key, weights: Span | None = None, *, compare: bool = False
+) -> Extraction:
     """Extract a model, or share the private extraction that this process has already.
 
-    Safe to call from several threads, which wait for each other.
+    Safe to call from several threads, which wait for each other. `compare` is that of
+    `aoti.cache.manifest.problem`.
     """
     global _store  # noqa: PLW0603
     if _store.foreign:
         _store = _Store()
-    return _store.acquire(package, key, weights)
+    return _store.acquire(package, key, weights, compare=compare)
 
 
 def sweep() -> None:
@@ -86,14 +90,16 @@ class _Store:
     def foreign(self) -> bool:
         return self._pid != os.getpid()
 
-    def acquire(self, package: Package, key: Key, weights: Span | None) -> Extraction:
+    def acquire(
+        self, package: Package, key: Key, weights: Span | None, *, compare: bool
+    ) -> Extraction:
         try:
             with self._lock:
                 if not self._users:  # otherwise it stays, even if TMPDIR has changed
                     self._place = _place()
                 try:
                     with self._place.named_in_errors(package):
-                        directory = self._provide(package, key)
+                        directory = self._provide(package, key, compare=compare)
                     self._users[key] += 1
                 finally:
                     self._remove_if_empty()
@@ -101,9 +107,11 @@ class _Store:
             self._remove_released()
         return Extraction(directory, key, partial(self._give_back, key), weights)
 
-    def _provide(self, package: Package, key: Key) -> Path:
+    def _provide(self, package: Package, key: Key, *, compare: bool) -> Path:
         directory = self._make_root() / key.name
-        if not is_whole(directory, key):  # something may have cleaned up TMPDIR
+        if manifest.problem(
+            directory, key, compare=compare
+        ):  # something may have cleaned up TMPDIR
             if missing := self._place.missing(needed_bytes(package, key)):
                 raise self._place.too_small(missing)
             write(package, key, directory)
@@ -148,13 +156,15 @@ class _Store:
         if self._root is None or self._root.parent != self._place.path:
             self._root = self._place.path / secrets.token_hex(8)
         # A process that removes unused directories may be faster than this lock.
-        while self._guard is None or not self._guard.in_place():
+        for attempt in range(_ATTEMPTS):
+            if self._guard is not None and self._guard.in_place():
+                break
             try:
                 self._place.make(parents=False)
                 file = self._root.with_suffix(".lock")
                 self._guard = filelock.lock(file, exclusive=True, wait=False)
             except FileNotFoundError:
-                if not self._place.path.parent.is_dir():
+                if attempt == _ATTEMPTS - 1 or not self._place.path.parent.is_dir():
                     raise
         self._root.mkdir(mode=0o700, exist_ok=True)
         return self._root

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from aoti.cache.extraction import Key, discard, write
+from aoti.cache.extraction import Key, Modes, write
 from aoti.errors import ConfigError
 from aoti.package.archive import Limits
 from aoti.package.package import Package, Source
+
+_READ_ONLY = Modes(0o755, 0o444)
 
 
 def unpack(
@@ -22,7 +24,7 @@ def unpack(
 
     For container images and machines without a cache: loading copies, hashes and writes nothing,
     and processes share the pages. The directory must not change as long as a model that was loaded
-    from it exists, so its files are read-only.
+    from it exists, so its files are read-only, whatever the umask.
 
     Parameters
     ----------
@@ -57,12 +59,5 @@ def unpack(
         if target.exists() or target.is_symlink():
             raise ConfigError(f"{target} exists already: name a directory that does not")
         target.parent.mkdir(parents=True, exist_ok=True)
-        write(package, key, target, with_source=True)
-    try:
-        for file in target.rglob("*"):
-            if file.is_file():
-                file.chmod(0o444)
-    except BaseException:
-        discard(target)
-        raise
+        write(package, key, target, modes=_READ_ONLY, with_source=True)
     return target

@@ -5,17 +5,18 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
-from aoti._text import printable
 from aoti._version import __version__
-from aoti.cli.terminal import COMMON, note
+from aoti.cli.terminal import COMMON, note, say
 from aoti.errors import (
     AmbiguousModelError,
     AotiError,
@@ -48,6 +49,9 @@ _HOMES = {
     "cache": ("cache", "cache_group"),
     "test-device": ("test_device", "test_device"),
 }
+
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Verbs(click.Group):
@@ -106,6 +110,11 @@ def cli() -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Errors become a line or two on standard error."""
+    with _ending_on_signals():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         if _debugging():
             from aoti import _logging
@@ -149,6 +158,30 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+@contextlib.contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """Let the signals that end a process end the command, so that it removes its files.
+
+    A signal that the caller handles or ignores, as nohup does, is left alone.
+    """
+    signals = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        signals = []
+
+    def end(number: int, _frame: object) -> NoReturn:
+        for other in signals:  # a second signal must not interrupt the removal
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in signals:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _debugging() -> bool:
     if "AOTI_DEBUG" not in os.environ:  # the usual case, which does not need to import logging
         return False
@@ -166,7 +199,7 @@ def _say(*lines: str) -> None:
     """Print an error on standard error, if that is open."""
     with contextlib.suppress(OSError):
         for line in lines:
-            click.echo(f"aoti: {printable(line)}", err=True)
+            say(f"aoti: {line}", err=True)
 
 
 def main() -> NoReturn:
@@ -176,6 +209,8 @@ def main() -> NoReturn:
     anyway. Nothing is lost: output is flushed and exit handlers are run first. Only this function
     may do it, since it owns the process; other code in a process would lose its clean-up.
     """
+    with contextlib.suppress(AttributeError):  # closed, or never opened
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     code = run()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

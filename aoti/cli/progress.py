@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import click
 
+from aoti._text import printable
 from aoti.cli.terminal import colored, quiet
 
 Item = TypeVar("Item")
@@ -36,7 +37,7 @@ def progress(*, in_lines: bool = False) -> Iterator[Callable[[str], None]]:
 
     def print_line(text: str) -> None:
         if in_lines and not quiet() and stream is not None:
-            click.echo(f"{time.monotonic() - start:6.1f} s  {text}", stream)
+            click.echo(printable(f"{time.monotonic() - start:6.1f} s  {text}"), stream)
 
     if quiet() or stream is None or not stream.isatty():
         yield print_line
@@ -50,7 +51,7 @@ def progress(*, in_lines: bool = False) -> Iterator[Callable[[str], None]]:
         # Standard output is not redirected: results do not belong to this line.
         with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
             task = bar.add_task("starting")
-            yield lambda text: bar.update(task, description=escape(text))
+            yield lambda text: bar.update(task, description=escape(printable(text)))
 
 
 def counted(items: Iterator[Item], step: Callable[[str], None]) -> Iterator[Item]:

@@ -88,13 +88,21 @@ def width() -> int | None:
     return shutil.get_terminal_size((0, 0)).columns or None
 
 
+def say(text: object, *, err: bool = False) -> None:
+    """Print a line on standard output, or on standard error, with escapes for control characters.
+
+    Every line that may contain text from outside is printed by this function, or by `show_cells`.
+    """
+    click.echo(printable(text), err=err)
+
+
 def note(text: object) -> None:
     """Print a remark, which is not a result, on standard error."""
     if not quiet():
-        click.echo(f"aoti: {printable(text)}", err=True)
+        say(f"aoti: {text}", err=True)
 
 
 def summarize(text: str) -> None:
     """Print what was done on standard output, if the result was written elsewhere."""
     if not quiet():
-        click.echo(printable(text))
+        say(text)

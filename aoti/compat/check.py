@@ -46,7 +46,8 @@ def check_package(
     Returns
     -------
     list of Finding
-        Where the code is damaged, or for another machine, nothing further is checked.
+        Where the code is damaged, or for another machine, nothing further is checked. Libraries
+        that the code needs are loaded last, and only if everything else is fine.
     """
     directory = extraction.code(model)
     findings = check_files(
@@ -56,4 +57,5 @@ def check_package(
         return findings
     # With libtorch, more versions of symbols can be compared than without.
     files = [finding for finding in findings if finding.check != "versions"]
-    return files + check_libtorch(directory, library, has_operator)
+    fine = all(finding.ok for finding in files)
+    return files + check_libtorch(directory, library, has_operator, load=fine)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from aoti.compat.binary import check_versions, defines, loaded_library, shared_o
 from aoti.compat.finding import Finding
 from aoti.engine.dlopen import open_library
 from aoti.errors import PackageError
-from aoti.package.elf import SharedObject, Undefined
+from aoti.package.elf import SharedObject, Undefined, read_elf
 from aoti.package.layout import operator_list
 
 _NODES_LIMIT = 64 << 20  # bytes of JSON
@@ -26,6 +25,8 @@ def check_libtorch(
     directory: Path,
     library: ctypes.CDLL | Callable[[str], bool],
     has_operator: Callable[[str, str], bool],
+    *,
+    load: bool = True,
 ) -> list[Finding]:
     """Compare what a model's code calls with the libtorch that is loaded.
 
@@ -37,19 +38,27 @@ def check_libtorch(
         The loaded libtorch, or a function that returns whether libtorch defines a symbol.
     has_operator : callable
         Whether an operator is registered, by name and overload: `engine.libtorch.has_operator`.
+    load : bool, default True
+        Load the libraries that the code needs and that are not libtorch's, as loading the code
+        would do next. They are loaded after all that can be checked without them is fine.
 
     Returns
     -------
     list of Finding
-        Libraries that the code needs and that are not libtorch's are loaded for it, as loading the
-        code would do next.
+        What could be checked.
     """
     try:
         so = shared_object(directory)
-        found = {name: loaded_library(name) or _load(so, name) for name in so.needed}
-        missing = [name for name, handle in found.items() if handle is None]
-        libraries = f"the package needs {listing(missing)}, which cannot be loaded here"
+        found = {name: loaded_library(name) for name in so.needed}
+        files = {name: _find(so, name) for name, handle in found.items() if handle is None}
         loaded = {name: handle for name, handle in found.items() if handle}
+        if files:
+            before = _without(files, so, loaded, library)
+            if not load or not all(finding.ok for finding in before):
+                return before
+            loaded |= {name: handle for name in files if (handle := _load(files[name]))}
+        missing = [name for name in so.needed if name not in loaded]
+        libraries = f"the package needs {listing(missing)}, which cannot be loaded here"
         return [
             Finding("libraries", False, libraries, _install(missing))
             if missing
@@ -62,18 +71,53 @@ def check_libtorch(
         return [Finding("file", False, str(error), "copy the package again, or export it again")]
 
 
+_Place = Path | str | None
+
+
+def _without(
+    files: Mapping[str, _Place],
+    so: SharedObject,
+    loaded: Mapping[str, int],
+    library: ctypes.CDLL | Callable[[str], bool],
+) -> list[Finding]:
+    """What can be checked before the other libraries are loaded, whose constructors are code."""
+    findings = [check_versions(so, loaded)]
+    if all(isinstance(place, Path) for place in files.values()):
+        parts = [read_elf(place) for place in files.values() if isinstance(place, Path)]
+        functions = frozenset[str]().union(*(part.defined for part in parts))
+        findings.append(_functions(so, loaded, library, functions))
+    return findings
+
+
 def _of_torch(name: str) -> bool:
     return name.startswith(("libtorch", "libc10", "libaoti"))
 
 
-def _load(so: SharedObject, name: str) -> int | None:
+def _find(so: SharedObject, name: str) -> _Place:
+    """A library that the code needs: its file, its name for the dynamic loader to search, or None.
+
+    Raises PackageError if the current directory would decide what is loaded.
+    """
     # A second libtorch beside the first would register every operator again, and then abort.
     if _of_torch(name):
         return None
     places = (so.runpath or "").replace("$ORIGIN", str(so.path.parent)).split(":")
-    for path in [*(f"{place}/{name}" for place in filter(os.path.isabs, places)), name]:
+    named = [name] if "/" in name else []
+    searched = [*(places if so.runpath else []), *named]
+    relative = [place for place in searched if not place.startswith("/")]
+    if relative:
+        raise PackageError(
+            f"{so.path.name} needs {quoted(name)} from {quoted(relative[0])}, which depends on the "
+            "current directory"
+        )
+    files = [Path(place, name) for place in places if place]
+    return next((file for file in files if file.exists()), name)
+
+
+def _load(place: _Place) -> int | None:
+    if place is not None:
         with contextlib.suppress(OSError, ValueError):
-            return int(open_library(path)._handle)
+            return int(open_library(place)._handle)
     return None
 
 
@@ -86,15 +130,23 @@ def _install(missing: list[str]) -> str:
 
 
 def _functions(
-    so: SharedObject, loaded: Mapping[str, int], library: ctypes.CDLL | Callable[[str], bool]
+    so: SharedObject,
+    loaded: Mapping[str, int],
+    library: ctypes.CDLL | Callable[[str], bool],
+    files: Collection[str] = (),
 ) -> Finding:
-    """Compare the functions that the code calls with those that the libraries define."""
+    """Compare the functions that the code calls with those that libraries define.
+
+    `files` are the functions of libraries that are not loaded yet.
+    """
     linked = any(map(_of_torch, so.needed))
     scopes = [handle for name, handle in loaded.items() if _of_torch(name)] + [None]
     others = [handle for name, handle in loaded.items() if not _of_torch(name)]
 
     def defined(symbol: Undefined) -> bool:
-        if any(defines(handle, symbol.name) for handle in (*scopes, *others)):
+        if symbol.name in files or any(
+            defines(handle, symbol.name) for handle in (*scopes, *others)
+        ):
             return True
         if not linked:
             return False  # the dynamic loader would not search a libtorch that was loaded locally

@@ -214,7 +214,7 @@ def attempt(what: str, work: Callable[[], T], otherwise: T, notes: list[str]) ->
     Raises
     ------
     MachineError
-        The disk is full, or there is no compiler: the export would fail anyway.
+        The disk is full, or the machine has no compiler. The export would fail, too.
     """
     try:
         return work()

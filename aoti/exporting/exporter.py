@@ -42,6 +42,9 @@ from aoti.signature.document import METADATA_KEY, write_signature
 
 Buffers = Literal["refuse", "reset"]
 
+# A part of dots only would be another directory.
+_MODEL_NAME = re.compile(r"(?!\.+(?:/|$))[\w.-]+(?:/(?!\.+(?:/|$))[\w.-]+)*", re.ASCII)
+
 
 def export(
     module: Any,
@@ -103,7 +106,8 @@ def export(
     passes : sequence of str, optional
         Which rewrites of the graph to apply, instead of those of the preset.
     name : str, default 'model'
-        The model's name in the package. PyTorch's own loader looks for ``model``.
+        The model's name in the package, perhaps with slashes: ``text/encoder``. PyTorch's own
+        loader looks for ``model``.
     metadata : mapping of str to str, optional
         Stored in the package; the loaded model has it in `metadata`.
     buffers : {'refuse', 'reset'}, default 'refuse'
@@ -169,9 +173,10 @@ def export(
     if isinstance(module, Mapping) and (args or kwargs or dynamic_shapes or checkpoint):
         raise ValueError("for several models, pass (module, args, kwargs, dynamic_shapes) for each")
     for key in models:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", key):
+        if not _MODEL_NAME.fullmatch(key):
             raise ConfigError(
-                f"a model's name consists of letters, digits, _ - and dots, not {key!r}"
+                "a model's name consists of letters, digits, _ - and dots, with single slashes "
+                f"between its parts, not {key!r}"
             )
     say = progress or (lambda _: None)
     missing_parents(target)  # to fail early
@@ -196,20 +201,20 @@ def export(
                 buffers=buffers,
             )
         extra: dict[str, str] = {}
-        for key, model in exports.items():
-            model.compile(scratch / key, metadata or {}, in_process=in_process)
+        for number, (key, model) in enumerate(exports.items()):
+            model.compile(scratch / f"model-{number}", metadata or {}, in_process=in_process)
             if golden:
                 say(f"golden values of {key}")
                 extra[golden_file(key)] = golden_values(model.eager())
         say("writing the package")
         with replacing(target) as written:
             write_package(written, {key: model.files for key, model in exports.items()}, extra)
-            for key, model in exports.items():
+            for number, model in enumerate(exports.values()):
                 model.check_load(written, scratch)
                 if verify:
                     model.verify(written)
                 if measure:
-                    model.measure(written, scratch / f"{key}-stock", in_process=in_process)
+                    model.measure(written, scratch / f"stock-{number}", in_process=in_process)
             size = written.stat().st_size
     return Exported(target, size, {key: model.report() for key, model in exports.items()})
 

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import IO, BinaryIO, NamedTuple, cast
 
 from aoti.errors import PackageError, PackageNotFoundError, reason
+from aoti.package.hashed import Hash, hashed
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # before a file's name and extra field: their lengths
 _NAME_LIMIT = 200  # bytes; file systems take 255, and extractions are named after models
@@ -131,12 +132,13 @@ class Zip:
 
     def __init__(self, file: BinaryIO, name: str, limits: Limits, *, owned: bool = False) -> None:
         self._file, self._name, self._owned = file, name, owned
+        self._limits = limits
+        self._hash: Hash | None = None
         self._opened = self.identity
         with readable(name):
             self._size = file.seek(0, io.SEEK_END)
         try:
-            with readable(name):
-                self._zip = zipfile.ZipFile(file)
+            self._zip = self._open_zip(file)
         except PackageError as error:
             with readable(name):
                 file.seek(0)
@@ -144,7 +146,7 @@ class Zip:
             if what is not None:
                 raise PackageError(f"{name} is not a .pt2 package: it is {what}") from error
             raise
-        self.files = self._read(limits)
+        self.files = self._list()
 
     @classmethod
     def open(cls, path: Path, limits: Limits) -> Zip:
@@ -171,7 +173,11 @@ class Zip:
             file.close()
             raise
 
-    def _read(self, limits: Limits) -> dict[str, int]:
+    def _open_zip(self, file: IO[bytes]) -> zipfile.ZipFile:
+        with readable(self._name):
+            return zipfile.ZipFile(file)
+
+    def _list(self) -> dict[str, int]:
         # Not is_dir(), which fails for an empty name.
         entries = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         for info in entries:
@@ -180,9 +186,9 @@ class Zip:
         files = {info.filename: info.file_size for info in entries}
         if len(files) < len(entries):
             raise PackageError(f"{self._name} holds two files of the same name")
-        check_files(self._name, files, limits)
+        check_files(self._name, files, self._limits)
         total = sum(files.values())
-        if total > limits.inflation * self._size:
+        if total > self._limits.inflation * self._size:
             raise PackageError(f"{self._name} has {self._size} bytes and claims to hold {total}")
         return files
 
@@ -206,15 +212,21 @@ class Zip:
             return None
         self.open_file(name).close()  # compares the headers
         with readable(self._name):
-            self._file.seek(info.header_offset)
-            header = self._file.read(_LOCAL_HEADER.size)
+            file = cast("IO[bytes]", self._zip.fp)
+            file.seek(info.header_offset)
+            header = file.read(_LOCAL_HEADER.size)
         offset = info.header_offset + len(header) + sum(_LOCAL_HEADER.unpack(header))
         return Span(Path(self._name), offset, info.file_size, self._opened)
 
     def digest(self) -> str:
-        """SHA-256 of the whole archive, in hex."""
-        self._file.seek(0)
-        return _sha256(self._file)
+        """SHA-256 of the whole archive, in hex; read from then on is only what was hashed."""
+        if self._hash is None:
+            with readable(self._name):
+                self._hash = Hash(self._file)
+            self._zip = self._open_zip(hashed(self._file, self._hash, self._name))
+            if self._list() != self.files:
+                raise PackageError(f"{self._name} was changed while it was read; load it again")
+        return self._hash.digest
 
     def close(self) -> None:
         """Close the archive, and the file if it was opened here."""
@@ -230,6 +242,7 @@ class Directory:
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self._path = path
+        self._hashes: dict[str, Hash] = {}
         self.files: dict[str, int] = {}
         for entry in sorted(path.rglob("*")):
             name = entry.relative_to(path).as_posix()
@@ -254,18 +267,22 @@ class Directory:
                 raise PackageError(
                     f"{self._path} holds an entry that is not a regular file: {name!r}"
                 )
-            return file
+        if name in self._hashes:
+            return hashed(file, self._hashes[name], f"{self._path}: {name}", owned=True)
+        return file
 
     def span(self, name: str) -> Span | None:
         """The place of a file's bytes."""
         return Span(self._path / name, 0, self.files[name])
 
     def digest(self) -> str:
-        """SHA-256 of all names and contents together, in hex."""
+        """SHA-256 of all names and contents together, in hex, as `Zip.digest`."""
         whole = hashlib.sha256()
         for name in self.files:
-            with self.open_file(name) as file:
-                whole.update(os.fsencode(name) + f"\0{_sha256(file)}\n".encode())
+            if name not in self._hashes:
+                with self.open_file(name) as file, readable(str(self._path)):
+                    self._hashes[name] = Hash(file)
+            whole.update(os.fsencode(name) + f"\0{self._hashes[name].digest}\n".encode())
         return whole.hexdigest()
 
     def close(self) -> None:
@@ -347,10 +364,3 @@ def _format(head: bytes) -> str | None:
         if head.startswith(magic, place):
             return what
     return "not a zip archive"
-
-
-def _sha256(file: IO[bytes]) -> str:
-    whole = hashlib.sha256()
-    while block := file.read(1 << 20):
-        whole.update(block)
-    return whole.hexdigest()

@@ -62,7 +62,7 @@ class Package:
     Notes
     -----
     Nothing of the package is executed or loaded, and no libtorch is needed. The file stays open
-    until `close`, so that what is extracted is what was checked. Use it as a context manager.
+    until `close`. Use it as a context manager.
     One thread at a time may use it.
     """
 
@@ -111,7 +111,9 @@ class Package:
     def digest(self) -> str:
         """SHA-256 of the file, in hex; of names and contents together for a directory.
 
-        Computed anew each time: the whole package is read.
+        The whole package is read when this is first asked for. From then on every file of the
+        package is compared with the bytes that were hashed, and reading raises PackageError where
+        they differ.
         """
         return self._archive.digest()
 

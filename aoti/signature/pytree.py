@@ -305,21 +305,29 @@ def _namedtuple(name: str, count: int, recorded: Sequence[str]) -> tuple[Sequenc
     """Return the field names and the constructor of a namedtuple class, registered as `name`.
 
     torch writes only that name, by convention ``module.Class``. So the class is used if the program
-    has imported it. Otherwise a stand-in has the recorded fields, or ``_0``, ``_1``, ...
+    has registered it with torch, or has imported it. Otherwise a stand-in has the recorded fields,
+    or ``_0``, ``_1``, ...
     """
     module_name, _, class_name = name.rpartition(".")
-    module = sys.modules.get(module_name)
-    # Plain modules only, and only their dict: a lazy module would import the name.
-    cls = vars(module).get(class_name) if type(module) is ModuleType else None
-    if isinstance(cls, type) and issubclass(cls, tuple):
-        fields, make = getattr(cls, "_fields", None), getattr(cls, "_make", None)
-        if isinstance(fields, tuple) and len(fields) == count and callable(make):
-            return fields, make
+    registered = _imported("torch.utils._pytree", "SERIALIZED_TYPE_TO_PYTHON_TYPE")
+    known = registered.get(name) if isinstance(registered, dict) else None
+    for cls in (known, _imported(module_name, class_name)):
+        if isinstance(cls, type) and issubclass(cls, tuple):
+            fields, make = getattr(cls, "_fields", None), getattr(cls, "_make", None)
+            if isinstance(fields, tuple) and len(fields) == count and callable(make):
+                return fields, make
     if not class_name.isidentifier() or iskeyword(class_name):
         class_name = "namedtuple"
     names = recorded if len(recorded) == count else [str(index) for index in range(count)]
     stand_in = namedtuple(class_name, names, rename=True)  # type: ignore[misc]
     return (stand_in._fields if names is recorded else range(count)), stand_in._make
+
+
+def _imported(module_name: str, name: str) -> Any:
+    """What an imported module has under a name; None if it is not imported, or has nothing."""
+    module = sys.modules.get(module_name)
+    # Plain modules only, and only their dict: a lazy module would import the name.
+    return vars(module).get(name) if type(module) is ModuleType else None
 
 
 def _rebuilder(result: _Node) -> Callable[[Sequence[object]], object]:

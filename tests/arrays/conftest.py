@@ -8,18 +8,6 @@ import pytest
 import aoti
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
-
-
-@pytest.fixture(scope="module")
-def more(interop):
-    """`x -> (x, x + 1)`, float32, of any two sizes."""
-    with aoti.load(interop / "more.pt2") as model:
-        yield model
-
-
 @pytest.fixture(scope="session")
 def pointer():
     """The address of an array's first element, whatever its library."""

@@ -20,13 +20,6 @@ def misaligned(array):
     return np.frombuffer(b"\0" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
 
 
-@pytest.fixture(scope="module")
-def more(interop):
-    """`x -> (x, x + 1)`, float32, of any two sizes."""
-    with aoti.load(interop / "more.pt2") as model:
-        yield model
-
-
 @pytest.mark.parametrize(
     ("array", "action", "reason"),
     [

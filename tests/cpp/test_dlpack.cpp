@@ -138,17 +138,47 @@ TEST(negative_strides_are_refused_where_there_are_steps_to_take) {
   EXPECT_EQ(tensor.strides()[1], 0);
 }
 
+template <class Change>
+void expect_fault(Shape shape, MismatchKind kind, Change change) {
+  Foreign<Versioned> foreign(std::move(shape));
+  change(foreign.managed.dl_tensor);
+  expect_refused(foreign);
+  ArrayView array;
+  EXPECT_EQ(describe(foreign.managed.dl_tensor, true, array), kind);
+}
+
 TEST(what_makes_no_sense_is_refused) {
-  Foreign<Legacy> size(Shape({2, -1}));
-  expect_refused(size);
-  for (int rank : {-1, kMaxRank + 1}) {
-    Foreign<Legacy> foreign(Shape({2}));
-    foreign.managed.dl_tensor.ndim = rank;
-    expect_refused(foreign);
+  const auto as_it_is = [](DLTensor&) {};
+  constexpr MismatchKind kKind = MismatchKind::kUnreadable;
+  expect_fault(Shape({2, -1}), kKind, as_it_is);
+  expect_fault(Shape({0, -1}), kKind, as_it_is);
+  for (int rank : {INT32_MIN, -1, kMaxRank + 1, INT32_MAX}) {
+    expect_fault(Shape({2}), kKind, [&](DLTensor& tensor) { tensor.ndim = rank; });
   }
-  Foreign<Legacy> shapeless(Shape({2}));
-  shapeless.managed.dl_tensor.shape = nullptr;
-  expect_refused(shapeless);
+  expect_fault(Shape({2}), kKind, [](DLTensor& tensor) { tensor.shape = nullptr; });
+  for (std::vector<int64_t> sizes :
+       {std::vector<int64_t>{INT64_MAX, INT64_MAX},
+        std::vector<int64_t>{int64_t{1} << 31, int64_t{1} << 31},
+        std::vector<int64_t>{INT64_MAX / 4 + 1}}) {
+    expect_fault(Shape(sizes, std::vector<int64_t>(sizes.size(), 0)), kKind, as_it_is);
+  }
+  for (int64_t stride : {INT64_MAX, INT64_MIN, int64_t{1} << 61, -(int64_t{1} << 60)}) {
+    expect_fault(Shape({3, 2}, {stride, 1}), kKind, as_it_is);
+  }
+  expect_fault(Shape({2}), kKind, [](DLTensor& tensor) { tensor.byte_offset = UINT64_MAX; });
+  expect_fault(Shape({2}), kKind, [](DLTensor& tensor) {
+    tensor.data = reinterpret_cast<void*>(UINTPTR_MAX - 6);
+  });
+  expect_fault(Shape({2}), MismatchKind::kNull, [](DLTensor& tensor) { tensor.data = nullptr; });
+}
+
+TEST(a_dimension_without_steps_may_have_any_stride) {
+  Foreign<Versioned> foreign(Shape({1, 2}, {INT64_MAX, 1}));
+  Tensor tensor;
+  REQUIRE_OK(from_dlpack(&foreign.managed, tensor));
+  Foreign<Versioned> empty(Shape({2, 0}, {INT64_MAX, 1}));
+  empty.managed.dl_tensor.data = nullptr;
+  REQUIRE_OK(from_dlpack(&empty.managed, tensor));
 }
 
 TEST(dtypes_with_lanes_or_parts_of_bytes_are_refused) {

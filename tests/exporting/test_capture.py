@@ -174,6 +174,8 @@ def test_weights_come_from_a_file(tmp_path, kind):
 def test_options_are_json_or_text():
     texts = ["cpp.threads=1", "freezing=true", "freezing=False", "cpp.march=znver4", "a=None", "b="]
     assert [parse_option(text)[1] for text in texts] == [1, True, False, "znver4", None, ""]
+    deep = "[" * 100_000
+    assert parse_option(f"a={deep}") == ("a", deep)
     with pytest.raises(aoti.ConfigError, match="NAME=VALUE"):
         parse_option("freezing")
 

@@ -55,6 +55,20 @@ def test_an_exported_program_is_compiled_as_it_is(exporter_packages):
         assert [spec.shape for spec in model.inputs] == [(2, 3), (2, 3)]
 
 
+def test_names_of_models_may_have_slashes(exporter_packages):
+    x = np.ones((2, 3), np.float32)
+    for name in ("twice", "twice/again"):
+        path = exporter_packages / "nested.pt2"
+        with aoti.load(path, model_name=name, self_test=True) as model:
+            assert model(x, 10 * x).tolist() == (21 * x).tolist()
+
+
+@pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", "..", "a/../b", "./a", "a b"])
+def test_a_name_that_is_no_place_in_a_package_is_refused(name, tmp_path):
+    with pytest.raises(aoti.ConfigError, match="a model's name consists of"):
+        aoti.export(torch.nn.Linear(2, 2), path=tmp_path / "m.pt2", name=name)
+
+
 @pytest.mark.parametrize("refused", [True, False])
 def test_what_cannot_be_compiled_is_compiled_with_less(exporter_packages, results, refused):
     seen, notes = results[f"refused-{refused}"]["seen"], results[f"refused-{refused}"]["notes"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import collections
+import ctypes
 import pathlib
 from typing import Any
 
@@ -49,6 +50,68 @@ class Interface:
         self.__array_interface__ = {**kept.__array_interface__, **changes}
 
 
+class WithStruct(Interface):
+    """An `__array_interface__` beside what numpy would rather read."""
+
+    __array_struct__ = "no capsule"
+
+
+class DLTensor(ctypes.Structure):
+    """A DLManagedTensor, to its last field."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("byte_offset", ctypes.c_uint64),
+        ("manager_ctx", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+    )
+
+
+new_capsule = ctypes.pythonapi.PyCapsule_New
+new_capsule.restype = ctypes.py_object
+new_capsule.argtypes = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p
+CAPSULE = b"dltensor"
+
+
+def int64s(values: Any) -> Any:
+    return (ctypes.c_int64 * len(values))(*values) if values else None
+
+
+class Capsule:
+    """An array of DLPack over a float32 array, true but for the changes."""
+
+    def __init__(
+        self,
+        kept: np.ndarray,
+        *,
+        device: Any = (1, 0),
+        shape: Any = None,
+        strides: Any = None,
+        **changes: Any,
+    ) -> None:
+        self.kept, self.device = kept, device
+        self.shape = int64s(kept.shape if shape is None else shape)
+        self.strides = int64s([n // 4 for n in kept.strides] if strides is None else strides)
+        told = {"data": kept.ctypes.data, "ndim": kept.ndim, "code": 2, "bits": 32, "lanes": 1}
+        self.managed = DLTensor(**{"device_type": 1, **told, **changes})
+        self.managed.shape = self.shape and ctypes.addressof(self.shape)
+        self.managed.strides = self.strides and ctypes.addressof(self.strides)
+
+    def __dlpack_device__(self) -> Any:
+        return self.device
+
+    def __dlpack__(self) -> Any:
+        return new_capsule(ctypes.addressof(self.managed), CAPSULE, None)
+
+
 class Sub(np.ndarray):
     """A subclass that lies about all that Python can ask."""
 
@@ -86,13 +149,13 @@ def passing(make: Any) -> Any:
     return lambda m, g: m(make(g.x))
 
 
-def tensor(make: Any) -> Any:
+def tensor(make: Any, use: Any = lambda m, x, made: m(made)) -> Any:
     """The same with a torch tensor; torch comes after aoti into the process."""
 
     def call(m: Any, g: Any) -> Any:
         import torch
 
-        return m(make(torch, torch.from_numpy(g.x.copy())))
+        return use(m, g.x, make(torch, torch.from_numpy(g.x.copy())))
 
     return call
 
@@ -109,6 +172,9 @@ def generator(x: Any) -> Any:
 
 
 WANTED = "args[0] (x): expected an array, float32 (batch, 10)"
+UNREADABLE = "the process cannot read the memory that it names"
+SHARED = "inputs_objects.Capsule cannot be shared"
+BEYOND = "its elements lie beyond all addresses"
 
 PLAIN = (
     bad("None", "mlp", passing(lambda x: None), InputTypeError, WANTED, "got NoneType"),
@@ -164,7 +230,36 @@ LIARS = (
     bad("an interface to nowhere", "mlp", passing(lambda x: Interface(x, data=(0, False))),
         InputTypeError, "cannot be read"),
     bad("an interface without end", "mlp", passing(lambda x: Interface(x, shape=(1 << 40, 10))),
-        InputError, "must be in 1..1024"),
+        InputTypeError, UNREADABLE),
+    bad("an interface whose strides overflow", "mlp",
+        passing(lambda x: Interface(x, strides=(2**62, 2**61))), InputTypeError, UNREADABLE),
+    bad("an interface of the first page", "mlp", passing(lambda x: Interface(x, data=(8, False))),
+        InputTypeError, UNREADABLE),
+    bad("an interface of the last page", "mlp",
+        passing(lambda x: Interface(x, data=(2**64 - 4, False))), InputTypeError, UNREADABLE),
+    bad("an interface before all addresses", "mlp",
+        passing(lambda x: Interface(x, strides=(-(2**61), 4))), InputTypeError, UNREADABLE),
+    bad("an interface of an address that is none", "mlp",
+        passing(lambda x: Interface(x, data=(2**80, False))), InputTypeError, "cannot be read"),
+    bad("an interface of a negative size", "mlp",
+        passing(lambda x: Interface(x, shape=(-3, 10))), InputTypeError, "cannot be read"),
+    bad("an interface that is too big", "mlp",
+        passing(lambda x: Interface(x, shape=(1 << 40, 1 << 40))), InputTypeError, "too big"),
+    bad("an interface of objects", "mlp", passing(lambda x: Interface(x, typestr="|O8")),
+        InputTypeError, "Python objects"),
+    bad("an interface over a short buffer", "mlp",
+        passing(lambda x: Interface(x, data=bytearray(8))), InputTypeError, "size of buffer"),
+    bad("an interface beyond its buffer", "mlp",
+        passing(lambda x: Interface(x, data=bytearray(120), offset=2**62)), InputTypeError,
+        "cannot be read"),
+    bad("an interface before its buffer", "mlp",
+        passing(lambda x: Interface(x, data=bytearray(120), offset=-500)), InputTypeError,
+        "cannot be read"),
+    right("an interface over a buffer", "mlp",
+          passing(lambda x: Interface(x, data=b"abcd" + x.tobytes(), offset=4))),
+    right("a reversed interface", "mlp",
+          passing(lambda x: Interface(x[::-1])), expected=lambda g: g.expected[::-1]),
+    right("an interface beside a false struct", "mlp", passing(WithStruct)),
     bad("an interface that is none", "mlp", passing(lambda x: Interface(x, typestr=None)),
         InputTypeError, "Interface"),
     bad("a subclass that lies about shape and dtype", "mlp",
@@ -179,12 +274,57 @@ LIARS = (
           passing(lambda x: x.view("S4").view(np.float32))),
 )  # fmt: skip
 
+DLPACK = (
+    right("a capsule", "mlp", passing(Capsule)),
+    right("a capsule without strides", "mlp", passing(lambda x: Capsule(x, strides=()))),
+    right("a capsule of reversed rows", "mlp", passing(lambda x: Capsule(x[::-1])),
+          expected=lambda g: g.expected[::-1]),
+    bad("a capsule of no sizes", "mlp", passing(lambda x: Capsule(x, shape=())), InputTypeError,
+        SHARED, "its shape pointer is null"),
+    bad("a capsule of -1 dimensions", "mlp", passing(lambda x: Capsule(x, ndim=-1)),
+        InputTypeError, SHARED, "its number of dimensions is not in 0..64"),
+    bad("a capsule of 65 dimensions", "mlp", passing(lambda x: Capsule(x, ndim=65)),
+        InputTypeError, SHARED, "its number of dimensions"),
+    bad("a capsule of 2**31 - 1 dimensions", "mlp",
+        passing(lambda x: Capsule(x, ndim=2**31 - 1)), InputTypeError, SHARED, "dimensions"),
+    bad("a capsule of a negative size", "mlp", passing(lambda x: Capsule(x, shape=(3, -10))),
+        InputTypeError, SHARED, "a size is negative"),
+    bad("a capsule that is too big", "mlp",
+        passing(lambda x: Capsule(x, shape=(2**62, 2**62), strides=(0, 0))), InputTypeError,
+        SHARED, BEYOND),
+    bad("a capsule whose strides overflow", "mlp",
+        passing(lambda x: Capsule(x, strides=(2**62, 1))), InputTypeError, SHARED, BEYOND),
+    bad("a capsule that reaches before all addresses", "mlp",
+        passing(lambda x: Capsule(x, strides=(-(2**59), 1))), InputTypeError, SHARED, BEYOND),
+    bad("a capsule of a huge offset", "mlp",
+        passing(lambda x: Capsule(x, byte_offset=2**64 - 4)), InputTypeError, SHARED, BEYOND),
+    bad("a capsule without memory", "mlp", passing(lambda x: Capsule(x, data=None)),
+        InputTypeError, SHARED, "its data pointer is null"),
+    bad("a reversed capsule without memory", "mlp",
+        passing(lambda x: Capsule(x[::-1], data=None)), InputTypeError, SHARED, "null"),
+    bad("a capsule of no lanes", "mlp", passing(lambda x: Capsule(x, lanes=0)), InputTypeError,
+        SHARED, "no such dtype"),
+    bad("a capsule of no known device", "mlp",
+        passing(lambda x: Capsule(x, device_type=-(2**31))), InputTypeError, SHARED, "device"),
+    bad("an array on a device without end", "mlp",
+        passing(lambda x: Capsule(x, device=(2**70, 0))), InputError, "lies on DLPack device"),
+    right("an array on a device of too many digits", "mlp",
+          passing(lambda x: Capsule(x, device=(10**5000, 0)))),
+    right("an array on a device that is none", "mlp",
+          passing(lambda x: Capsule(x, device=([], None)))),
+    right("an array on a device that is no pair", "mlp",
+          passing(lambda x: Capsule(x, device=None))),
+)  # fmt: skip
+
 # Importing torch takes two seconds of each of these processes.
 TORCH = (
     right("a torch tensor", "mlp", tensor(lambda t, x: x)),
     bad("a meta tensor", "mlp", tensor(lambda t, x: x.to("meta")), InputTypeError,
         "torch.Tensor on meta cannot be shared"),
     bad("a tensor whose storage was freed", "mlp", tensor(freed), InputError, "null"),
+    bad("an output into a tensor whose storage was freed", "mlp",
+        tensor(lambda t, x: freed(t, x[:, :1]), lambda m, x, out: m.run([x], out=[out])),
+        InputError, "out[0]", "null"),
     right("a parameter", "mlp", tensor(lambda t, x: t.nn.Parameter(x))),
     bad("a sparse tensor", "mlp", tensor(lambda t, x: x.to_sparse()), InputTypeError, "Tensor"),
     bad("a conjugated tensor's numpy", "mlp",
@@ -193,4 +333,4 @@ TORCH = (
     right("a tensor's numpy", "mlp", tensor(lambda t, x: x.t().contiguous().t().numpy())),
 )  # fmt: skip
 
-ROWS: tuple[Input, ...] = (*PLAIN, *LIARS, *TORCH)
+ROWS: tuple[Input, ...] = (*PLAIN, *LIARS, *DLPACK, *TORCH)

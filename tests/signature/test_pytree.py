@@ -189,6 +189,25 @@ def test_a_namedtuple_class_that_is_not_imported_gets_a_stand_in() -> None:
     assert plan.flatten((Pair(1, 2),), {}) == [1, 2]
 
 
+def test_a_result_has_the_class_that_the_program_registered_with_torch() -> None:
+    pytree = pytest.importorskip("torch.utils._pytree")
+    Local = namedtuple("Local", "ids mask")
+    pytree._register_namedtuple(Local, serialized_type_name="not_imported.Registered")
+    spec = node("collections.namedtuple", "not_imported.Registered", LEAF, LEAF)
+    plan = plan_of_result(spec)
+    assert type(plan.rebuild([1, 2])) is Local
+    assert plan.output_paths == (".ids", ".mask")
+
+
+def test_a_class_that_torch_has_under_the_name_needs_as_many_fields() -> None:
+    pytree = pytest.importorskip("torch.utils._pytree")
+    Local = namedtuple("Local", "ids mask")
+    pytree._register_namedtuple(Local, serialized_type_name="not_imported.Longer")
+    spec = node("collections.namedtuple", "not_imported.Longer", LEAF)
+    rebuilt = plan_of_result(spec).rebuild([1])
+    assert rebuilt._asdict() == {"_0": 1}
+
+
 @pytest.mark.parametrize(
     "name", ["os.path", "sys.exit", "a.class", "a-b", "", ".", f"{__name__}.Empty"]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from aoti._text import assignments
 from aoti.bench.environment import Machine
 from aoti.bench.settings import Settings
 
@@ -82,7 +83,7 @@ class Case:
     rows: int | None
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}={size}" for name, size in self.sizes.items())
+        return assignments(self.sizes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ def show(report: Report, file: IO[str] | None = None, *, color: bool | None = No
     console.print()
     left_out |= _grid(console, tables.starts(report))
     for skipped in report.skipped:
-        console.print(f"[yellow]not run:[/] {escape(skipped.label)}: {escape(skipped.reason)}")
+        said = _plain(f"{skipped.label}: {skipped.reason}", console)
+        console.print(f"[yellow]not run:[/] {escape(said)}")
     for note in report.notes:
         console.print(f"[yellow]note:[/] {escape(_plain(note, console))}")
     if left_out:

@@ -17,6 +17,7 @@ import numpy as np
 
 from aoti._files import replacing
 from aoti.cli.io.json_arrays import Array, in_order, parse, to_json
+from aoti.cli.io.limits import bounded, check_bytes
 from aoti.errors import InputError
 from aoti.signature.spec import TensorSpec
 
@@ -39,7 +40,7 @@ def read_inputs(source: str, specs: Sequence[TensorSpec] | None) -> list[Array]:
     InputError
         The file does not exist, cannot be read, or does not contain the inputs of the model.
     """
-    return in_order(_read(source), specs, source)
+    return in_order(_read(source, specs), specs, source)
 
 
 def read_sources(sources: Sequence[str], specs: Sequence[TensorSpec] | None) -> list[Array]:
@@ -65,7 +66,7 @@ def read_named(sources: Mapping[str, str], specs: Sequence[TensorSpec] | None) -
     """The inputs of a model from one file each, by name. Errors are those of `read_inputs`."""
     content = {}
     for name, source in sources.items():
-        arrays = _read(source)
+        arrays = _read(source, specs)
         if len(arrays) != 1:
             raise InputError(f"{source} contains {len(arrays)} arrays, but {name} is one array")
         content[name] = next(iter(arrays.values() if isinstance(arrays, Mapping) else arrays))
@@ -138,33 +139,35 @@ def _write_npz(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
 
-def _read(source: str) -> Mapping[str, Any] | Sequence[Any]:
+def _read(source: str, specs: Sequence[TensorSpec] | None) -> Mapping[str, Any] | Sequence[Any]:
     if source == "-" and sys.stdin is None:
         raise InputError("standard input is closed")
     try:
-        if source.endswith((".npy", ".npz")):
-            return _load(source)
-        if source.endswith(".safetensors"):
-            arrays: dict[str, Any] = safetensors().load(Path(source).read_bytes())
-            return arrays
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-        content = parse(text)
-    except (MemoryError, InputError):
-        raise
+        if source == "-":
+            return parse(bounded(sys.stdin.buffer, specs).read().decode())
+        with Path(source).open("rb") as opened:
+            file = bounded(opened, specs)
+            if source.endswith((".npy", ".npz")):
+                return _load(file, specs)
+            if source.endswith(".safetensors"):
+                arrays: dict[str, Any] = safetensors().load(file.read())
+                return arrays
+            return parse(file.read().decode())
     except OSError as error:
         raise InputError(f"cannot read {source}: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise InputError(f"cannot read {source}: it does not fit into memory") from error
     except Exception as error:  # for damaged files, numpy and zipfile raise errors of a dozen types
         raise InputError(f"cannot read {source}: {error}") from error
-    return content
 
 
-def _load(source: str) -> Mapping[str, Any] | Sequence[Any]:
-    with Path(source).open("rb") as file:  # np.load leaves it open if it fails
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return [loaded]
-        with loaded:
-            arrays = dict(loaded)
+def _load(file: IO[bytes], specs: Sequence[TensorSpec] | None) -> Mapping[str, Any] | Sequence[Any]:
+    loaded = np.load(file, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return [loaded]
+    with loaded:
+        check_bytes(sum(entry.file_size for entry in loaded.zip.infolist()), specs)
+        arrays = dict(loaded)
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise ValueError("the archive contains a file that is not .npy")
     # np.savez gives these names to arrays without names.

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from aoti.cli.io.array_files import READABLE, read_inputs
 from aoti.cli.io.json_arrays import Array, in_order, parse
+from aoti.cli.io.limits import check_bytes
 from aoti.errors import InputError
 from aoti.signature.spec import TensorSpec
 
@@ -48,7 +49,7 @@ def in_lines(source: str, specs: Sequence[TensorSpec] | None) -> Iterator[Reques
         The file cannot be read.
     """
     name = "standard input" if source == "-" else source
-    for item in _lines(source):
+    for item in _lines(source, specs):
         if item is None:
             yield None
             continue
@@ -82,22 +83,26 @@ def in_directory(source: str, specs: Sequence[TensorSpec] | None) -> Iterator[Re
             yield Request({"file": path.name}, [], error)
 
 
-def _lines(source: str) -> Iterator[tuple[int, bytes] | None]:
+def _lines(source: str, specs: Sequence[TensorSpec] | None) -> Iterator[tuple[int, bytes] | None]:
     """The lines that are not blank, numbered from 1; None if the next one is not there yet."""
     try:
         if source != "-":
             with Path(source).open("rb", buffering=0) as file:
-                yield from _numbered(file)
+                yield from _numbered(file, specs)
         elif sys.stdin is None:
             raise InputError("standard input is closed")
         else:
-            yield from _numbered(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
+            yield from _numbered(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer), specs)
     except OSError as error:
         raise InputError(f"cannot read {source}: {error.strerror or error}") from error
+    except InputError as error:
+        raise InputError(f"cannot read {source}: {error}") from error
 
 
-def _numbered(file: IO[bytes]) -> Iterator[tuple[int, bytes] | None]:
-    number, parts = 1, list[bytes]()
+def _numbered(
+    file: IO[bytes], specs: Sequence[TensorSpec] | None
+) -> Iterator[tuple[int, bytes] | None]:
+    number, parts, held = 1, list[bytes](), 0
     ready = select.poll()
     ready.register(file, select.POLLIN)
     while chunk := file.read(_CHUNK):
@@ -105,10 +110,13 @@ def _numbered(file: IO[bytes]) -> Iterator[tuple[int, bytes] | None]:
         for end in ends:
             line = b"".join([*parts, end])
             parts.clear()
+            held = 0
             if line.strip():
                 yield number, line
             number += 1
         parts.append(rest)
+        held += len(rest)
+        check_bytes(held, specs, sized=False)
         if not ready.poll(0):
             yield None
     if (line := b"".join(parts)).strip():

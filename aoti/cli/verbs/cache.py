@@ -9,7 +9,7 @@ import click
 
 from aoti.cli.options import json_option
 from aoti.cli.show import show_json, show_table
-from aoti.cli.terminal import summarize
+from aoti.cli.terminal import say, summarize
 
 if TYPE_CHECKING:
     from aoti.cache.cache import Entry
@@ -55,7 +55,7 @@ def list_entries(as_json: bool) -> None:
         show_json(document)
         return
     if not entries:
-        click.echo(f"{cache.location()} is empty")
+        say(f"{cache.location()} is empty")
         return
     rows = [
         (

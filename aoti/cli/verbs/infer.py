@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aoti._text import printable
 from aoti.cli.options import choice_option, chosen, json_option, loading_options
 from aoti.cli.progress import counted, progress
-from aoti.cli.terminal import note, quiet, summarize
+from aoti.cli.terminal import note, quiet, say, summarize
 
 if TYPE_CHECKING:
     from aoti.cli.io.output_stream import Arrays, Lines
@@ -174,10 +173,10 @@ def _many(
                         sink.put(request.label, outputs)
                     done += 1
                 elif skip:
-                    click.echo(_blame(request.label, outcome), err=True)
+                    say(f"aoti: {_blame(request.label, outcome)}", err=True)
                     skipped += 1
                 else:
-                    outcome.args = (_blame(request.label, outcome).removeprefix("aoti: "),)
+                    outcome.args = (_blame(request.label, outcome),)
                     raise outcome
             for sink in sinks:
                 sink.end()
@@ -194,7 +193,7 @@ def _many(
 
 def _blame(label: dict[str, Any], error: Exception) -> str:
     ((what, which),) = label.items()
-    return printable(f"aoti: {what} {which}: {error}")
+    return f"{what} {which}: {error}"
 
 
 def _sinks(

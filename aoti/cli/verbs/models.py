@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from aoti._text import printable
 from aoti.cli.options import json_option
 from aoti.cli.show import Mark, show_json, show_table
 
@@ -50,7 +49,7 @@ def models(as_json: bool) -> None:
                 f"{model.name} (default)" if model.default else model.name,
                 model.version or "",
                 model.place,
-                Mark(printable(model.problem), "red") if model.problem else model.description,
+                Mark(model.problem, "red") if model.problem else model.description,
             )
             for model in found
         ]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 
 from aoti.cli.show import device_name, show_json
+from aoti.cli.terminal import say
 
 
 @click.command("test-device")
@@ -47,6 +48,6 @@ def test_device(device: str | None, as_json: bool) -> None:
             line += f", driver {info['driver']}, libtorch for {info['runtime'] or 'GPUs'}"
         if device is not None:
             line += f"; computed correctly in {info['milliseconds']:.1f} ms"
-        click.echo(line)
+        say(line)
     if device is None and len(found) == 1:
-        click.echo(f"cuda: none, {usable_gpus()[1]}")
+        say(f"cuda: none, {usable_gpus()[1]}")

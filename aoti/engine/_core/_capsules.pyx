@@ -13,7 +13,7 @@ from libc.stdint cimport uint64_t
 
 from aoti.engine._core._device cimport resolve_device
 from aoti.engine._core._dtypes cimport is_known
-from aoti.engine.cxx.core_dlpack cimport discard, from_dlpack, to_dlpack
+from aoti.engine.cxx.core_dlpack cimport discard, fault_of, from_dlpack, to_dlpack
 from aoti.engine.cxx.dlpack cimport (
     DLPACK_FLAG_BITMASK_READ_ONLY,
     DLPACK_MAJOR_VERSION,
@@ -52,22 +52,58 @@ cdef int _check_importable(const DLTensor& view) except -1:
     return 0
 
 
+cdef int _check_version(const DLManagedTensorVersioned* managed) except -1:
+    if managed.version.major != DLPACK_MAJOR_VERSION:
+        raise BufferError(f"version {managed.version.major} of DLPack is not supported")
+    return 0
+
+
+cdef DLManagedTensor* _legacy_in(capsule) except? NULL:
+    """What a capsule of before version 1 holds; NULL if it is one of version 1."""
+    if PyCapsule_IsValid(capsule, _VERSIONED):
+        return NULL
+    if not PyCapsule_IsValid(capsule, _LEGACY):
+        raise BufferError(f"not a DLPack capsule, or one that was used before: {capsule!r}")
+    return <DLManagedTensor*>PyCapsule_GetPointer(capsule, _LEGACY)
+
+
+def check_capsule(capsule: object) -> None:
+    """Check a capsule for whoever believes it unchecked, as numpy does.
+
+    Raises
+    ------
+    BufferError
+        It is not a DLPack capsule, or what it says of its tensor cannot be true.
+    """
+    cdef DLManagedTensor* legacy = _legacy_in(capsule)
+    cdef DLManagedTensorVersioned* managed
+    cdef const DLTensor* view
+    cdef const char* fault
+    if legacy != NULL:
+        view = &legacy.dl_tensor
+    else:
+        managed = <DLManagedTensorVersioned*>PyCapsule_GetPointer(capsule, _VERSIONED)
+        _check_version(managed)
+        view = &managed.dl_tensor
+    _check_importable(view[0])
+    fault = fault_of(view[0])
+    if fault != NULL:
+        raise BufferError(fault.decode())
+
+
 cdef bint take_capsule(capsule, Tensor& tensor) except -1:
     """Consume a capsule; it stays as it was if it cannot be used. Returns whether it is read-only.
     """
-    cdef DLManagedTensor* managed
+    cdef DLManagedTensor* legacy = _legacy_in(capsule)
     cdef Status status
     cdef bint readonly
-    if PyCapsule_IsValid(capsule, _VERSIONED):
+    if legacy == NULL:
         readonly = take_versioned(
             <DLManagedTensorVersioned*>PyCapsule_GetPointer(capsule, _VERSIONED), tensor)
         PyCapsule_SetName(capsule, _VERSIONED_USED)
         return readonly
-    if not PyCapsule_IsValid(capsule, _LEGACY):
-        raise BufferError(f"not a DLPack capsule, or one that was used before: {capsule!r}")
-    managed = <DLManagedTensor*>PyCapsule_GetPointer(capsule, _LEGACY)
-    _check_importable(managed.dl_tensor)
-    status = from_dlpack(managed, tensor)
+    _check_importable(legacy.dl_tensor)
+    status = from_dlpack(legacy, tensor)
     if not status.ok():
         raise BufferError(status.message.decode())
     PyCapsule_SetName(capsule, _LEGACY_USED)
@@ -79,8 +115,7 @@ cdef bint take_versioned(DLManagedTensorVersioned* managed, Tensor& tensor) exce
     is read-only.
     """
     cdef Status status
-    if managed.version.major != DLPACK_MAJOR_VERSION:
-        raise BufferError(f"version {managed.version.major} of DLPack is not supported")
+    _check_version(managed)
     _check_importable(managed.dl_tensor)
     status = from_dlpack(managed, tensor)
     if not status.ok():
@@ -88,7 +123,7 @@ cdef bint take_versioned(DLManagedTensorVersioned* managed, Tensor& tensor) exce
     return (managed.flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0
 
 
-cdef void _drop_versioned(object capsule) noexcept:
+cdef void _drop(object capsule) noexcept:
     """The destructor of a capsule: whoever used it renamed it, and calls the deleter."""
     cdef PyObject* kind
     cdef PyObject* value
@@ -96,15 +131,7 @@ cdef void _drop_versioned(object capsule) noexcept:
     PyErr_Fetch(&kind, &value, &trace)  # the deleter may be code in Python
     if PyCapsule_IsValid(capsule, _VERSIONED):
         discard(<DLManagedTensorVersioned*>PyCapsule_GetPointer(capsule, _VERSIONED))
-    PyErr_Restore(kind, value, trace)
-
-
-cdef void _drop_legacy(object capsule) noexcept:
-    cdef PyObject* kind
-    cdef PyObject* value
-    cdef PyObject* trace
-    PyErr_Fetch(&kind, &value, &trace)
-    if PyCapsule_IsValid(capsule, _LEGACY):
+    elif PyCapsule_IsValid(capsule, _LEGACY):
         discard(<DLManagedTensor*>PyCapsule_GetPointer(capsule, _LEGACY))
     PyErr_Restore(kind, value, trace)
 
@@ -115,7 +142,7 @@ cdef object versioned_capsule(const Tensor& tensor, uint64_t flags):
     if not status.ok():
         raise BufferError(status.message.decode())
     try:
-        return PyCapsule_New(managed, _VERSIONED, _drop_versioned)
+        return PyCapsule_New(managed, _VERSIONED, _drop)
     except BaseException:
         discard(managed)
         raise
@@ -127,7 +154,7 @@ cdef object legacy_capsule(const Tensor& tensor):
     if not status.ok():
         raise BufferError(status.message.decode())
     try:
-        return PyCapsule_New(managed, _LEGACY, _drop_legacy)
+        return PyCapsule_New(managed, _LEGACY, _drop)
     except BaseException:
         discard(managed)
         raise

@@ -187,6 +187,7 @@ cdef list outputs(OutputList& made, tuple leaves, ArrayLibrary library):
 cdef int read_targets(out, vector[CxxTensor]& targets, DLDevice device) except -1:
     """Tensors over the arrays that outputs must be written to; an undefined one for a None."""
     cdef ArrayView view
+    cdef MismatchKind kind
     cdef DLTensor described
     cdef int64_t[kMaxRank] strides
     cdef int d
@@ -194,7 +195,11 @@ cdef int read_targets(out, vector[CxxTensor]& targets, DLDevice device) except -
         if array is None:
             targets.push_back(CxxTensor())
             continue
-        if look(array, view) != MismatchKind.kNone or (
+        kind = look(array, view)
+        if kind == MismatchKind.kNull:
+            raise InputError(
+                f"out[{i}]: the array's data pointer is null; it has no memory to write to")
+        if kind != MismatchKind.kNone or (
                 type(array) is cnp.ndarray and not cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray>array)):
             raise InputTypeError(
                 f"out[{i}]: outputs are written into numpy arrays, torch tensors on the CPU and "

@@ -13,6 +13,7 @@ from aoti.engine.cxx.tensor cimport Tensor
 cdef extern from "aoti/core/dlpack.h" namespace "aoti" nogil:
     MismatchKind describe_foreign "aoti::describe"(
         const DLTensor& tensor, cbool writable, ArrayView& array) noexcept
+    const char* fault_of(const DLTensor& tensor) noexcept
     Status from_dlpack[Managed](Managed* managed, Tensor& tensor) noexcept
     void discard[Managed](Managed* managed) noexcept
     Status to_dlpack[Managed](const Tensor& tensor, uint64_t flags, Managed*& out) noexcept

@@ -129,6 +129,7 @@ def compile_here(
     from torch._inductor import aot_compile
 
     import aoti.exporting.passes.kernel_templates  # noqa: F401 (registers them with Inductor)
+    from aoti.exporting.passes.attention_template import mended
 
     args, kwargs = program.example_inputs
     # Inductor takes the path for a directory only if that exists already.
@@ -140,7 +141,8 @@ def compile_here(
         "aot_inductor.output_path": str(target),
     }
     # Inductor ignores `freezing` while gradients are on.
-    with torch.no_grad(), _one_thread("cpp.threads" in options), corrected(wanted=corrects):
+    one_thread = _one_thread("cpp.threads" in options)
+    with torch.no_grad(), one_thread, corrected(wanted=corrects), mended():
         module: Any = program.module(check_guards=False)
         files: Any = aot_compile(module, args, kwargs, options=settings)
     return [file for file in files if isinstance(file, str)]

@@ -35,15 +35,16 @@ def check_space(directory: Path, needed: int) -> None:
 
 
 def missing_parents(target: Path) -> list[Path]:
-    """The missing directories above a file, the innermost first.
+    """The missing directories above a file, or above the file that a link names; innermost first.
 
     Raises
     ------
     ConfigError
         They cannot be created, or the innermost existing directory cannot be written to.
     """
-    missing = [parent for parent in target.parents if not parent.exists()]
-    place = target.parents[len(missing)]
+    parents = Path(os.path.realpath(target)).parents
+    missing = [parent for parent in parents if not parent.exists()]
+    place = parents[len(missing)]
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK) or target.is_dir():
         raise ConfigError(f"cannot write {target}: no file can be created there")
     return missing
@@ -62,7 +63,8 @@ def replacing(target: Path) -> Iterator[Path]:
     """
     made, done = missing_parents(target), False
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        for directory in reversed(made):
+            directory.mkdir(exist_ok=True)
         with _files.replacing(target) as partial:
             yield partial
         done = True

@@ -192,5 +192,5 @@ def parse_option(text: str) -> tuple[str, Option]:
     words = {"True": True, "False": False, "None": None}
     try:
         return name, words[value] if value in words else json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value

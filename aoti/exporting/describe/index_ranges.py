@@ -65,19 +65,10 @@ _WITH_POSITIONS = {
 }
 # Arguments of ATen operators that are read as numbers, not as positions.
 _NUMBERS = {
-    *("self", "other", "tensors", "input", "x", "y", "x1", "x2", "tensor", "tensor1", "tensor2"),
-    *("weight", "bias", "mat1", "mat2", "mat", "vec", "vec1", "vec2", "batch1", "batch2"),
-    *("mask", "condition", "src", "source", "value", "values", "min", "max", "start", "end"),
-    *(
-        "a",
-        "exponent",
-        "elements",
-        "test_elements",
-        "test_element",
-        "boundaries",
-        "sorted_sequence",
-    ),
-    *("repeats", "query", "key", "attn_mask", "attn_bias", "prepend", "append", "real", "imag"),
+    *"self other tensors input x y x1 x2 tensor tensor1 tensor2 weight bias mat1 mat2 mat".split(),
+    *"vec vec1 vec2 batch1 batch2 mask condition src source value values min max".split(),
+    *"start end a exponent elements test_elements test_element boundaries".split(),
+    *"sorted_sequence repeats query key attn_mask attn_bias prepend append real imag".split(),
 }
 
 

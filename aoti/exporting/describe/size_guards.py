@@ -21,6 +21,7 @@ from aoti.signature.size_guard import SizeGuard
 
 _SOURCE = re.compile(r"L(?:\[(?:'[^']*'|\"[^\"]*\"|\d+)\]|\.\w+)+?\.(?:size\(\)|shape)\[\d+\]")
 _TORCH_FUNCTIONS = {"torch.sym_float": "float", "torch._sym_sqrt": "math.sqrt"}
+_PRINTER = PythonPrinter()
 
 
 def size_guards(program: torch.export.ExportedProgram) -> tuple[str, ...]:
@@ -37,11 +38,12 @@ def size_guards(program: torch.export.ExportedProgram) -> tuple[str, ...]:
     ExportError
         A guard cannot be checked at calls. The message contains the guard.
     """
-    symbols = _bound_symbols(program)
+    arguments = _arguments(program)
+    symbols = _bound_symbols(arguments["flat_args"])
     found: dict[str, None] = {}
     for written in _written(program):
         try:
-            text = _over_symbols(program, written)
+            text = _over_symbols(arguments, written)
             guard = SizeGuard.parse(text)
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             raise _refusal(written) from error
@@ -55,25 +57,22 @@ def size_guards(program: torch.export.ExportedProgram) -> tuple[str, ...]:
 
 def _written(program: torch.export.ExportedProgram) -> Iterator[str]:
     yield from program._guards_code
-    printer = PythonPrinter()
     for size, bounds in program.range_constraints.items():
         if not size.is_Symbol:  # the ranges of symbols are in the signature
-            text = f"({printer.doprint(size)})"
+            text = f"({_PRINTER.doprint(size)})"
             if bounds.lower.is_Integer:
                 yield f"{text} >= {bounds.lower}"
             if bounds.upper.is_Integer:
                 yield f"{text} <= {bounds.upper}"
 
 
-def _over_symbols(program: torch.export.ExportedProgram, written: str) -> str:
+def _over_symbols(arguments: Mapping[str, Any], written: str) -> str:
     """A guard over the compiler's symbols, in place of ``L['x'].size()[0]``."""
-    arguments = _arguments(program)
-    printer = PythonPrinter()
 
     def size(match: re.Match[str]) -> str:
         value = _size_at(ast.parse(match[0], mode="eval").body, arguments)
         node = getattr(value, "node", None)
-        return str(value) if node is None else f"({printer.doprint(node.expr)})"
+        return str(value) if node is None else f"({_PRINTER.doprint(node.expr)})"
 
     text = _SOURCE.sub(size, written)
     for theirs, ours in _TORCH_FUNCTIONS.items():
@@ -109,18 +108,14 @@ def _arguments(program: torch.export.ExportedProgram) -> dict[str, Any]:
     for name, value in named.items():
         if match := re.fullmatch(r"(\w+)_\d+", name):
             variadic.setdefault(match[1], []).append(value)
-    return {
-        **variadic,
-        **named,
-        **kwargs,
-        "flat_args": leaves,
-    }  # the last is how strict tracing names them
+    # Strict tracing names all leaves together flat_args.
+    return {**variadic, **named, **kwargs, "flat_args": leaves}
 
 
-def _bound_symbols(program: torch.export.ExportedProgram) -> set[str]:
+def _bound_symbols(leaves: list[Any]) -> set[str]:
     """The symbols that the size of an input shows: it is the symbol, times and plus a number."""
     found = set()
-    for value in pytree.tree_leaves(_arguments(program)["flat_args"]):
+    for value in leaves:
         for size in value.shape if isinstance(value, torch.Tensor) else ():
             expression = getattr(getattr(size, "node", None), "expr", None)
             if expression is not None and len(expression.free_symbols) == 1:

@@ -91,7 +91,7 @@ def rewrite(
     Raises
     ------
     ExportError
-        A pass failed because of the machine: there is no compiler, or the disk is full.
+        A pass failed because the machine has no compiler, or because the disk is full.
     """
     report: list[str] = []
     asked: dict[str, Any] = {}

@@ -15,6 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from aoti import golden
+from aoti._text import assignments
 from aoti.errors import AotiError, ExportError, InputError
 from aoti.exporting.capture.containers import plain
 from aoti.exporting.describe.random_inputs import (
@@ -127,7 +128,7 @@ def verify(
     cases = []
     with runner(signature, package, name) as run:
         for number, sizes in enumerate(tries):
-            shown = _shown(sizes)
+            shown = assignments(sizes)
             say(f"verifying {name}, {number + 1} of {len(tries)}{shown and ': '}{shown}")
             leaves = eager.leaves
             if is_computable(signature):
@@ -143,7 +144,7 @@ def verify(
                     )
         if is_computable(signature) and _runs_here(signature):
             for sizes in sizes_to_refuse(signature, example):
-                say(f"verifying {name}: {_shown(sizes)} must be refused")
+                say(f"verifying {name}: {assignments(sizes)} must be refused")
                 leaves = random_leaves(signature, eager.leaves, sizes, generator)
                 cases.append(_refused(run, leaves, sizes, signature))
     return cases
@@ -156,13 +157,9 @@ def _refused(run: Run, leaves: Sequence[Any], sizes: dict[str, int], signature: 
     except InputError:
         return Case(sizes, (), f"refused: the trace holds only for {guard}")
     raise ExportError(
-        f"the package runs at {_shown(sizes)}, but the trace holds only for {guard}\n"
+        f"the package runs at {assignments(sizes)}, but the trace holds only for {guard}\n"
         "give these sizes fixed values, and report it"
     )
-
-
-def _shown(sizes: dict[str, int]) -> str:
-    return ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
 
 
 def _compare(

@@ -20,15 +20,67 @@ constexpr bool is_plain(DLDataType type) noexcept {
   return type.lanes == 1 && type.bits != 0 && type.bits % 8 == 0;
 }
 
+inline constexpr const char* kNoMemory = "its data pointer is null; it has no memory to read";
+
+// What is wrong with the sizes of a tensor of another library; null if nothing.
+inline const char* fault_of_sizes(const DLTensor& tensor) noexcept {
+  if (tensor.ndim < 0 || tensor.ndim > kMaxRank) {
+    return "its number of dimensions is not in 0..64";
+  }
+  if (tensor.ndim > 0 && tensor.shape == nullptr) {
+    return "its shape pointer is null; it has no sizes";
+  }
+  for (int i = 0; i < tensor.ndim; ++i) {
+    if (tensor.shape[i] < 0) {
+      return "a size is negative";
+    }
+  }
+  return nullptr;
+}
+
+// What is wrong with its sizes, strides and address; null if nothing. Reads no element: whether the
+// memory is there is not known.
+inline const char* fault_of(const DLTensor& tensor) noexcept {
+  if (const char* fault = fault_of_sizes(tensor)) {
+    return fault;
+  }
+  int64_t* const end_of_sizes = tensor.shape + tensor.ndim;
+  if (std::find(tensor.shape, end_of_sizes, 0) != end_of_sizes) {
+    return nullptr;
+  }
+  if (tensor.data == nullptr) {
+    return kNoMemory;
+  }
+  const int64_t itemsize = itemsize_of(tensor.dtype);
+  const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
+  int64_t bytes = itemsize;
+  uint64_t begin = 0;
+  uint64_t end = 0;
+  bool outside = __builtin_add_overflow(address, tensor.byte_offset, &begin);
+  outside |= __builtin_add_overflow(begin, itemsize, &end);
+  for (int i = 0; i < tensor.ndim; ++i) {
+    outside |= __builtin_mul_overflow(bytes, tensor.shape[i], &bytes);
+    // A dimension of one element has no step: its stride may be anything.
+    if (tensor.shape[i] > 1 && tensor.strides != nullptr) {
+      int64_t extent = 0;
+      outside |= __builtin_mul_overflow(tensor.shape[i] - 1, tensor.strides[i], &extent);
+      outside |= __builtin_mul_overflow(extent, itemsize, &extent);
+      uint64_t& edge = extent < 0 ? begin : end;
+      outside |= __builtin_add_overflow(edge, extent, &edge);
+    }
+  }
+  return outside ? "its elements lie beyond all addresses" : nullptr;
+}
+
 // Describes the tensor of another library. kUnreadable if an ArrayView cannot describe it.
 inline MismatchKind describe(const DLTensor& tensor, bool writable, ArrayView& array) noexcept {
   array.dtype = kNoDType;
   if (!is_plain(tensor.dtype)) {
     return MismatchKind::kDType;
   }
-  if (tensor.ndim < 0 || tensor.ndim > kMaxRank ||
-      (tensor.ndim > 0 && (tensor.strides == nullptr || tensor.shape == nullptr))) {
-    return MismatchKind::kUnreadable;
+  const char* fault = fault_of(tensor);
+  if (fault != nullptr || (tensor.ndim > 0 && tensor.strides == nullptr)) {
+    return fault == kNoMemory ? MismatchKind::kNull : MismatchKind::kUnreadable;
   }
   array.data =
       tensor.data == nullptr ? nullptr : static_cast<char*>(tensor.data) + tensor.byte_offset;
@@ -53,15 +105,12 @@ Status from_dlpack(Managed* managed, Tensor& tensor) noexcept {
     if (!is_plain(view.dtype)) {
       return refuse("torch has no such dtype");
     }
-    if (view.ndim < 0 || view.ndim > kMaxRank || (view.ndim > 0 && view.shape == nullptr)) {
-      return refuse("its number of dimensions makes no sense");
+    if (const char* fault = fault_of(view)) {
+      return refuse(fault);
     }
     int64_t strides[kMaxRank];
     int64_t step = 1;
     for (int i = view.ndim; i-- > 0;) {
-      if (view.shape[i] < 0) {
-        return refuse("a size is negative");
-      }
       // Before DLPack 1.2 no strides mean C order.
       strides[i] = view.strides != nullptr ? view.strides[i] : step;
       step = outer_stride(step, view.shape[i]);
@@ -117,9 +166,11 @@ Status to_dlpack(const Tensor& tensor, uint64_t flags, Managed*& out) noexcept {
 // A new tensor on the CPU in C order with the dtype and sizes of a prototype.
 inline Status allocate_like(const DLTensor& prototype, Tensor& tensor) noexcept {
   return catch_all([&]() -> Status {
-    if (!is_plain(prototype.dtype) || !is_host(prototype.device.device_type) ||
-        prototype.ndim < 0 || prototype.ndim > kMaxRank) {
+    if (!is_plain(prototype.dtype) || !is_host(prototype.device.device_type)) {
       return failed(StatusCode::kExecution, "aoti has no tensors of this dtype, or on this device");
+    }
+    if (const char* fault = fault_of_sizes(prototype)) {
+      return failed(StatusCode::kExecution, fault);
     }
     tensor = Tensor::allocate(dtype_of(prototype.dtype), prototype.ndim, prototype.shape, nullptr);
     return {};

@@ -159,10 +159,10 @@ Status allocate_like_on_device(const DLTensor& prototype, Tensor& tensor) noexce
   if (is_host(prototype.device.device_type)) {
     return allocate_like(prototype, tensor);
   }
-  int64_t strides[kMaxRank];
-  if (prototype.ndim < 0 || prototype.ndim > kMaxRank) {
-    return failed(StatusCode::kExecution, "its number of dimensions makes no sense");
+  if (const char* fault = fault_of_sizes(prototype)) {
+    return failed(StatusCode::kExecution, fault);
   }
+  int64_t strides[kMaxRank];
   fill_c_order(prototype.ndim, prototype.shape, strides);
   DLTensor like = prototype;
   like.strides = strides;
