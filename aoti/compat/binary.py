@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from aoti.machine.device import Device
 from aoti.machine.gpu import gpus
 from aoti.package.archive import Span
 from aoti.package.elf import SharedObject, read_elf
-from aoti.package.elf_loadable import check_loadable
 from aoti.package.layout import find_code
 
 # Called by our runners, torch/csrc/inductor/aoti_runner/model_container_runner.cpp: without one of
@@ -127,18 +125,11 @@ def shared_object(directory: Path) -> SharedObject:
 @functools.lru_cache(maxsize=2)
 def _read(path: Path, _mtime_ns: int, _size: int) -> SharedObject:
     """Cached for all checks of one load: reading is a third of their time."""
-    so = read_elf(path)
-    if _fits(so):
-        check_loadable(path, so.machine)
-    return so
-
-
-def _fits(so: SharedObject) -> bool:
-    return (so.machine, so.bits, so.byteorder) == (os.uname().machine, 64, sys.byteorder)
+    return read_elf(path)
 
 
 def _machine(so: SharedObject) -> Finding:
-    machine, ok = os.uname().machine, _fits(so)
+    machine, ok = os.uname().machine, so.for_this_machine
     message = f"the model's code is for {so.machine} ({so.bits} bits, {so.byteorder} endian), "
     message += f"this machine is {machine}"
     return Finding("platform", ok, message, "" if ok else export_here(machine))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import NamedTuple
 from aoti.errors import PackageError
 from aoti.package.elf_tables import (
     DT_NEEDED,
+    DT_RPATH,
     DT_RUNPATH,
     DT_SYMTAB,
     DT_VERSYM,
@@ -89,7 +91,7 @@ class SharedObject:
     needed : tuple of str
         The libraries that it needs (DT_NEEDED).
     runpath : str or None
-        Where the loader searches for them first (DT_RUNPATH).
+        Where the loader searches for them first (DT_RUNPATH, or else DT_RPATH).
     defined : mapping of str to int
         The symbols that other libraries can use, and their addresses.
     undefined : tuple of Undefined
@@ -112,6 +114,12 @@ class SharedObject:
     undefined: tuple[Undefined, ...] = ()
     _segments: tuple[Segment, ...] = ()
     _start: int = 0
+
+    @property
+    def for_this_machine(self) -> bool:
+        """Whether it is code for this machine's processor."""
+        here = (os.uname().machine, 64, sys.byteorder)
+        return (self.machine, self.bits, self.byteorder) == here
 
     def read(self, address: int, size: int) -> bytes:
         """The bytes at an address of the mapped file.
@@ -165,7 +173,7 @@ def read_elf(path: Path, start: int = 0, nbytes: int | None = None) -> SharedObj
         tables = Tables.of(path, part, header)
         names = Names(tables.image, tables.entries)
         defined, undefined = _symbols(tables, names)
-        runpath = tables.entries.get(DT_RUNPATH)
+        runpath = tables.entries.get(DT_RUNPATH, tables.entries.get(DT_RPATH))
         return SharedObject(
             path=path,
             size=size,

@@ -15,10 +15,34 @@ import os
 import struct
 from pathlib import Path
 
+from aoti.errors import PackageError
+from aoti.package.elf import drop_libtorch, forbid_executable_stack, read_elf
 from aoti.package.elf_bounds import Bounds
 from aoti.package.elf_relocations import Relocations
 from aoti.package.elf_symbols import Symbols
 from aoti.package.elf_tables import Part, Tables
+
+
+def make_loadable(path: Path) -> None:
+    """Prepare a shared object of a package for the dynamic loader, or refuse it.
+
+    No shared object is left that asks for an executable stack: glibc 2.41 and newer refuse those,
+    older ones make the whole process' stack executable. What `read_elf` cannot read stays as it is:
+    `aoti.compat.binary` refuses it before it is mapped.
+
+    Raises
+    ------
+    PackageError
+        As `check_loadable`, for code of this machine.
+    """
+    forbid_executable_stack(path)
+    drop_libtorch(path)
+    try:
+        so = read_elf(path)
+    except PackageError:
+        return
+    if so.for_this_machine:
+        check_loadable(path, so.machine)
 
 
 def check_loadable(path: Path, machine: str) -> None:

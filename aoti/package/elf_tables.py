@@ -17,7 +17,7 @@ from aoti.errors import PackageError
 PT_LOAD, PT_DYNAMIC, PT_GNU_STACK = 1, 2, 0x6474E551
 PF_X, PF_W, PF_R = 1, 2, 4
 DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ = 1, 4, 5, 6, 10
-DT_RUNPATH, DT_GNU_HASH = 29, 0x6FFFFEF5
+DT_RPATH, DT_RUNPATH, DT_GNU_HASH = 15, 29, 0x6FFFFEF5
 DT_VERSYM, DT_VERNEED = 0x6FFFFFF0, 0x6FFFFFFE
 _DT_NULL = 0
 HIDDEN = 0x8000  # of an entry of the version table; the rest is the version's number

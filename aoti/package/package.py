@@ -20,7 +20,8 @@ from typing import IO, BinaryIO
 from aoti.errors import ModelNotFoundError, PackageError
 from aoti.package import layout
 from aoti.package.archive import Directory, Limits, Span, Zip, readable, seekable
-from aoti.package.elf import SharedObject, drop_libtorch, forbid_executable_stack, read_elf
+from aoti.package.elf import SharedObject, read_elf
+from aoti.package.elf_loadable import make_loadable
 from aoti.package.model_files import ModelFiles
 from aoti.signature.signature import Signature
 
@@ -306,9 +307,9 @@ class Package:
         """Write the files that loading a model takes to `destination`, which must not exist.
 
         Without `weights`, the file of its weights is read and verified, but not written. Names lose
-        the package's prefix and are otherwise kept. Checksums are verified while writing. No shared
-        object is left that asks for an executable stack: glibc 2.41 and newer refuse those, older
-        ones make the whole process' stack executable. If this fails, nothing is left behind.
+        the package's prefix and are otherwise kept. Checksums are verified while writing, and
+        shared objects are prepared: see `aoti.package.elf_loadable`. If this fails, nothing is left
+        behind.
         """
         self.check_runnable(model_name)
         destination.mkdir()
@@ -323,13 +324,7 @@ class Package:
             raise
 
     def check_runnable(self, model_name: str) -> None:
-        """Refuse a package that contains nothing to run.
-
-        Raises
-        ------
-        PackageError
-            The message says what it contains and what to do.
-        """
+        """Refuse a package that contains nothing to run, by a PackageError that says what to do."""
         model = self.model(model_name)
         if model.find(*layout.CODE) is None:
             raise PackageError(
@@ -392,9 +387,8 @@ class Package:
         with path.open("xb") as writer:
             for block in self._blocks(source):
                 writer.write(block)
-        if path.suffix == ".so":
-            forbid_executable_stack(path)
-            drop_libtorch(path)
+        if ".so" in path.suffixes:
+            make_loadable(path)
 
     def _blocks(self, source: str) -> Iterator[bytes]:
         """The content of a file, whose checksum and size are verified at its end."""
