@@ -46,6 +46,10 @@ def load(source: Source | Config, **options: Any) -> AOTIModel:
         or a directory with the same content; or the content of such a file, in memory or as a
         seekable file object. Or the name of a registered model (see `aoti.models`), ``"minilm"``
         or ``"minilm@2.1"``; or an `aoti.Config`.
+        A file is taken for the one that was hashed earlier if its inode, size and times are the
+        same. A program that changes a file through a shared mapping changes the times when the
+        kernel writes the pages back, or at ``msync``: replace packages by a rename, or give
+        `sha256`, with which every load reads the file.
     model_name : str, optional
         Which model of the package; needed only if the package holds several.
     device : str or Device, optional

@@ -298,6 +298,8 @@ def _lock_manifest(directory: Path, *, exclusive: bool) -> filelock.FileLock | N
     """
     path = directory / MANIFEST
     try:
+        if not stat.S_ISDIR(directory.lstat().st_mode):
+            return None
         if not stat.S_ISREG(path.lstat().st_mode):  # opening a named pipe waits
             return None
         held = filelock.lock(path, exclusive=exclusive, wait=not exclusive, create=False)

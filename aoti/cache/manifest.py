@@ -72,6 +72,8 @@ def problem(directory: Path, key: Key, *, compare: bool = False) -> str | None:
     """
     try:
         files = _read(directory, key)
+        if why := others_control(directory.joinpath(MANIFEST).lstat()):
+            return f"{MANIFEST}: {why}"
         folders = {parent for name in files for parent in Path(name).parents}
         for folder in sorted(folders):
             status = directory.joinpath(folder).lstat()
@@ -109,7 +111,10 @@ def _renew(directory: Path, key: Key, files: _Files) -> None:
 
 
 def _read(directory: Path, key: Key) -> _Files:
-    recorded = json.loads((directory / MANIFEST).read_bytes())
+    path = directory / MANIFEST
+    if not stat.S_ISREG(path.lstat().st_mode):  # opening a named pipe waits
+        raise ValueError(f"{MANIFEST} is not a file")
+    recorded = json.loads(path.read_bytes())
     if {**recorded, "files": {}} != {**_head(key), "files": {}}:
         raise ValueError("it is of another version, or of another package")
     files: _Files = recorded["files"]

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 import aoti
+from aoti.cache.cache import extract
 from aoti.engine import libtorch
 
 REPEATS, WARM_UP = 200, 20
@@ -64,6 +65,20 @@ class File:
     load: Callable[[Any], Any] = lambda source: aoti.load(source).close()
     repeats: int = REPEATS
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A cache that something was done to between an extraction and a load.
+
+    `spoil` gets the entry's directory. The load gives a model that answers, or `error`.
+    """
+
+    id: str
+    spoil: Callable[[Path], Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    error: type[Exception] | None = None
+    words: tuple[str, ...] = ()
 
 
 def bad(
@@ -254,6 +269,28 @@ def run_file(row: File, packages: Path, directory: Path) -> None:
         answers(model, prepared.args, prepared.kwargs, prepared.expected)
 
 
+def run_state(row: State, packages: Path) -> None:
+    """A model is extracted, the cache is spoiled, and a load gives the right model or an error."""
+    path = packages / "mlp.pt2"
+    with aoti.Package(path) as package:
+        options = {
+            name: package.digest if name == "sha256" else v for name, v in row.options.items()
+        }
+        extraction = extract(package, "model", as_zip=False)
+        extraction.release()
+    row.spoil(extraction.directory)
+    if row.error is not None:
+        refusal(lambda: aoti.load(path, **options), row.error, row.words)
+        return
+    prepared = good("mlp", packages)
+    with aoti.load(path, **options) as model:
+        answers(model, prepared.args, prepared.kwargs, prepared.expected)
+    extraction.directory.joinpath("manifest.json").stat()
+    for item in [extraction.directory, *extraction.directory.rglob("*")]:
+        if item.lstat().st_mode & 0o022 or item.lstat().st_uid != os.geteuid():
+            raise SystemExit(f"others may write to {item}")
+
+
 def run(name: str, packages: Path, directory: Path) -> None:
     """Run one row, in the process that is to be judged by it."""
     # The directories that the caller looks into afterwards.
@@ -268,6 +305,8 @@ def run(name: str, packages: Path, directory: Path) -> None:
     (row,) = (row for row in importlib.import_module(table).ROWS if row.id == row_id)
     if isinstance(row, File):
         run_file(row, packages, directory / "files")
+    elif isinstance(row, State):
+        run_state(row, packages)
     else:
         run_input(row, packages)
 

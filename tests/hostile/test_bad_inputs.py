@@ -5,11 +5,12 @@ from __future__ import annotations
 import inputs_arrays
 import inputs_calls
 import inputs_objects
+import inputs_signals
 import pytest
 
 import aoti
 
-TABLES = (inputs_arrays, inputs_calls, inputs_objects)
+TABLES = (inputs_arrays, inputs_calls, inputs_objects, inputs_signals)
 
 
 @pytest.mark.parametrize("row", [f"{t.__name__}/{row.id}" for t in TABLES for row in t.ROWS])
