@@ -25,6 +25,19 @@ def test_a_package_comes_from_a_path_bytes_or_a_file(packages, mlp, rows):
         assert not file.closed
 
 
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("name", ["m\udcff", "ü \n%s"])
+def test_paths_need_not_be_text(packages, mlp, rows, tmp_path, monkeypatch, name, cache):
+    directory = tmp_path / name
+    directory.mkdir()
+    monkeypatch.setenv("AOTI_CACHE_DIR", str(directory / "cache"))
+    monkeypatch.setenv("TMPDIR", str(directory))
+    (directory / "m.pt2").symlink_to(packages / "mlp.pt2")
+    with aoti.load(directory / "m.pt2", cache=cache) as model:
+        assert model(rows).tolist() == mlp(rows).tolist()
+        assert model.path == str(directory / "m.pt2")
+
+
 def test_an_older_libtorch_gets_an_archive(packages, mlp, rows, monkeypatch):
     monkeypatch.setattr("aoti.engine.libtorch.minor", lambda: (2, 12))
     for cache in (True, False):

@@ -37,6 +37,7 @@ from aoti.engine.cxx.status cimport Status, StatusCode
 from aoti.engine.cxx.tensor cimport Tensor as CxxTensor
 
 from collections.abc import Callable, Sequence
+from os import fsencode
 from typing import Any
 
 from aoti.engine._core._library import library_named
@@ -118,7 +119,7 @@ cdef class Program:
         self.follow = outputs is None
         self.library = None if outputs is None else library_named(outputs)
         self.held.reset(new CxxProgram(
-            deref(engine_of(engine)), path.encode(), model_name.encode(), num_runners,
+            deref(engine_of(engine)), fsencode(path), fsencode(model_name), num_runners,
             self.device, threads))
 
     def __dealloc__(self):

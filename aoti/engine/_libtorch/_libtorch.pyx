@@ -12,6 +12,8 @@ from libcpp.unordered_map cimport unordered_map
 from aoti.engine.cxx.libtorch_engine cimport libtorch_engine
 from aoti.engine.cxx.package_loader cimport AOTIModelPackageLoader
 
+from os import fsencode
+
 cdef const char* _ENGINE = "aoti_engine"  # the capsule keeps this pointer
 
 
@@ -43,8 +45,8 @@ def load_metadata_from_package(str path, str model_name) -> dict[str, str]:
     RuntimeError
         libtorch cannot read it.
     """
-    cdef string path_ = path.encode()
-    cdef string model_name_ = model_name.encode()
+    cdef string path_ = fsencode(path)
+    cdef string model_name_ = fsencode(model_name)
     cdef unordered_map[string, string] found
     with nogil:
         found = AOTIModelPackageLoader.load_metadata_from_package(path_, model_name_)
