@@ -22,6 +22,8 @@ from aoti.package.elf_relocations import Relocations
 from aoti.package.elf_symbols import Symbols
 from aoti.package.elf_tables import Part, Tables
 
+_DT_FLAGS_1, _DF_1_PIE = 0x6FFFFFFB, 0x08000000
+
 
 def make_loadable(path: Path) -> None:
     """Prepare a shared object of a package for the dynamic loader, or refuse it.
@@ -63,11 +65,14 @@ def check_loadable(path: Path, machine: str) -> None:
     with path.open("rb") as file:
         part = Part(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         header = part.read(64, 0)
-        bounds = Bounds(Tables.of(path, part, header))
+        tables = Tables.of(path, part, header)
+        if tables.entries.get(_DT_FLAGS_1, 0) & _DF_1_PIE:
+            return  # a program, which glibc refuses by that flag
+        bounds = Bounds(tables)
         (program_headers,) = struct.unpack_from("<Q", header, 32)
         bounds.check_headers(program_headers)
         bounds.check_dynamic()
         relocations = Relocations(bounds)
-        symbols = Symbols(bounds, relocations.highest_symbol)
+        symbols = Symbols(bounds, relocations.named)
         symbols.check()
         relocations.check(machine, symbols)

@@ -61,7 +61,7 @@ class Relocations:
         self._first_slot = size // 24
         place, info, addend = np.frombuffer(data, "<u8").reshape(-1, 3).T
         self._rows = np.stack((place, info & 0xFFFFFFFF, info >> 32, addend))
-        self.highest_symbol = int(self._rows[2].max(initial=0))
+        self.named = np.unique(self._rows[2]).astype(np.uint32)
 
     def check(self, machine: str, symbols: Symbols) -> None:
         """Check all of them, if their machine is known."""
@@ -69,7 +69,6 @@ class Relocations:
             return
         bounds = self._bounds
         place, kind, symbol, addend = self._rows
-        bounds.require(self.highest_symbol < symbols.count, "relocations")
         named = symbol != 0
         own = symbols.defined[symbol] | ~named
         target = symbols.value[symbol] + addend
@@ -126,7 +125,8 @@ class Relocations:
         ]
         size = sum(end - start for start, end in ranges)
         self._bounds.require(
-            all(start % 8 == 0 for start, _ in ranges)
+            all(entries.get(size) for tag, size in ARRAYS.items() if tag in entries)
+            and all(start % 8 == 0 for start, _ in ranges)
             and 8 * (int(rows.sum()) + len(filled)) == size  # which is false where two overlap
             and pointer[rows].all()
             and (~own[rows] | inside(target[rows], executable)).all()

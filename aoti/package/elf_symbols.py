@@ -13,7 +13,9 @@ from aoti.package.elf_bounds import Bounds, inside
 from aoti.package.elf_tables import DT_GNU_HASH, DT_HASH, DT_SYMTAB, DT_VERSYM, HIDDEN
 
 _DT_VERDEF = 0x6FFFFFFC
-_STB_LOCAL = 0
+_STB_LOCAL, _STB_WEAK = 0, 2
+_BINDINGS = (0, 1, 2, 10)  # local, global, weak, unique: glibc finds no others
+_KINDS = (0, 1, 2, 3, 4, 5, 6, 10)  # of data, of code, of threads, ifunc: nor others of these
 _STT_FUNC, _STT_TLS, _STT_GNU_IFUNC = 2, 6, 10
 _STV_DEFAULT = 0
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
@@ -26,17 +28,19 @@ _SYMBOL = np.dtype("<u4, u1, u1, <u2, <u8, <u8")
 class Symbols:
     """The symbols of a file: whether it defines each, where, and whether one is per thread.
 
-    Without a symbol that is hashed, only the relocations know how many there are: ``highest`` is
-    the last that one of them names.
+    ``named`` are the indices of those that relocations name. Without a symbol that is hashed, only
+    relocations know how many there are.
     """
 
-    def __init__(self, bounds: Bounds, highest: int) -> None:
+    def __init__(self, bounds: Bounds, named: Numbers) -> None:
         self._bounds = bounds
+        highest = int(named.max(initial=0))
         self.count = bounds.tables.symbol_count()
         if DT_HASH not in bounds.entries:
             (first,) = struct.unpack("<I", bounds.image.at(bounds.entries[DT_GNU_HASH] + 4, 4))
             if self.count <= first:
                 self.count = max(self.count, highest + 1)
+        bounds.require(highest < self.count, "relocations")
         self._data = bounds.image.at(bounds.entries[DT_SYMTAB], 24 * self.count)
         self._name, info, other, section, self.value, _ = (
             np.frombuffer(self._data, _SYMBOL)[field] for field in _SYMBOL.names or ()
@@ -45,8 +49,11 @@ class Symbols:
         self.defined = section != _SHN_UNDEF
         self.per_thread = kind == _STT_TLS
         self._local = info >> 4 == _STB_LOCAL
+        # Where such a symbol is not found, its relocation becomes 0, and a call goes there.
+        self._must_be_found = named[(self.defined & (info >> 4 == _STB_WEAK))[named]]
         self._hidden = other & 3 != _STV_DEFAULT
         self._code = (kind == _STT_FUNC) | (kind == _STT_GNU_IFUNC)
+        self._known = np.isin(info >> 4, _BINDINGS) & np.isin(kind, _KINDS)
         self._placed = self.defined & (section != _SHN_ABS)
 
     def check(self) -> None:
@@ -56,6 +63,7 @@ class Symbols:
         data = placed & ~self._code & ~self.per_thread
         bounds.require(
             not any(self._data[:24])
+            and self._known.all()
             and (self._name < len(bounds.names.table)).all()
             and not (undefined & (self._local | self._hidden | (value != 0)))[1:].any()
             and inside(value[placed & self._code], bounds.executable).all()
@@ -70,7 +78,6 @@ class Symbols:
         self._versions()
 
     def _gnu_hash(self) -> None:
-        """Every symbol that others see is found: calls of a weak one would go to address 0."""
         bounds = self._bounds
         address = bounds.entries[DT_GNU_HASH]
         count, first, words, shift = struct.unpack("<IIII", bounds.image.at(address, 16))
@@ -99,11 +106,13 @@ class Symbols:
         start = starts[np.cumsum(ends) - ends]
         wide = hashes.astype(np.uint64)
         word = filters[(hashes >> 6) & (words - 1)]
+        found = (
+            ((word >> (wide & 63)) & (word >> ((wide >> shift) & 63)) & 1).astype(bool)
+            & (chain ^ hashes < 2)
+            & (buckets[hashes % count] == start + first)
+        )
         bounds.require(
-            ends[-1]
-            and ((word >> (wide & 63)) & (word >> ((wide >> shift) & 63)) & 1).all()
-            and (chain ^ hashes < 2).all()
-            and (buckets[hashes % count] == start + first).all(),
+            ends[-1] and found[self._must_be_found[self._must_be_found >= first] - first].all(),
             "hash tables",
         )
 
@@ -120,8 +129,7 @@ class Symbols:
                 bounds.require(index not in seen, "hash tables")  # else it went on for ever
                 seen.add(index)
                 index = links[index]
-        visible = np.flatnonzero(self.defined & ~self._local).tolist()
-        bounds.require(seen.issuperset(visible), "hash tables")
+        bounds.require(seen.issuperset(self._must_be_found.tolist()), "hash tables")
 
     def _versions(self) -> None:
         """Glibc asserts that it knows the library of a version, and looks versions up by number."""

@@ -21,7 +21,6 @@ from aoti.errors import ModelNotFoundError, PackageError
 from aoti.package import layout
 from aoti.package.archive import Directory, Limits, Span, Zip, readable, seekable
 from aoti.package.elf import SharedObject, read_elf
-from aoti.package.elf_loadable import make_loadable
 from aoti.package.model_files import ModelFiles
 from aoti.signature.signature import Signature
 
@@ -388,6 +387,8 @@ class Package:
             for block in self._blocks(source):
                 writer.write(block)
         if ".so" in path.suffixes:
+            from aoti.package.elf_loadable import make_loadable  # needs numpy
+
             make_loadable(path)
 
     def _blocks(self, source: str) -> Iterator[bytes]:

@@ -221,7 +221,7 @@ def test_an_interrupted_benchmark_leaves_nothing_behind(mlp_path, tmp_path, how)
         assert lives(child)
         process.send_signal(how)
         out, err = process.communicate(timeout=20)
-    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    assert process.returncode == (-how if how == signal.SIGKILL else 128 + how)
     assert (out, err.strip()) == ("", "")
     while (lives(child) or any(scratch.iterdir())) and time.monotonic() < patience:
         time.sleep(0.02)

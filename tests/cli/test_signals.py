@@ -12,8 +12,17 @@ import pytest
 from aoti.cli.group import run
 
 
+@pytest.fixture
+def acted_on(number):
+    """A signal that the processes of this test do not ignore, although nohup may run the tests."""
+    before = signal.signal(number, signal.SIG_DFL)
+    yield
+    signal.signal(number, before)
+
+
 @pytest.mark.parametrize("program", ["from aoti.cli.group import main; main()", None])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("acted_on")
 def test_a_signal_leaves_no_files(packages, tmp_path, program, number):
     scratch, target = tmp_path / "tmp", tmp_path / "out"
     scratch.mkdir()
