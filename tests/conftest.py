@@ -368,7 +368,9 @@ def package_of(tmp_path: Path):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             for model in models or ("model",):
                 for file in (SO, BLOB):
-                    archive.writestr(f"m/data/aotinductor/{model}/{file}", content)
+                    # Without the time, so that the same content has the same digest.
+                    info = zipfile.ZipInfo(f"m/data/aotinductor/{model}/{file}")
+                    archive.writestr(info, content)
         return tmp_path / name
 
     return write

@@ -154,7 +154,7 @@ def extract(
         swept.add(place.path)
         with contextlib.suppress(OSError):  # a read-only location
             _sweep(place.path)
-    key = Key(verified or digest(package), model, as_zip, bare)
+    key = Key(verified or digests.find(package, place.path / _INDEX), model, as_zip, bare)
     directory = place.path / key.name
     with place.named_in_errors(package):
         held = _hold(directory, key, compare=compare)

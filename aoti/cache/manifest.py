@@ -70,27 +70,26 @@ def problem(directory: Path, key: Key, *, compare: bool = False) -> str | None:
     compare : bool, default False
         Compare the content of every file. Otherwise the content of those whose ctime differs.
     """
+    root = str(directory)  # with texts, because every load does this
     try:
         files = _read(directory, key)
-        if why := others_control(directory.joinpath(MANIFEST).lstat()):
+        if why := others_control(os.lstat(f"{root}/{MANIFEST}")):
             return f"{MANIFEST}: {why}"
-        folders = {parent for name in files for parent in Path(name).parents}
-        for folder in sorted(folders):
-            status = directory.joinpath(folder).lstat()
+        for folder in _folders(files):
+            status = os.lstat(f"{root}/{folder}")
             if not stat.S_ISDIR(status.st_mode):
-                return f"{folder} is not a directory"
+                return f"{folder or root} is not a directory"
             if why := others_control(status):
-                return f"{folder}: {why}"
+                return f"{folder or root}: {why}"
         moved = False
         for name, (size, digest, changed) in files.items():
-            path = directory / name
-            status = path.lstat()
+            status = os.lstat(f"{root}/{name}")
             if not _has_size(status, size):
                 return f"{name} has another size"
             if why := others_control(status):
                 return f"{name}: {why}"
             if compare or status.st_ctime_ns != changed:
-                if _digest(path) != digest:
+                if _digest(directory / name) != digest:
                     return f"{name} has another content"
                 moved = moved or status.st_ctime_ns != changed
         if compare and _names(directory) != sorted(files):
@@ -132,6 +131,15 @@ def _write(directory: Path, key: Key, files: _Files) -> None:
 
 def _head(key: Key) -> dict[str, object]:
     return {"format": _FORMAT, "digest": key.digest, "model": key.model}
+
+
+def _folders(files: _Files) -> list[str]:
+    """The directories of these files, the outermost first: "" is that of the extraction."""
+    found = {""}
+    for name in files:
+        while (name := os.path.dirname(name)) not in found:  # noqa: PTH120
+            found.add(name)
+    return sorted(found)
 
 
 def _names(directory: Path) -> list[str]:

@@ -36,11 +36,17 @@ class Place:
 
     def make(self, *, parents: bool) -> None:
         """Create the directory if it does not exist; refuse one that code cannot be loaded from."""
-        # Path.mkdir gives missing parents the mode that the umask leaves.
-        missing = [parent for parent in self.path.parents if parents and not parent.exists()]
-        for path in (*reversed(missing), self.path):
-            with contextlib.suppress(FileExistsError):
-                path.mkdir(mode=0o700)
+        with contextlib.suppress(FileExistsError):
+            try:
+                self.path.mkdir(mode=0o700)
+            except FileNotFoundError:
+                if not parents:
+                    raise
+                # Path.mkdir gives missing parents the mode that the umask leaves.
+                missing = [parent for parent in self.path.parents if not parent.exists()]
+                for path in (*reversed(missing), self.path):
+                    with contextlib.suppress(FileExistsError):
+                        path.mkdir(mode=0o700)
         self.check()
         if os.statvfs(self.path).f_flag & os.ST_NOEXEC:
             raise self.refusal(
@@ -56,8 +62,8 @@ class Place:
             raise self.refusal("it is not a directory", ours)
         if why := others_control(status):
             raise self.refusal(why, ours)
-        for step in _leading_to(self.path):
-            if why := _others_replace(step.lstat()):
+        for step, status in _leading_to(str(self.path)):
+            if why := _others_replace(status):
                 raise self.refusal(f"{step}: {why}", "below directories that only you can change")
 
     def missing(self, needed: int) -> int:
@@ -126,18 +132,29 @@ def _is_own_group(group: int) -> bool:
     return found.gr_name == user and set(found.gr_mem) <= {user}
 
 
-def _leading_to(path: Path) -> Iterator[Path]:
+def _leading_to(path: str) -> Iterator[tuple[str, os.stat_result]]:
     """What decides where a path leads to: the directories above it, and the links in it."""
-    at, rest = Path(path.anchor), list(path.parts[:0:-1])
+    # With texts, because every load does this: pathlib takes four times as long.
+    at, rest = "/", path.split("/")[::-1]
+    yield at, os.lstat(at)
     while rest:
-        yield at
-        step = at / rest.pop()
-        if step.is_symlink():
-            yield step
-            target = at / step.readlink()
-            at, rest = Path(target.anchor), rest + list(target.parts[:0:-1])
+        part = rest.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            at = at.rpartition("/")[0] or "/"
+            continue
+        step = f"{at.rstrip('/')}/{part}"
+        status = os.lstat(step)
+        if stat.S_ISLNK(status.st_mode):
+            target = str(Path(step).readlink())
+            at = "/" if target.startswith("/") else at
+            rest += target.split("/")[::-1]
+        elif rest:
+            at = step
         else:
-            at = step.parent.parent if step.name == ".." else step
+            return  # the path itself
+        yield step, status
 
 
 def _is_below(name: object, path: Path | None) -> bool:
