@@ -47,9 +47,8 @@ def load(source: Source | Config, **options: Any) -> AOTIModel:
         seekable file object. Or the name of a registered model (see `aoti.models`), ``"minilm"``
         or ``"minilm@2.1"``; or an `aoti.Config`.
         A file is taken for the one that was hashed earlier if its inode, size and times are the
-        same. A program that changes a file through a shared mapping changes the times when the
-        kernel writes the pages back, or at ``msync``: replace packages by a rename, or give
-        `sha256`, with which every load reads the file.
+        same. A program that changes the file through a shared mapping changes its times later.
+        Replace packages by a rename, or give `sha256`: every load then reads the file.
     model_name : str, optional
         Which model of the package; needed only if the package holds several.
     device : str or Device, optional
@@ -73,7 +72,8 @@ def load(source: Source | Config, **options: Any) -> AOTIModel:
         The digest that the package must have, in hex: that of the file (``sha256sum``), or
         `Package.digest` for a directory. It is verified before anything of the package is mapped.
         Only the bytes that were hashed are extracted. The content of files that were extracted
-        earlier is compared with what was extracted then.
+        earlier is compared with what was extracted then. The files of an unpacked directory, and
+        weights with `map_source`, are mapped where they are, and must not change after the check.
     validate : bool, default True
         Check the arguments of each call. Without these checks, a wrong argument reads out of
         bounds, gives garbage or ends the process.

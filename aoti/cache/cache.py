@@ -119,9 +119,10 @@ def extract(
     Raises
     ------
     ConfigError
-        The location cannot be used: it is read-only, full, mounted noexec, or belongs to another
-        user. The message names the variable that sets the location. Or ``AOTI_CACHE_SIZE`` is not
-        a size.
+        The location cannot be used: it is read-only, full, mounted noexec, or others control it or
+        a directory above it. The message names the variable that sets the location. If the user
+        did not choose the location, a private directory is used instead, with a warning in the
+        log. Or ``AOTI_CACHE_SIZE`` is not a size.
     PackageError
         The package is damaged.
     IncompatiblePackageError
@@ -148,8 +149,15 @@ def extract(
         return private.extract(package, key, weights, compare=compare)
     limit = size_limit()
     place = _place()
-    with place.named_in_errors():
-        place.make(parents=True)
+    try:
+        with place.named_in_errors():
+            place.make(parents=True)
+    except ConfigError as error:
+        if _setting("AOTI_CACHE_DIR"):
+            raise
+        _log.warning("%s. Until then, every process extracts its models for itself", error)
+        key = Key(verified or package.digest, model, as_zip, bare)
+        return private.extract(package, key, weights, compare=compare)
     if place.path not in swept:
         swept.add(place.path)
         with contextlib.suppress(OSError):  # a read-only location
@@ -160,10 +168,10 @@ def extract(
         held = _hold(directory, key, compare=compare)
         if held is None:
             try:
-                held = _provide(package, key, place)
+                held = _provide(package, key, place, compare=compare)
             except FileNotFoundError:  # something removed the location meanwhile
                 place.make(parents=True)
-                held = _provide(package, key, place)
+                held = _provide(package, key, place, compare=compare)
             with contextlib.suppress(OSError):
                 _shrink(place.path, limit)
     return Extraction(directory, key, held.release, weights)
@@ -310,11 +318,11 @@ def _lock_manifest(directory: Path, *, exclusive: bool) -> filelock.FileLock | N
     return held
 
 
-def _provide(package: Package, key: Key, place: Place) -> filelock.FileLock:
+def _provide(package: Package, key: Key, place: Place, *, compare: bool) -> filelock.FileLock:
     """Write an entry, unless another process does so first, and lock it."""
     directory = place.path / key.name
     with _changing(directory):
-        if (why := manifest.problem(directory, key, compare=True)) is None:
+        if (why := manifest.problem(directory, key, compare=compare)) is None:
             if held := _hold(directory, key):
                 return held
         elif os.path.lexists(directory):
@@ -337,8 +345,9 @@ def _provide(package: Package, key: Key, place: Place) -> filelock.FileLock:
 def _changing(directory: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the exclusive right to change an entry. False if it is taken and `wait` is False."""
     path = _beside(directory, _LOCK)
-    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-        discard(path)
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            discard(path)
     lock = filelock.lock(path, exclusive=True, wait=wait)
     try:
         yield lock is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import stat
 import time
@@ -45,7 +46,9 @@ def find(package: Package, index: Path) -> str:
         with contextlib.suppress(OSError):
             index.mkdir(mode=0o700, exist_ok=True)
             # One write of less than a page: readers see all of it or no valid JSON.
-            record.write_text(json.dumps([*before, found]))
+            mode = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+            with os.fdopen(os.open(record, mode, 0o600), "w") as file:
+                file.write(json.dumps([*before, found]))
     return found
 
 

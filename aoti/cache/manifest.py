@@ -1,8 +1,8 @@
 """The list of an extraction's files, which shows whether anything changed them since.
 
 ``manifest.json`` has the size of each file, its SHA-256, and when the file system last changed it
-(its ctime, in ns). The kernel alone sets that time, and every write, rename, change of owner and
-change of mode moves it. The content of a file is compared where that time differs.
+(its ctime, in ns). The kernel alone sets that time. Writes, renames, and changes of owner or mode
+move it. The content of a file is compared where that time differs.
 """
 
 from __future__ import annotations
@@ -81,32 +81,26 @@ def problem(directory: Path, key: Key, *, compare: bool = False) -> str | None:
                 return f"{folder or root} is not a directory"
             if why := others_control(status):
                 return f"{folder or root}: {why}"
-        moved = False
+        times: dict[str, int] = {}
         for name, (size, digest, changed) in files.items():
             status = os.lstat(f"{root}/{name}")
             if not _has_size(status, size):
                 return f"{name} has another size"
             if why := others_control(status):
                 return f"{name}: {why}"
-            if compare or status.st_ctime_ns != changed:
-                if _digest(directory / name) != digest:
-                    return f"{name} has another content"
-                moved = moved or status.st_ctime_ns != changed
+            times[name] = status.st_ctime_ns
+            if (compare or times[name] != changed) and _digest(directory / name) != digest:
+                return f"{name} has another content"
         if compare and _names(directory) != sorted(files):
             return "there are other files in it"
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         return f"{error}"
-    if moved:
-        _renew(directory, key, files)
+    renewed = {name: (size, digest, times[name]) for name, (size, digest, _) in files.items()}
+    if any(tuple(files[name]) != facts for name, facts in renewed.items()):
+        # Files that are the same under other times: of a copy, or of a container's layer.
+        with contextlib.suppress(OSError):
+            _write(directory, key, renewed)
     return None
-
-
-def _renew(directory: Path, key: Key, files: _Files) -> None:
-    """Record new times of files that are the same: of a copy, or of a container's layer."""
-    with contextlib.suppress(OSError):
-        times = {name: directory.joinpath(name).lstat().st_ctime_ns for name in files}
-        renewed = {name: (size, digest, times[name]) for name, (size, digest, _) in files.items()}
-        _write(directory, key, renewed)
 
 
 def _read(directory: Path, key: Key) -> _Files:
@@ -127,6 +121,7 @@ def _write(directory: Path, key: Key, files: _Files) -> None:
     file = os.open(directory / MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     with os.fdopen(file, "w") as writer:
         writer.write(text)
+        writer.truncate()
 
 
 def _head(key: Key) -> dict[str, object]:

@@ -109,9 +109,8 @@ class _Store:
 
     def _provide(self, package: Package, key: Key, *, compare: bool) -> Path:
         directory = self._make_root() / key.name
-        if manifest.problem(
-            directory, key, compare=compare
-        ):  # something may have cleaned up TMPDIR
+        # Something may have cleaned up TMPDIR.
+        if manifest.problem(directory, key, compare=compare):
             if missing := self._place.missing(needed_bytes(package, key)):
                 raise self._place.too_small(missing)
             write(package, key, directory)
@@ -162,7 +161,7 @@ class _Store:
             try:
                 self._place.make(parents=False)
                 file = self._root.with_suffix(".lock")
-                self._guard = filelock.lock(file, exclusive=True, wait=False)
+                self._guard = filelock.lock(file, exclusive=True)
             except FileNotFoundError:
                 if attempt == _ATTEMPTS - 1 or not self._place.path.parent.is_dir():
                     raise

@@ -47,7 +47,7 @@ def check_package(
     -------
     list of Finding
         Where the code is damaged, or for another machine, nothing further is checked. Libraries
-        that the code needs are loaded last, and only if everything else is fine.
+        that the code needs are loaded after everything that can be checked without them is fine.
     """
     directory = extraction.code(model)
     findings = check_files(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -82,10 +83,14 @@ def _without(
 ) -> list[Finding]:
     """What can be checked before the other libraries are loaded, whose constructors are code."""
     findings = [check_versions(so, loaded)]
-    if all(isinstance(place, Path) for place in files.values()):
+    with contextlib.suppress(PackageError, OSError):  # the dynamic loader may find another one
         parts = [read_elf(place) for place in files.values() if isinstance(place, Path)]
-        functions = frozenset[str]().union(*(part.defined for part in parts))
-        findings.append(_functions(so, loaded, library, functions))
+        below = {name for part in parts for name in part.needed}  # may define functions, too
+        if len(parts) == len(files) and all(
+            name in files or loaded_library(name) for name in below
+        ):
+            functions = frozenset[str]().union(*(part.defined for part in parts))
+            findings.append(_functions(so, loaded, library, functions))
     return findings
 
 
@@ -101,7 +106,10 @@ def _find(so: SharedObject, name: str) -> _Place:
     # A second libtorch beside the first would register every operator again, and then abort.
     if _of_torch(name):
         return None
-    places = (so.runpath or "").replace("$ORIGIN", str(so.path.parent)).split(":")
+    origin, runpath = str(so.path.parent), so.runpath or ""
+    for written in ("$ORIGIN", "${ORIGIN}"):
+        runpath = runpath.replace(written, origin)
+    places = runpath.split(":")
     named = [name] if "/" in name else []
     searched = [*(places if so.runpath else []), *named]
     relative = [place for place in searched if not place.startswith("/")]
@@ -111,7 +119,8 @@ def _find(so: SharedObject, name: str) -> _Place:
             "current directory"
         )
     files = [Path(place, name) for place in places if place]
-    return next((file for file in files if file.exists()), name)
+    readable = (file for file in files if os.access(file, os.R_OK) and not file.is_dir())
+    return next(readable, name)
 
 
 def _load(place: _Place) -> int | None:

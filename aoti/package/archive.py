@@ -222,10 +222,11 @@ class Zip:
         """SHA-256 of the whole archive, in hex; read from then on is only what was hashed."""
         if self._hash is None:
             with readable(self._name):
-                self._hash = Hash(self._file)
-            self._zip = self._open_zip(hashed(self._file, self._hash, self._name))
+                found = Hash(self._file)
+            self._zip = self._open_zip(hashed(self._file, found, self._name))
             if self._list() != self.files:
                 raise PackageError(f"{self._name} was changed while it was read; load it again")
+            self._hash = found
         return self._hash.digest
 
     def close(self) -> None:

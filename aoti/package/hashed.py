@@ -34,28 +34,29 @@ class Hash:
         The number of bytes that were hashed.
     digest : str
         Their SHA-256, in hex.
+    block_size : int
+        The size of a block in bytes; the last block may be smaller.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._block = max(_BLOCK, file.seek(0, io.SEEK_END) // _BLOCKS)
+        self.block_size = max(_BLOCK, file.seek(0, io.SEEK_END) // _BLOCKS)
         self._states = [hashlib.sha256()]
         self.size = 0
         file.seek(0)
-        while block := _read(file, self._block):
+        while block := _read(file, self.block_size):
             self.size += len(block)
             self._states.append(self._states[-1].copy())
             self._states[-1].update(block)
         self.digest = self._states[-1].hexdigest()
 
-    def block(self, file: IO[bytes], position: int) -> tuple[bytes, int] | None:
-        """Read the block that a position is in, and where in it that is; None if it differs."""
-        number, offset = divmod(position, self._block)
-        file.seek(number * self._block)
-        found = _read(file, min(self._block, self.size - number * self._block))
+    def block(self, file: IO[bytes], number: int) -> bytes | None:
+        """Read a block again; None if it differs."""
+        start = number * self.block_size
+        file.seek(start)
+        found = _read(file, min(self.block_size, self.size - start))
         state = self._states[number].copy()
         state.update(found)
-        same = state.digest() == self._states[number + 1].digest()
-        return (found, offset) if same else None
+        return found if state.digest() == self._states[number + 1].digest() else None
 
 
 def hashed(file: IO[bytes], of: Hash, name: str, *, owned: bool = False) -> IO[bytes]:
@@ -71,6 +72,7 @@ class _Hashed(io.RawIOBase):
     def __init__(self, file: IO[bytes], of: Hash, name: str, *, owned: bool) -> None:
         self._file, self._hash, self._name, self._owned = file, of, name, owned
         self._position = 0
+        self._number, self._block = -1, b""  # the last one that was compared
 
     def close(self) -> None:
         if self._owned:
@@ -93,13 +95,15 @@ class _Hashed(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         if self._position >= self._hash.size:
             return 0
-        found = self._hash.block(self._file, self._position)
-        if found is None:
-            raise PackageError(f"{self._name} was changed while it was read; load it again")
-        block, offset = found
+        number, offset = divmod(self._position, self._hash.block_size)
+        if number != self._number:
+            block = self._hash.block(self._file, number)
+            if block is None:
+                raise PackageError(f"{self._name} was changed while it was read; load it again")
+            self._number, self._block = number, block
         with memoryview(buffer).cast("B") as view:
-            count = min(len(view), len(block) - offset)
-            view[:count] = memoryview(block)[offset : offset + count]
+            count = min(len(view), len(self._block) - offset)
+            view[:count] = memoryview(self._block)[offset : offset + count]
         self._position += count
         return count
 

@@ -67,7 +67,7 @@ class Package:
     """
 
     def __init__(self, source: Source, *, limits: Limits = _DEFAULTS) -> None:
-        self._limits = limits
+        self._limits, self._hashed = limits, False
         self.path = Path(source) if isinstance(source, str | os.PathLike) else None
         if self.path is not None:
             self.name = str(self.path)
@@ -113,8 +113,11 @@ class Package:
 
         The whole package is read when this is first asked for. From then on every file of the
         package is compared with the bytes that were hashed, and reading raises PackageError where
-        they differ.
+        they differ. Documents that were read before are read again.
         """
+        if not self._hashed:
+            self._archive.digest()
+            self._models, self._hashed = self._find_models(), True
         return self._archive.digest()
 
     @property

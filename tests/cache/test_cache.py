@@ -395,3 +395,15 @@ def test_room_is_made_before_a_disk_is_called_full(package_of, monkeypatch, extr
     monkeypatch.setattr(os, "statvfs", statvfs)
     new = extract(package_of(b"2" * 5000))
     assert keys() == [new.key]
+
+
+@pytest.mark.parametrize("umask", [0, 0o002, 0o077])
+def test_the_index_is_used_whatever_the_umask(package_of, hashed, later, extract, umask):
+    path = package_of(b"1")
+    old = os.umask(umask)
+    try:
+        for _ in range(3):
+            extract(path)
+    finally:
+        os.umask(old)
+    assert hashed == ["m.pt2"]

@@ -119,8 +119,8 @@ def test_a_damaged_package_leaves_nothing(package_of, place, shared, as_zip, ext
 
 
 def test_a_package_that_is_changed_meanwhile_is_refused(package_of, extract):
-    path = package_of(b"1234")
-    other = package_of(b"5678", name="other.pt2").read_bytes()
+    path = package_of(b"1234" * 200_000)
+    other = package_of(b"5678" * 200_000, name="other.pt2").read_bytes()
 
     class Changing(Package):
         def extract(self, model_name, destination, **options):

@@ -88,3 +88,25 @@ def test_a_temporary_directory_where_none_can_be_made_is_an_error(package_of, ex
     monkeypatch.setenv("TMPDIR", "/proc")
     with pytest.raises(ConfigError, match=r"set TMPDIR to a directory"):
         extract(package_of(b"1"), shared=False)
+
+
+@pytest.mark.parametrize("why", ["others may write", "not writable"])
+def test_a_default_place_that_cannot_be_used_is_not_needed(
+    package_of, extract, content, tmp_path, monkeypatch, caplog, why
+):
+    monkeypatch.delenv("AOTI_CACHE_DIR")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "home").mkdir()
+    if why == "not writable":
+        (tmp_path / "home/aoti").touch()
+    else:
+        (tmp_path / "home").chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    caplog.set_level("WARNING", logger="aoti")
+    held = extract(package_of(b"1"))
+    assert content(held) == b"1"
+    assert held.directory.is_relative_to(tmp_path / "tmp")
+    (said,) = caplog.messages
+    assert "set AOTI_CACHE_DIR to a directory" in said and "extracts its models for itself" in said
+    held.release()

@@ -76,15 +76,15 @@ def forge(head: bytes, crc: int) -> bytes:
 
 
 def test_another_content_with_the_same_checksum_is_not_extracted(package_of, tmp_path):
-    path = package_of(b"genuine code" * 1000)
+    path = package_of(b"genuine code" * 100_000)
     with zipfile.ZipFile(path) as archive:
         name = archive.namelist()[0]
         info = archive.getinfo(name)
-    other = forge((b"forged code!" * 1000)[: info.file_size - 4], info.CRC)
+    other = forge((b"forged code!" * 100_000)[: info.file_size - 4], info.CRC)
     data = path.read_bytes()
     with aoti.Package(path) as package:
         assert package.digest
-        path.write_bytes(data.replace(b"genuine code" * 1000, other, 1))
+        path.write_bytes(data.replace(b"genuine code" * 100_000, other, 1))
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None  # only the digest tells
         with pytest.raises(PackageError, match="changed while it was read"):
@@ -102,3 +102,38 @@ def test_a_directory_gives_what_was_hashed(package_of, tmp_path):
         assert package.digest == digest
         with pytest.raises(PackageError, match="changed while it was read"):
             package.extract("model", tmp_path / "out")
+
+
+def test_documents_that_were_read_before_are_read_again(package_of):
+    path = package_of(b"1")
+
+    def described(text: str) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("m/data/aotinductor/model/a.wrapper.so", b"1")
+            archive.writestr("m/data/aotinductor/model/a.wrapper_metadata.json", text)
+
+    described('{"a": "1"}')
+    with aoti.Package(path) as package:
+        assert package.metadata() == {"a": "1"}
+        content = path.read_bytes()
+        described('{"a": "2"}')
+        assert len(path.read_bytes()) == len(content)
+        assert package.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert package.metadata() == {"a": "2"}
+
+
+def test_a_block_is_read_once_for_many_pieces():
+    counted: list[int] = []
+
+    class Counting(io.BytesIO):
+        def read(self, size=-1):
+            counted.append(size)
+            return super().read(size)
+
+    data = random.Random(5).randbytes(1 << 20)
+    file = Counting(data)
+    reader = hashed(file, Hash(file), "m.pt2").raw
+    counted.clear()
+    while reader.read(10_000):
+        pass
+    assert sum(counted) == len(data)
