@@ -67,8 +67,9 @@ class AOTIModel(Caller, QueuedCalls):
     interrupts a waiting call at once, and takes effect after a run that is under way. Outputs own
     their memory and outlive the model; one that shares an input's memory keeps that input alive.
 
-    A namedtuple in a result has the class that the program has registered with torch, or imported,
-    under the name in the package. Without that class, a stand-in has the same name and fields.
+    The package records the name of a namedtuple's class. A result is of the class that the program
+    registered with torch, or imported, under this name. If there is no such class, the result is of
+    a stand-in class with the same name and fields.
 
     A pickle of a model holds the path, the digest and the options of `load`; unpickling loads the
     package from there, and refuses another one. Models that were loaded from their content cannot

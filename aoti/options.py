@@ -82,7 +82,7 @@ class LoadOptions:
 
 
 def check_timeout(seconds: float | None) -> None:
-    """Check a time limit; None is none.
+    """Check a time limit. None means that there is no limit.
 
     Raises
     ------

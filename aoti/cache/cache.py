@@ -144,19 +144,10 @@ def extract(
     private.sweep()
     weights = find_in_place(package, model) if map_source else None
     bare = weights is not None
-    if not shared:
+    limit = size_limit() if shared else 0
+    place = _usable_place() if shared else None
+    if place is None:
         key = Key(verified or digest(package), model, as_zip, bare)
-        return private.extract(package, key, weights, compare=compare)
-    limit = size_limit()
-    place = _place()
-    try:
-        with place.named_in_errors():
-            place.make(parents=True)
-    except ConfigError as error:
-        if _setting("AOTI_CACHE_DIR"):
-            raise
-        _log.warning("%s. Until then, every process extracts its models for itself", error)
-        key = Key(verified or package.digest, model, as_zip, bare)
         return private.extract(package, key, weights, compare=compare)
     if place.path not in swept:
         swept.add(place.path)
@@ -255,6 +246,20 @@ def _place() -> Place:
     return Place(location(), "AOTI_CACHE_DIR")
 
 
+def _usable_place() -> Place | None:
+    """The place of the cache, made if it is missing. None if a default place cannot be used."""
+    place = _place()
+    try:
+        with place.named_in_errors():
+            place.make(parents=True)
+    except ConfigError as error:
+        if _setting("AOTI_CACHE_DIR"):
+            raise
+        _log.warning("%s. Until then, every process extracts its models for itself", error)
+        return None
+    return place
+
+
 def size_limit() -> int:
     """The bytes that the cache may take: ``AOTI_CACHE_SIZE``, or the settings file's."""
     text = _setting("AOTI_CACHE_SIZE")
@@ -287,7 +292,7 @@ def parse_size(text: str, origin: str = "") -> int:
 
 
 def _hold(directory: Path, key: Key, *, compare: bool = False) -> filelock.FileLock | None:
-    """Lock an intact entry against removal and record its use; None if there is none."""
+    """Lock an intact entry against removal, and record its use. None if no entry is intact."""
     held = _lock_manifest(directory, exclusive=False)
     if held is None:
         return None
@@ -300,7 +305,7 @@ def _hold(directory: Path, key: Key, *, compare: bool = False) -> filelock.FileL
 
 
 def _lock_manifest(directory: Path, *, exclusive: bool) -> filelock.FileLock | None:
-    """Lock an entry's manifest; None if there is no such file. An exclusive lock does not wait.
+    """Lock the manifest of an entry. An exclusive lock does not wait. None without a manifest.
 
     Raises BlockingIOError if an exclusive lock is taken.
     """

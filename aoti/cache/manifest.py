@@ -72,9 +72,12 @@ def problem(directory: Path, key: Key, *, compare: bool = False) -> str | None:
     """
     root = str(directory)  # with texts, because every load does this
     try:
-        files = _read(directory, key)
-        if why := others_control(os.lstat(f"{root}/{MANIFEST}")):
+        status = os.lstat(f"{root}/{MANIFEST}")
+        if not stat.S_ISREG(status.st_mode):  # opening a named pipe waits
+            return f"{MANIFEST} is not a file"
+        if why := others_control(status):
             return f"{MANIFEST}: {why}"
+        files = _read(directory, key)
         for folder in _folders(files):
             status = os.lstat(f"{root}/{folder}")
             if not stat.S_ISDIR(status.st_mode):
@@ -104,10 +107,7 @@ def problem(directory: Path, key: Key, *, compare: bool = False) -> str | None:
 
 
 def _read(directory: Path, key: Key) -> _Files:
-    path = directory / MANIFEST
-    if not stat.S_ISREG(path.lstat().st_mode):  # opening a named pipe waits
-        raise ValueError(f"{MANIFEST} is not a file")
-    recorded = json.loads(path.read_bytes())
+    recorded = json.loads((directory / MANIFEST).read_bytes())
     if {**recorded, "files": {}} != {**_head(key), "files": {}}:
         raise ValueError("it is of another version, or of another package")
     files: _Files = recorded["files"]

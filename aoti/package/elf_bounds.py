@@ -75,7 +75,7 @@ class Bounds:
         self.image = tables.image
         self.entries = tables.entries
         self.names = Names(tables.image, tables.entries)
-        # To the end of the page, where linkers may let `_end` stand.
+        # A range reaches to the end of the last page: linkers may place the symbol `_end` there.
         self.mapped = [(each.address, pages(each.end)) for each in self.image.segments]
         self.writable = self._ranges(PF_W)
         self.executable = self._ranges(PF_X)

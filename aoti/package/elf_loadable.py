@@ -5,8 +5,8 @@ lead, and writes where relocations tell it to. The checks are those that glibc l
 (elf/dl-load.c, elf/dl-version.c, elf/dl-lookup.c, elf/dynamic-link.h, sysdeps/*/dl-machine.h). What
 glibc refuses by itself, with words, is left to glibc.
 
-A pointer or a name that is moved to where another one may stand is not found, and neither is a
-changed instruction: the result is another sound file. A pin protects from that (`aoti.load`).
+The checks do not find a changed instruction. They do not find a pointer or a name that was changed
+to another valid value either: such a file is well-formed. A pin protects from both (`aoti.load`).
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ class Tables(NamedTuple):
         return int(count)
 
     def needed_versions(self) -> Iterator[tuple[int, int, int]]:
-        """Numbers of versions, each with the offsets of its library's and of its own name.
+        """The number of each needed version, and the offsets of its library's name and its name.
 
         A list of libraries, each with a list of versions; the links are distances in bytes. The
         dynamic loader follows the links, and takes no notice of DT_VERNEEDNUM.

@@ -62,8 +62,7 @@ class Package:
     Notes
     -----
     Nothing of the package is executed or loaded, and no libtorch is needed. The file stays open
-    until `close`. Use it as a context manager.
-    One thread at a time may use it.
+    until `close`. Use it as a context manager. One thread at a time may use it.
     """
 
     def __init__(self, source: Source, *, limits: Limits = _DEFAULTS) -> None:
@@ -115,10 +114,10 @@ class Package:
         package is compared with the bytes that were hashed, and reading raises PackageError where
         they differ. Documents that were read before are read again.
         """
+        found = self._archive.digest()
         if not self._hashed:
-            self._archive.digest()
             self._models, self._hashed = self._find_models(), True
-        return self._archive.digest()
+        return found
 
     @property
     def identity(self) -> tuple[int, int, int, int, int] | None:

@@ -304,9 +304,9 @@ class _Reader:
 def _namedtuple(name: str, count: int, recorded: Sequence[str]) -> tuple[Sequence[Key], _Make]:
     """Return the field names and the constructor of a namedtuple class, registered as `name`.
 
-    torch writes only that name, by convention ``module.Class``. So the class is used if the program
-    has registered it with torch, or has imported it. Otherwise a stand-in has the recorded fields,
-    or ``_0``, ``_1``, ...
+    torch writes only that name, by convention ``module.Class``. The class is used if the program
+    registered it with torch or imported it. Otherwise a stand-in class is made, with the recorded
+    fields or with ``_0``, ``_1``, ...
     """
     module_name, _, class_name = name.rpartition(".")
     registered = _imported("torch.utils._pytree", "SERIALIZED_TYPE_TO_PYTHON_TYPE")

@@ -21,18 +21,15 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def shared_object(packages, tmp_path_factory) -> Path:
+def shared_object(code_of) -> Path:
     """The small network's code, with its weights in it."""
-    target = tmp_path_factory.mktemp("elf") / "model"
-    with aoti.Package(packages / "stock.pt2") as package:
-        package.extract("model", target)
-    return next(target.rglob("*.wrapper.so"))
+    return code_of("stock")
 
 
 def libraries() -> list[Path]:
-    """Shared objects of other makers: the extension, and libraries that this process maps."""
+    """Shared objects of other makers: the extensions, and libraries that this process maps."""
     mapped = re.findall(r"(/\S+/(?:libstdc\+\+|libc|libm|libgcc_s)\.so\S*)\n", maps())
-    return [*sorted((ROOT / "aoti").glob("_torch*/*.so")), *sorted({Path(name) for name in mapped})]
+    return [*sorted((ROOT / "aoti").rglob("*.so")), *sorted({Path(name) for name in mapped})]
 
 
 def maps() -> str:

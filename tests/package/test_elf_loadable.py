@@ -62,12 +62,9 @@ def link(tmp_path_factory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="module")
-def shared_object(packages, tmp_path_factory) -> Path:
+def shared_object(code_of) -> Path:
     """The small network's code."""
-    target = tmp_path_factory.mktemp("elf") / "model"
-    with aoti.Package(packages / "mlp.pt2") as package:
-        package.extract("model", target)
-    return next(target.rglob("*.wrapper.so"))
+    return code_of("mlp")
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
