@@ -1,0 +1,182 @@
+#include <aoti/native/kernels/attention/attention.h>
+
+#include <aoti/native/kernels/attention/task.h>
+
+#include <omp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <new>
+
+namespace aoti::native {
+
+namespace attention {
+
+namespace {
+
+constexpr int64_t kMaxRowQueries = 4;    // up to here, a product of vectors for each score
+constexpr int64_t kQueryBlock = 64;      // a multiple of every panel
+constexpr int64_t kKeyBlock = 512;       //
+constexpr int64_t kRowKeyBlock = 2048;   // where there is one row of scores
+constexpr int64_t kCopied = 128 * 1024;  // floats that a copied block of keys may take
+constexpr double kSerialWork = 150e3;    // multiplications that are done before threads awake
+
+struct FreeAligned {
+  void operator()(float* data) const noexcept {
+    ::operator delete(data, std::align_val_t{kAlignment * sizeof(float)});
+  }
+};
+
+// The memory of a thread, which it keeps from call to call.
+class Scratch {
+ public:
+  float* reserve(int64_t size) {
+    if (size > size_) {
+      data_.reset();
+      size_ = 0;
+      data_.reset(
+          static_cast<float*>(::operator new(
+              static_cast<size_t>(size) * sizeof(float),
+              std::align_val_t{kAlignment * sizeof(float)})));
+      size_ = size;
+    }
+    return data_.get();
+  }
+
+ private:
+  std::unique_ptr<float, FreeAligned> data_;
+  int64_t size_ = 0;
+};
+
+thread_local Scratch scratch;
+
+int64_t round_up(int64_t size, int64_t step) noexcept { return (size + step - 1) / step * step; }
+
+int64_t blocks_of(const AttentionShape& shape, int64_t query_block) noexcept {
+  return (shape.queries + query_block - 1) / query_block;
+}
+
+// Nothing that decides over the order of additions may look at the number of threads; the size of
+// a block of queries is free, as a multiple of a panel.
+Plan plan_for(const Attention& attention, int64_t width, int64_t threads) noexcept {
+  const AttentionShape& shape = attention.shape;
+  const bool converts = attention.element != Attention::Element::kFloat32;
+  Plan plan{};
+  plan.attention = attention;
+  plan.by_rows = shape.queries <= kMaxRowQueries;
+  plan.copy_keys = converts || (attention.key_strides.column != 1 && shape.head_size > 1);
+  plan.copy_values = converts || (attention.value_strides.column != 1 && shape.value_size > 1);
+
+  plan.key_block = plan.by_rows ? kRowKeyBlock : kKeyBlock;
+  if (plan.copy_keys || plan.copy_values) {
+    const int64_t row = std::max<int64_t>({shape.head_size, shape.value_size, 1});
+    plan.key_block = std::clamp<int64_t>(kCopied / row, 64, kKeyBlock);
+  }
+  plan.key_block = std::min(plan.key_block, std::max<int64_t>(shape.keys, 1));
+
+  const int64_t panel = kPanelVectors * width;
+  plan.query_block = plan.by_rows ? shape.queries : kQueryBlock;
+  const int64_t heads = shape.batch * shape.heads;
+  while (!plan.by_rows && plan.query_block > panel &&
+         heads * blocks_of(shape, plan.query_block) < 2 * threads) {
+    plan.query_block /= 2;
+  }
+
+  const int64_t rows =
+      plan.by_rows ? plan.query_block : round_up(std::min(plan.query_block, shape.queries), panel);
+  const int64_t query_size = plan.by_rows ? round_up(shape.head_size, width) : shape.head_size;
+  int64_t size = 0;
+  const auto place = [&size](int64_t count) {
+    const int64_t at = size;
+    size += round_up(count, kAlignment);
+    return at;
+  };
+  Layout& layout = plan.layout;
+  layout.query = place(rows * query_size);
+  layout.scores = place(plan.by_rows ? plan.key_block + kAlignment : rows * plan.key_block);
+  layout.output = place(rows * round_up(shape.value_size, width));
+  layout.maximum = place(rows);
+  layout.sum = place(rows);
+  layout.factor = place(rows);
+  layout.bias = place(plan.key_block);
+  layout.keys = place(plan.copy_keys ? plan.key_block * shape.head_size : 0);
+  layout.values = place(plan.copy_values ? plan.key_block * shape.value_size : 0);
+  layout.packed = place(plan.by_rows ? 0 : kValueKeys * round_up(shape.value_size, width));
+  layout.size = size;
+  return plan;
+}
+
+void run(const Plan& plan, int64_t index, const Backend& backend) {
+  const AttentionShape& shape = plan.attention.shape;
+  const int64_t blocks = blocks_of(shape, plan.query_block);
+  const int64_t block = blocks - 1 - index % blocks;  // with causal, the longest first
+  const int64_t head = index / blocks;
+  const int64_t first = block * plan.query_block;
+  const Task task{
+      head / shape.heads,
+      head % shape.heads,
+      first,
+      std::min(plan.query_block, shape.queries - first)};
+  backend.run(plan, task, scratch.reserve(plan.layout.size));
+}
+
+}  // namespace
+
+const Backend& backend_of(Isa isa) noexcept {
+#if defined(__x86_64__)
+  switch (isa) {
+    case Isa::kAvx512:
+      return avx512_backend;
+    case Isa::kAvx2:
+      return avx2_backend;
+    case Isa::kGeneric:
+      break;
+  }
+#else
+  static_cast<void>(isa);
+#endif
+  return generic_backend;
+}
+
+void attend_with(const Backend& backend, const Attention& attention) {
+  const AttentionShape& shape = attention.shape;
+  if (shape.batch <= 0 || shape.heads <= 0 || shape.queries <= 0) {
+    return;
+  }
+  const int64_t threads = omp_in_parallel() != 0 ? 1 : omp_get_max_threads();
+  const Plan plan = plan_for(attention, backend.width, threads);
+  const int64_t heads = shape.batch * shape.heads;
+  const int64_t tasks = heads * blocks_of(shape, plan.query_block);
+  const double work = static_cast<double>(heads) * static_cast<double>(shape.queries) *
+                      static_cast<double>(shape.keys) *
+                      static_cast<double>(shape.head_size + shape.value_size);
+  if (threads == 1 || tasks == 1 || work < kSerialWork) {
+    for (int64_t index = 0; index < tasks; ++index) {
+      run(plan, index, backend);
+    }
+    return;
+  }
+  std::atomic<bool> no_memory{false};
+  // Always all threads: libgomp ends those that a smaller team leaves over.
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t index = 0; index < tasks; ++index) {
+    try {
+      run(plan, index, backend);
+    } catch (const std::bad_alloc&) {
+      no_memory = true;
+    }
+  }
+  if (no_memory) {
+    throw std::bad_alloc();
+  }
+}
+
+}  // namespace attention
+
+void attend(const Attention& attention) {
+  attention::attend_with(attention::backend_of(isa()), attention);
+}
+
+}  // namespace aoti::native
