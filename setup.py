@@ -1,4 +1,4 @@
-"""Compiles the array core once, and the libtorch engine once for each torch that it must run on.
+"""Compiles the array core and the native engine once, and the libtorch engine once for each torch.
 
 Everything else is in pyproject.toml. Environment variables configure the build:
 
@@ -44,8 +44,10 @@ sys.path.insert(0, str(ROOT))
 from aoti.engine.backend import toolkit
 from aoti.engine.libtorch_files import BACKEND_LIBRARIES, Libtorch, minor_of, read_version
 from aoti.errors import LibtorchError
+from aoti.package.elf_native import LIBRARY
 
 CORE, ENGINE = "aoti.engine._core", "aoti.engine._libtorch"
+NATIVE = f"aoti.engine._native.{LIBRARY.removesuffix('.so')}"
 COMPAT = ("-include", str(ROOT / "csrc/aoti/core/compat.h"))  # for manylinux_2_28
 # That of CPython 3.11. A free-threaded Python has none: a wheel for it is for exactly that version.
 LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -155,7 +157,8 @@ def _extension(
 ) -> Extension:
     """A shared object that exports what its map in csrc names."""
     sanitize = env.get("AOTI_SANITIZE", "")
-    exported = f"-Wl,--version-script={ROOT}/csrc/{name.rpartition('._')[2]}.map"
+    exports = more.pop("exports", name.rpartition("._")[2])
+    exported = f"-Wl,--version-script={ROOT}/csrc/{exports}.map"
     return Extension(
         name,
         sources,
@@ -190,6 +193,24 @@ def core(modules: list[str], env: Mapping[str, str]) -> Extension:
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         include_dirs=[numpy.get_include()],
         extra_link_args=["-Wl,--as-needed"],
+    )
+
+
+def native(env: Mapping[str, str]) -> Extension:
+    """The native engine: a plain shared library, which needs neither Python nor libtorch."""
+    info = {
+        "flags": " ".join(_flags(env)),
+        "debug": _debug(env),
+        "sanitize": env.get("AOTI_SANITIZE", ""),
+    }
+    return _extension(
+        NATIVE,
+        [*_cpp("native/**"), *(f"csrc/aoti/core/{name}.cpp" for name in ("memory", "tensor"))],
+        ["-fopenmp", "-fno-math-errno"],
+        env,
+        exports="native",
+        define_macros=[("AOTI_BUILD_INFO", json.dumps(json.dumps(info)[1:-1]))],
+        extra_link_args=["-fopenmp", f"-Wl,-soname,{LIBRARY}", "-Wl,--as-needed"],
     )
 
 
@@ -246,6 +267,11 @@ class BuildCompiled(build_ext):
         # Time stamps do not show that the environment asks for another build than last time.
         self.force = True
 
+    def get_ext_filename(self, fullname: str) -> str:
+        if fullname.endswith(NATIVE.rpartition(".")[2]):  # not a module
+            return fullname.replace(".", os.sep) + ".so"
+        return super().get_ext_filename(fullname)
+
     def build_extensions(self) -> None:
         for name in ("linker_so", "linker_so_cxx"):
             # pyenv's Pythons name their own library directory in every link.
@@ -279,7 +305,7 @@ def extensions(env: Mapping[str, str]) -> list[Extension]:
         [module.sources[0] for module in cythonize(modules(package), build_dir="build/cython")]
         for package in (CORE, ENGINE)
     )
-    return [core(of_core, env), *(engine(target, of_engine, env) for target in found)]
+    return [core(of_core, env), native(env), *(engine(target, of_engine, env) for target in found)]
 
 
 def main(commands: list[str], env: Mapping[str, str]) -> None:
