@@ -34,6 +34,7 @@ from aoti.cache.extraction import (
     OLD,
     PARTIAL,
     Extraction,
+    Form,
     Key,
     discard,
     in_place,
@@ -81,7 +82,7 @@ def extract(
     package: Package,
     model_name: str,
     *,
-    as_zip: bool,
+    form: Form = "dir",
     shared: bool = True,
     verified: str | None = None,
     compare: bool = False,
@@ -95,9 +96,9 @@ def extract(
         Where the model comes from.
     model_name : str
         Its name in the package.
-    as_zip : bool
-        Pack the checked files into a zip file, for libtorch below 2.13, whose loader does not take
-        a directory.
+    form : {'dir', 'zip', 'native'}, default 'dir'
+        What loads the files. ``zip``: libtorch below 2.13, whose loader does not take a directory.
+        ``native``: the native engine, which the code is bound to (`aoti.package.elf_native`).
     shared : bool, default True
         Use the cache. Otherwise the model is extracted to a private directory below ``TMPDIR``,
         which is removed with its last user in this process.
@@ -126,7 +127,7 @@ def extract(
     PackageError
         The package is damaged.
     IncompatiblePackageError
-        The package is a directory that `aoti.unpack` wrote, and `as_zip` is True.
+        The package is a directory that `aoti.unpack` wrote, in another form.
 
     Notes
     -----
@@ -135,11 +136,8 @@ def extract(
     """
     model = package.select(model_name)
     if (unpacked := in_place(package, model)) is not None:
-        if as_zip:
-            raise IncompatiblePackageError(
-                f"{package.name} is an unpacked model, which libtorch loads since 2.13; load the "
-                "package that it was made from"
-            )
+        if unpacked.form != form:
+            raise IncompatiblePackageError(_other_form(package.name, unpacked.form, form))
         return unpacked
     private.sweep()
     weights = find_in_place(package, model) if map_source else None
@@ -147,13 +145,13 @@ def extract(
     limit = size_limit() if shared else 0
     place = _usable_place() if shared else None
     if place is None:
-        key = Key(verified or digest(package), model, as_zip, bare)
+        key = Key(verified or digest(package), model, form, bare)
         return private.extract(package, key, weights, compare=compare)
     if place.path not in swept:
         swept.add(place.path)
         with contextlib.suppress(OSError):  # a read-only location
             _sweep(place.path)
-    key = Key(verified or digests.find(package, place.path / _INDEX), model, as_zip, bare)
+    key = Key(verified or digests.find(package, place.path / _INDEX), model, form, bare)
     directory = place.path / key.name
     with place.named_in_errors(package):
         held = _hold(directory, key, compare=compare)
@@ -166,6 +164,19 @@ def extract(
             with contextlib.suppress(OSError):
                 _shrink(place.path, limit)
     return Extraction(directory, key, held.release, weights)
+
+
+def _other_form(name: str, has: Form, wanted: Form) -> str:
+    if wanted == "zip":
+        return (
+            f"{name} is an unpacked model, which libtorch loads since 2.13; load the package that "
+            "it was made from"
+        )
+    engines: dict[Form, str] = {"native": "native", "dir": "libtorch"}
+    return (
+        f"{name} was unpacked for the {engines[has]} engine, not for the {engines[wanted]} engine; "
+        f"load it without engine=, or unpack the package with engine={engines[wanted]!r}"
+    )
 
 
 def digest(package: Package) -> str:

@@ -18,15 +18,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from aoti.cache import manifest
 from aoti.cache.weight_file import TABLE, WEIGHTS, separate
 from aoti.errors import PackageError
 from aoti.package import layout
 from aoti.package.archive import Span
+from aoti.package.elf_native import bind
 from aoti.package.package import Package
 
+Form = Literal["dir", "zip", "native"]
 PARTIAL, OLD = ".partial", ".old"  # no key ends with these
 
 
@@ -61,6 +63,8 @@ class Extraction:
         SHA-256 of the package that it was made from, in hex; empty if it is the package itself.
     key : str
         The name of the directory: the same for the same content, model and form.
+    form : {'dir', 'zip', 'native'}
+        What loads the files: see `aoti.cache.cache.extract`.
     """
 
     def __init__(
@@ -71,12 +75,13 @@ class Extraction:
         weights: Span | None = None,
     ) -> None:
         self.directory = directory
-        self.path = directory / ("model.pt2" if key.as_zip else "model")
+        self.path = directory / ("model.pt2" if key.form == "zip" else "model")
         self.weights = weights if (directory / TABLE).exists() else None
         if self.weights is None and (own := directory / WEIGHTS).exists():
             self.weights = Span(own, 0, own.stat().st_size)
         self.digest = key.digest
         self.key = key.name
+        self.form = key.form
         self._made_from = key
         self._give_back = weakref.finalize(self, give_back)
         self._give_back.atexit = False
@@ -84,6 +89,10 @@ class Extraction:
     def code(self, model: str) -> Path:
         """The directory of a model's code; only if the extraction is not a zip file."""
         return self.path / layout.model_folder(model)
+
+    def entry(self, model: str) -> Path:
+        """What the engine loads: the shared object for the native one, else `path`."""
+        return layout.find_code(self.code(model)) if self.form == "native" else self.path
 
     def problem(self) -> str | None:
         """What something changed since it was written: None if every file has its content still.
@@ -112,15 +121,15 @@ class Key:
         SHA-256 of the package, in hex.
     model : str
         The name of the model.
-    as_zip : bool
-        Whether its files are packed, for a libtorch that does not load directories.
+    form : {'dir', 'zip', 'native'}
+        What loads the files: see `aoti.cache.cache.extract`.
     bare : bool
         Whether its weights stay in the package, if the package describes them.
     """
 
     digest: str
     model: str
-    as_zip: bool
+    form: Form = "dir"
     bare: bool = False
 
     @property
@@ -130,16 +139,15 @@ class Key:
         # some file systems ignore case.
         plain = re.fullmatch(r"[a-z0-9_-]{1,48}", self.model)
         model = self.model if plain else "~" + sha256(os.fsencode(self.model)).hexdigest()[:40]
-        form = ("zip" if self.as_zip else "dir") + ("+" if self.bare else "")
-        return f"{self.digest}-{form}-{model}"
+        return f"{self.digest}-{self.form}{'+' * self.bare}-{model}"
 
-    PATTERN = re.compile(r"[0-9a-f]{64}-(?:dir|zip)\+?-[a-z0-9_~-]+")
+    PATTERN = re.compile(r"[0-9a-f]{64}-(?:dir|zip|native)\+?-[a-z0-9_~-]+")
 
 
 def needed_bytes(package: Package, key: Key) -> int:
     """The disk space that writing an extraction takes at its peak."""
     sizes = package.runtime_files(key.model, weights=not _stays_bare(package, key)).values()
-    return sum(sizes) + (max(sizes, default=0) if key.as_zip else 0)
+    return sum(sizes) + (max(sizes, default=0) if key.form == "zip" else 0)
 
 
 def _stays_bare(package: Package, key: Key) -> bool:
@@ -177,10 +185,12 @@ def write(
         if package.digest != key.digest:
             raise PackageError(f"{package.name} was changed while it was read; load it again")
         package.extract(key.model, partial / "model", weights=not _stays_bare(package, key))
+        if key.form == "native":
+            bind(layout.find_code(partial / "model" / layout.model_folder(key.model)))
         separate(package, key.model, partial)
         if with_source:
             package.extract_source(key.model, partial / "source")
-        if key.as_zip:
+        if key.form == "zip":
             _pack(partial)
         modes.apply(partial)
         manifest.write(partial, key)
@@ -196,11 +206,19 @@ def write(
         discard(old)
 
 
+def unpacked_form(package: Package) -> Form | None:
+    """The form of a directory that `aoti.unpack` wrote; None for any other package."""
+    if package.path is None or manifest.MANIFEST not in package.files:
+        return None
+    return manifest.read_origin(package.path)[1]
+
+
 def in_place(package: Package, model: str) -> Extraction | None:
     """A directory that `aoti.unpack` wrote, as an extraction; None for any other package."""
     if package.path is None or manifest.MANIFEST not in package.files:
         return None
-    key = Key(manifest.read_digest(package.path), model, as_zip=False)
+    digest, form = manifest.read_origin(package.path)
+    key = Key(digest, model, form)
     if not manifest.is_complete(package.path, key):
         raise PackageError(
             f"{package.name} was unpacked by another version of aoti, or is damaged; unpack the "

@@ -19,10 +19,10 @@ from aoti.cache.place import others_control
 from aoti.errors import PackageError
 
 if TYPE_CHECKING:
-    from aoti.cache.extraction import Key
+    from aoti.cache.extraction import Form, Key
 
 MANIFEST = "manifest.json"
-_FORMAT = 4
+_FORMAT = 5
 _BLOCK = 256 << 10  # bytes
 
 _Files = dict[str, tuple[int, str, int]]
@@ -33,8 +33,8 @@ def write(directory: Path, key: Key) -> None:
     _write(directory, key, {name: _facts(directory / name) for name in _names(directory)})
 
 
-def read_digest(directory: Path) -> str:
-    """The digest of the package that a directory was extracted from.
+def read_origin(directory: Path) -> tuple[str, Form]:
+    """The digest of the package that a directory was extracted from, and the form of its files.
 
     Raises
     ------
@@ -42,7 +42,12 @@ def read_digest(directory: Path) -> str:
         The manifest is damaged.
     """
     try:
-        return str(json.loads((directory / MANIFEST).read_bytes())["digest"])
+        recorded = json.loads((directory / MANIFEST).read_bytes())
+        if recorded["format"] != _FORMAT or recorded["form"] not in ("dir", "native"):
+            raise PackageError(
+                f"{directory} was unpacked by another version of aoti; unpack the package again"
+            )
+        return str(recorded["digest"]), recorded["form"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise PackageError(f"{directory}: its {MANIFEST} is damaged: {error}") from error
 
@@ -125,7 +130,7 @@ def _write(directory: Path, key: Key, files: _Files) -> None:
 
 
 def _head(key: Key) -> dict[str, object]:
-    return {"format": _FORMAT, "digest": key.digest, "model": key.model}
+    return {"format": _FORMAT, "digest": key.digest, "model": key.model, "form": key.form}
 
 
 def _folders(files: _Files) -> list[str]:

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 from aoti.cache.extraction import Key, Modes, write
+from aoti.engine.select import choose
 from aoti.errors import ConfigError
+from aoti.machine.device import Device
 from aoti.package.archive import Limits
 from aoti.package.package import Package, Source
 
@@ -18,6 +20,7 @@ def unpack(
     directory: str | os.PathLike[str],
     *,
     model_name: str | None = None,
+    engine: str | None = None,
     limits: Limits | None = None,
 ) -> Path:
     """Write a model of a package to a directory that `load` uses in place.
@@ -34,6 +37,8 @@ def unpack(
         The directory to write. It must not exist, and appears only when it is complete.
     model_name : str, optional
         Which model of the package; needed only if there are several.
+    engine : {'auto', 'native', 'libtorch'}, optional
+        The engine that the directory is for, as for `load`: no other one loads it.
     limits : Limits, optional
         How much the package may contain before it is refused.
 
@@ -46,16 +51,19 @@ def unpack(
     ------
     ConfigError
         The directory exists.
-    PackageNotFoundError, PackageError, ModelNotFoundError
+    PackageNotFoundError, PackageError, ModelNotFoundError, IncompatiblePackageError, EngineError
         As for `load`.
 
     Notes
     -----
-    Loading the directory takes libtorch 2.13 or newer.
+    Where the directory is for libtorch, loading it takes version 2.13 or newer.
     """
     target = Path(directory)
     with Package(path, limits=limits or Limits()) as package:
-        key = Key(package.digest, package.select(model_name), as_zip=False)
+        name = package.select(model_name)
+        package.check_runnable(name)
+        choice = choose(package.code(name), Device(package.device(name) or "cpu"), engine)
+        key = Key(package.digest, name, "native" if choice.name == "native" else "dir")
         if target.exists() or target.is_symlink():
             raise ConfigError(f"{target} exists already: name a directory that does not")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -267,6 +267,20 @@ class Package:
         size = layout.weights_size(self._read_elf(code))
         return "unknown" if size is None else "code" if size > 1 else "missing"
 
+    def code(self, model_name: str | None = None) -> SharedObject:
+        """The tables of a model's shared object, without extracting it if it is not compressed.
+
+        Raises
+        ------
+        PackageError
+            The model comes as source code only, or its shared object is damaged.
+        """
+        model = self.model(model_name)
+        self.check_runnable(model.name)
+        name = model.find(*layout.CODE)
+        assert name is not None
+        return self._read_elf(name)
+
     def _read_elf(self, name: str) -> SharedObject:
         if self.path is not None and (span := self._archive.span(name)) is not None:
             return read_elf(span.path, span.offset, span.nbytes)
@@ -426,23 +440,3 @@ class Package:
             raise PackageError(f"{self.name}: {name} is too large ({self.files[name]} bytes)")
         with self._archive.open_file(name) as reader, readable(self.name):
             return reader.read(self.files[name])  # inflates no more than that
-
-
-def load_metadata_from_package(source: Source, model_name: str | None = None) -> dict[str, str]:
-    """The metadata of a model in a package, without loading it or libtorch.
-
-    Parameters
-    ----------
-    source : str, os.PathLike, bytes, bytearray, memoryview or binary file
-        As for `Package`.
-    model_name : str, optional
-        Which model, where there are several.
-
-    Returns
-    -------
-    dict of str to str
-        ``AOTI_DEVICE_KEY``, ``AOTI_PLATFORM``, ``AOTI_MACHINE``, ``AOTI_CPU_ISA``,
-        ``AOTI_COMPUTE_CAPABILITY`` and whatever the exporter added.
-    """
-    with Package(source) as package:
-        return package.metadata(model_name)

@@ -29,7 +29,7 @@ def cut(directory: Path):
 
 HOLD = """
 with Package(sys.argv[1]) as package:
-    held = cache.extract(package, "model", as_zip=False)
+    held = cache.extract(package, "model")
 print(held.path, flush=True)
 sys.stdin.read()
 """

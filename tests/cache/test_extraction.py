@@ -27,7 +27,7 @@ def test_different_models_contents_and_forms_stand_side_by_side(package_of, extr
     models = ("model.partial", "Modell", "model-zip", long, "~", "..model", "a b\n", "model")
     held = [(model, extract(package_of(b"1", *models), model)) for model in models]
     held.append(("model", extract(package_of(b"2", *models))))
-    archive = extract(package_of(b"1", *models), as_zip=True)
+    archive = extract(package_of(b"1", *models), form="zip")
     assert len({extraction.path for _, extraction in held}) == len(held)
     assert archive.directory not in [extraction.directory for _, extraction in held]
     assert len(cache.entries()) == len(held) + 1
@@ -36,8 +36,8 @@ def test_different_models_contents_and_forms_stand_side_by_side(package_of, extr
         assert len(extraction.key) < 140
 
 
-def test_as_zip_gives_an_archive_that_the_loader_takes(packages, rows, extract):
-    extraction = extract(packages / "stock.pt2", as_zip=True)
+def test_a_zip_file_gives_an_archive_that_the_loader_takes(packages, rows, extract):
+    extraction = extract(packages / "stock.pt2", form="zip")
     names = {path.name for path in extraction.directory.iterdir()}
     assert names == {"model.pt2", "manifest.json", "constants.json"}
     assert extraction.path == extraction.directory / "model.pt2"
@@ -62,14 +62,14 @@ def test_as_zip_gives_an_archive_that_the_loader_takes(packages, rows, extract):
     program.close()
 
 
-def test_as_zip_works_where_the_clock_was_never_set(package_of, extract):
+def test_a_zip_file_works_where_the_clock_was_never_set(package_of, extract):
     class Old(Package):
         def extract(self, model_name, destination, **options):
             super().extract(model_name, destination, **options)
             for path in destination.rglob("*"):
                 os.utime(path, (0, 0))
 
-    extraction = extract(package_of(b"1"), as_zip=True, kind=Old)
+    extraction = extract(package_of(b"1"), form="zip", kind=Old)
     with zipfile.ZipFile(extraction.path) as archive:
         assert archive.read(f"model/data/aotinductor/model/{SO}") == b"1"
 
@@ -106,14 +106,14 @@ def test_what_something_damaged_is_written_again(
     second.release()
 
 
-@pytest.mark.parametrize("as_zip", [False, True])
+@pytest.mark.parametrize("form", ["dir", "zip"])
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_damaged_package_leaves_nothing(package_of, place, shared, as_zip, extract, content):
+def test_a_damaged_package_leaves_nothing(package_of, place, shared, form, extract, content):
     damaged = package_of(b"1234")
     data = damaged.read_bytes()
     damaged.write_bytes(data[::-1].replace(b"4321", b"4322", 1)[::-1])  # the last file's
     with pytest.raises(PackageError, match="damaged"):
-        extract(damaged, as_zip=as_zip, shared=shared)
+        extract(damaged, form=form, shared=shared)
     assert cache.entries() == []
     assert content(extract(package_of(b"1234"))) == b"1234"
 
@@ -232,7 +232,7 @@ from aoti import ConfigError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
 with Package(sys.argv[1]) as package:
     try:
-        cache.extract(package, "model", as_zip=sys.argv[2] == "1", shared=sys.argv[3] == "1")
+        cache.extract(package, "model", form=sys.argv[2], shared=sys.argv[3] == "1")
     except ConfigError as error:
         print(error, *error.__cause__.__notes__)
 print(cache.entries())
@@ -240,10 +240,10 @@ print(cache.entries())
 
 
 @pytest.mark.parametrize("shared", [1, 0])
-@pytest.mark.parametrize("as_zip", [1, 0])
-def test_a_disk_that_gets_full_is_named(package_of, shared, as_zip, start):
+@pytest.mark.parametrize("form", ["zip", "dir"])
+def test_a_disk_that_gets_full_is_named(package_of, shared, form, start):
     path = package_of(b"1" * (1 << 17))
-    said, _ = start(FULL, path, as_zip, shared).communicate(timeout=30)
+    said, _ = start(FULL, path, form, shared).communicate(timeout=30)
     line, left = said.splitlines()
     assert "File too large" in line
     assert f"set {'AOTI_CACHE_DIR' if shared else 'TMPDIR'}" in line

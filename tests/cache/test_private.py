@@ -75,7 +75,7 @@ def test_users_of_a_temporary_directory_stay_there(private, tmp_path, monkeypatc
 
 PRIVATE = """
 with Package(sys.argv[1]) as package:
-    held = cache.extract(package, "model", as_zip=False, shared=False)
+    held = cache.extract(package, "model", shared=False)
 print(held.path, flush=True)
 if sys.argv[2] == "wait":
     sys.stdin.read()
@@ -109,7 +109,7 @@ def test_a_private_extraction_goes_at_exit(package_of, tmp_path, start):
 PRIVATE_FORK = """
 def extract():
     with Package(sys.argv[1]) as package:
-        return cache.extract(package, "model", as_zip=False, shared=False)
+        return cache.extract(package, "model", shared=False)
 
 held = extract()
 child = os.fork()
@@ -138,7 +138,7 @@ def test_processes_with_private_extractions_come_and_go(package_of, start):
     program = """
 for _ in range(30):
     with Package(sys.argv[1]) as package:
-        held = cache.extract(package, "model", as_zip=False, shared=False)
+        held = cache.extract(package, "model", shared=False)
     assert (held.path / "data/aotinductor/model/a.wrapper.so").exists()
     held.release()
     cache.private.swept.clear()

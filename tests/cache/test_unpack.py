@@ -77,7 +77,7 @@ def test_its_digest_is_verified_if_asked(packages, tmp_path):
 
 
 def test_an_older_libtorch_does_not_take_it(packages, tmp_path, monkeypatch):
-    directory = aoti.unpack(packages / "mlp.pt2", tmp_path / "model")
+    directory = aoti.unpack(packages / "mlp.pt2", tmp_path / "model", engine="libtorch")
     monkeypatch.setattr("aoti.engine.libtorch.minor", lambda: (2, 12))
     with pytest.raises(aoti.IncompatiblePackageError, match=r"since 2\.13"):
         aoti.load(directory)

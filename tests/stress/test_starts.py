@@ -104,7 +104,7 @@ class Slow(Package):
         super().extract(model_name, destination, **options)
 
 with Slow(sys.argv[1]) as package:
-    cache.extract(package, "model", as_zip=False)
+    cache.extract(package, "model")
 """
 
 
@@ -147,7 +147,7 @@ START = """
 print("ready", flush=True)
 sys.stdin.read()
 with Package(sys.argv[1]) as package:
-    held = cache.extract(package, "model", as_zip=False)
+    held = cache.extract(package, "model")
 (blob,) = held.path.rglob("*.blob")
 assert blob.stat().st_size == int(sys.argv[2])
 print("done", flush=True)
@@ -185,7 +185,7 @@ def test_sixteen_starts_with_random_kills_leave_one_whole_entry(
     assert len(keys()) == 1
     held = extract(path)
     with Package(path) as package:
-        key = Key(package.digest, "model", as_zip=False)
+        key = Key(package.digest, "model")
         assert manifest.problem(held.directory, key, compare=True) is None
         assert content(held) == next(held.path.rglob(BLOB)).read_bytes()
 
@@ -218,12 +218,12 @@ def test_a_start_leaves_what_live_writers_write(package_of, place, extract, star
 
 FORK = """
 with Package(sys.argv[1]) as package:
-    held = cache.extract(package, "model", as_zip=False)
+    held = cache.extract(package, "model")
 child = os.fork()
 if child == 0:
     held.release()
     with Package(sys.argv[1]) as package:
-        own = cache.extract(package, "model", as_zip=False)
+        own = cache.extract(package, "model")
         assert own.path == held.path
         own.release()
     assert cache.prune(0) == 0
