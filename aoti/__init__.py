@@ -19,6 +19,7 @@ from aoti.errors import (
     ConfigError,
     ConstantError,
     DeviceError,
+    EngineError,
     ExecutionError,
     ExportError,
     IncompatiblePackageError,
@@ -48,7 +49,8 @@ if _TYPE_CHECKING:
     from aoti.model import AOTIModel
     from aoti.package.archive import Limits
     from aoti.package.constants import Constant
-    from aoti.package.package import Package, load_metadata_from_package
+    from aoti.package.metadata import load_metadata_from_package
+    from aoti.package.package import Package
     from aoti.profiling import CallRecord, Trace
     from aoti.protocol import InferenceResult, ModelInfo, ModelRunner
     from aoti.registry import RegisteredModel, models
@@ -79,6 +81,7 @@ __all__ = [
     "InputPlan",
     "InputTypeError",
     "IntegrityError",
+    "EngineError",
     "LibtorchError",
     "Limits",
     "ModelClosedError",
@@ -131,7 +134,7 @@ _HOMES = {
     "devices": "engine.devices",
     "export": "exporting.exporter",
     "load": "loading",
-    "load_metadata_from_package": "package.package",
+    "load_metadata_from_package": "package.metadata",
     "models": "registry",
     "unpack": "cache.unpack",
 }

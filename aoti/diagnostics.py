@@ -6,19 +6,21 @@ those would stop, so that one report names all problems.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aoti.cache.cache import extract
 from aoti.compat.check import check_package
 from aoti.compat.finding import Finding
 from aoti.compat.platform import check_machine
-from aoti.engine import libtorch
+from aoti.engine import libtorch, native
 from aoti.engine.devices import check_device, devices
-from aoti.errors import AotiError, LibtorchError, reason
-from aoti.loading import load
+from aoti.engine.select import VARIABLE, Choice, choose
+from aoti.errors import AotiError, EngineError, LibtorchError, reason
+from aoti.loading import load, wanted_engine
 from aoti.machine.device import Device
 from aoti.machine.gpu import gpus
 from aoti.model import AOTIModel
@@ -102,22 +104,41 @@ def check(
     return report
 
 
+def _which(choice: Choice) -> str:
+    return f"the {choice.name} engine runs it" + (f": {choice.why}" if choice.why else "")
+
+
 def _check_installation() -> list[Finding]:
     builds = libtorch.build_info()["builds"]
     built = ", ".join(f"torch {build['torch']} ({build['backend']})" for build in builds)
+    wish = os.environ.get(VARIABLE)
+    native_engine = _check_native()
+    # Where one engine is, the other one is needed for some packages only.
+    without = native_engine.ok and wish != "libtorch"
     try:
         libtorch.engine()
     except LibtorchError as error:
         message, _, fix = str(error).partition(": ")
         return [
-            Finding("build", bool(builds), f"compiled for {built or 'no torch at all'}"),
-            Finding("libtorch", False, message, fix),
+            native_engine,
+            Finding("build", without or bool(builds), f"compiled for {built or 'no torch at all'}"),
+            Finding("libtorch", without, message, fix),
         ]
     used = libtorch.build_info()["libtorch"]
     return [
+        native_engine if wish == "native" else replace(native_engine, ok=True),
         Finding("build", True, f"compiled for {built}"),
         Finding("libtorch", True, f"runs on torch {used['version']} in {used['path']}"),
     ]
+
+
+def _check_native() -> Finding:
+    try:
+        native.engine()
+    except EngineError as error:
+        message, _, fix = str(error).partition("; ")
+        return Finding("native", False, message, fix)
+    return Finding("native", True, "runs packages without libtorch")
 
 
 def _check_device(device: Device, *, runs: bool) -> list[Finding]:
@@ -151,19 +172,18 @@ def _check_package(
             message = "an index out of its table's range ends the process: calls cannot be checked"
             fix = "check indices before the call, or export with aoti.export"
             findings.append(Finding("indices", True, message, fix))
-        extraction = extract(package, name, as_zip=False)
+        target = device or Device(package.device(name) or "cpu")
+        choice = choose(package.code(name), target, wanted_engine(package, None))
+        findings.append(Finding("engine", True, _which(choice)))
+        if runs:
+            choice.load()
+        extraction = extract(package, name, form="native" if choice.name == "native" else "dir")
     except (AotiError, OSError) as error:
         message = reason(error) if isinstance(error, OSError) else str(error)
         return [*findings, Finding("package", False, message)]
-    target = device or Device(package.device(name) or "cpu")
-    if runs:
-        libtorch.engine()
-    has_operator = libtorch.has_operator if runs else None
-    library = libtorch.library() if runs else None
     try:
-        return findings + check_package(
-            package, name, extraction, target, library=library, has_operator=has_operator
-        )
+        engine = choice.name if runs else None
+        return findings + check_package(package, name, extraction, target, engine=engine)
     finally:
         extraction.release()
 

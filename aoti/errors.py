@@ -30,7 +30,11 @@ class IntegrityError(PackageError):
     """The package is not the expected one: its digest differs."""
 
 
-class LibtorchError(AotiError, ImportError):
+class EngineError(AotiError, ImportError):
+    """An engine is not installed here, or cannot be loaded."""
+
+
+class LibtorchError(EngineError):
     """No fitting libtorch was found, or one that does not fit is loaded already."""
 
 

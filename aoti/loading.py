@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aoti import _logging, _warnings, registry
 from aoti.cache.cache import configure as configure_cache
 from aoti.cache.cache import extract
+from aoti.cache.extraction import unpacked_form
 from aoti.compat.check import check_package
 from aoti.compat.finding import require
 from aoti.compat.libtorch import stands_on_libtorch
@@ -20,7 +21,14 @@ from aoti.compat.platform import check_machine
 from aoti.config import Config
 from aoti.engine import libtorch
 from aoti.engine.devices import start_device
-from aoti.errors import ConfigError, DeviceError, IncompatiblePackageError, IntegrityError
+from aoti.engine.select import choose
+from aoti.errors import (
+    ConfigError,
+    DeviceError,
+    IncompatiblePackageError,
+    IntegrityError,
+    PackageError,
+)
 from aoti.machine.device import Device
 from aoti.model import AOTIModel
 from aoti.options import LoadOptions, merged, takes
@@ -29,8 +37,9 @@ from aoti.package.package import Package, Source
 from aoti.signature import example_inputs
 
 if TYPE_CHECKING:
-    from aoti.cache.extraction import Extraction
+    from aoti.cache.extraction import Extraction, Form
     from aoti.golden import Golden
+    from aoti.package.elf import SharedObject
 
 
 @takes(LoadOptions)
@@ -57,6 +66,12 @@ def load(source: Source | Config, **options: Any) -> AOTIModel:
     device_index : int, default -1
         The number of the device, if `device` has none; -1 is the CPU or the current device, on
         which the model then stays.
+    engine : {'auto', 'native', 'libtorch'}, optional
+        What runs the model. ``native``: aoti's own engine, for the CPU, which needs no libtorch.
+        ``libtorch``: the engine over libtorch, which runs every package. ``auto``: the native
+        engine wherever it has every function that the package calls, else libtorch. Default: the
+        environment variable ``AOTI_ENGINE``, or ``auto``. `AOTIModel.engine` says which one it is,
+        which never changes. See docs/engines.md.
     num_runners : int, default 1
         How many calls may run at the same time. Each runner has its own intermediate buffers; the
         weights are shared. Further calls wait their turn, without the GIL. One runner gives the
@@ -230,10 +245,14 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
         target = _target_device(metadata["AOTI_DEVICE_KEY"], wanted, options.device_index)
         signature = package.signature(name)
         golden = _golden_values(package, name) if options.self_test else None
-        engine = libtorch.engine()
-        target = start_device(target)
-        # libtorch takes directories since 2.13; below, it gets an archive of the same files.
-        as_zip = libtorch.minor() < (2, 13)
+        asked = wanted_engine(package, options.engine)
+        choice = choose(_code(package, name, asked), target, asked)
+        engine = choice.load()
+        form: Form = "native"
+        if choice.name == "libtorch":
+            target = start_device(target)
+            # libtorch takes directories since 2.13; below, it gets an archive of the same files.
+            form = "zip" if libtorch.minor() < (2, 13) else "dir"
         extracted = functools.partial(
             extract,
             package,
@@ -244,12 +263,13 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
         )
 
         def build(extraction: Extraction) -> AOTIModel:
-            check_code(package, name, extraction, target, extracted)
+            check_code(package, name, extraction, target, choice.name, extracted)
             if signature.inputs is None:
                 _warn_unchecked(package)
             return AOTIModel(
                 engine,
                 extraction,
+                engine_name=choice.name,
                 path=package.name,
                 model_name=name,
                 metadata=metadata,
@@ -257,12 +277,14 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
                 signature=signature,
                 options=options,
                 reload=_reload(package, name, options),
-                may_keep_gil=not as_zip
-                and stands_on_libtorch(extraction.code(name), libtorch.library()),
+                may_keep_gil=form == "native"
+                or (
+                    form == "dir" and stands_on_libtorch(extraction.code(name), libtorch.library())
+                ),
             )
 
         model = _from_files(
-            functools.partial(extracted, as_zip=as_zip), build, compare=bool(options.sha256)
+            functools.partial(extracted, form=form), build, compare=bool(options.sha256)
         )
     try:
         if golden is not None:
@@ -325,22 +347,39 @@ def check_code(
     name: str,
     extraction: Extraction,
     device: Device,
+    engine: str,
     extracted: Callable[..., Extraction],
 ) -> None:
     """Refuse code that would not load, or would crash, before any of it is mapped."""
     files = extraction
     if extraction.path.is_file():
-        files = extracted(as_zip=False, verified=extraction.digest)
-    library = libtorch.library()
+        files = extracted(form="dir", verified=extraction.digest)
     try:
-        require(
-            check_package(
-                package, name, files, device, library=library, has_operator=libtorch.has_operator
-            )
-        )
+        require(check_package(package, name, files, device, engine=engine))
     finally:
         if files is not extraction:
             files.release()
+
+
+def wanted_engine(package: Package, asked: str | None) -> str | None:
+    """The engine to ask for: the one that a directory was unpacked for, unless the caller says."""
+    form = unpacked_form(package)
+    if form is None or asked in ("native", "libtorch"):
+        return asked
+    return "native" if form == "native" else "libtorch"
+
+
+def _code(package: Package, name: str, engine: str | None) -> SharedObject | None:
+    """The model's code, for the choice of the engine; None if it cannot be read.
+
+    What is wrong with it is said later, when all of the package is checked.
+    """
+    if engine == "libtorch":
+        return None
+    try:
+        return package.code(name)
+    except PackageError:
+        return None
 
 
 def _verified_digest(package: Package, sha256: str) -> str:

@@ -43,8 +43,8 @@ class AOTIModel(Caller, QueuedCalls):
         Where the package was loaded from.
     model_name : str
         The model's name in the package.
-    device : Device
-        The device it runs on.
+    device, engine : Device, str
+        The device it runs on, and what runs it: ``native`` or ``libtorch`` (see `aoti.load`).
     metadata : dict of str to str
         What the exporter wrote about it.
     signature : Signature
@@ -85,6 +85,7 @@ class AOTIModel(Caller, QueuedCalls):
         engine: object,
         extraction: Extraction,
         *,
+        engine_name: str,
         path: str,
         model_name: str,
         metadata: dict[str, str],
@@ -95,6 +96,7 @@ class AOTIModel(Caller, QueuedCalls):
         may_keep_gil: bool,
     ) -> None:
         self.path = path
+        self.engine = engine_name
         self.model_name = model_name
         self.metadata = metadata
         self.device = device
@@ -110,7 +112,7 @@ class AOTIModel(Caller, QueuedCalls):
         self._inputs = checker.inputs(validate=options.validate)
         self._program = Program(
             engine,
-            str(extraction.path),
+            str(extraction.entry(model_name)),
             model_name,
             num_runners=options.num_runners,
             device=str(device),
@@ -373,7 +375,7 @@ class AOTIModel(Caller, QueuedCalls):
         file = self.weights.file
         running, waiting = self._queue.load()
         return ModelInfo(
-            engine="libtorch",
+            engine=self.engine,
             device=str(self.device),
             entry=self._extraction.directory,
             code=self._extraction.path,

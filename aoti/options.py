@@ -23,6 +23,8 @@ _Options = ParamSpec("_Options")
 # How a settings file or an environment variable writes an option; without it, they cannot set it.
 _TEXT, _WHOLE, _NUMBER, _TRUTH = ({"setting": kind} for kind in (str, int, float, bool))
 
+ENGINES = ("auto", "native", "libtorch")
+
 # Each runner has buffers and perhaps a copy of small weights; each thread has a stack.
 _MOST = {"num_runners": 1024, "intra_op_threads": 4096, "queue_size": 1 << 30}
 
@@ -40,6 +42,7 @@ class LoadOptions:
     model_name: str | None = field(default=None, metadata=_TEXT)
     device: str | Device | None = field(default=None, metadata=_TEXT)
     device_index: int = field(default=-1, metadata=_WHOLE)
+    engine: str | None = field(default=None, metadata=_TEXT)
     num_runners: int = field(default=1, metadata=_WHOLE)
     single_threaded: bool = field(default=False, metadata=_TRUTH)
     sha256: str | None = field(default=None, metadata=_TEXT)
@@ -69,6 +72,8 @@ class LoadOptions:
             raise ConfigError(
                 f"device_index must be at most 2147483647, not {_shown(self.device_index)}"
             )
+        if self.engine is not None:
+            check_engine(self.engine, "engine")
         if self.single_threaded and self.num_runners > 1:
             raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
         check_timeout(self.timeout)
@@ -79,6 +84,19 @@ class LoadOptions:
         """The options that are not at their defaults: ``LoadOptions(**changed)`` is the same."""
         values = {name: getattr(self, name) for name in DEFAULTS}
         return {name: value for name, value in values.items() if value is not DEFAULTS[name]}
+
+
+def check_engine(name: str, origin: str) -> None:
+    """Check the name of an engine, which comes from `origin`.
+
+    Raises
+    ------
+    ConfigError
+        It is not one of `ENGINES`.
+    """
+    if name not in ENGINES:
+        listed = ", ".join(map(repr, ENGINES))
+        raise ConfigError(f"{origin} must be one of {listed}, not {name!r:.80}")
 
 
 def check_timeout(seconds: float | None) -> None:

@@ -44,14 +44,14 @@ class ModelInfo:
     Attributes
     ----------
     engine : str
-        What runs the model: ``libtorch``.
+        What runs the model: ``native`` or ``libtorch``.
     device : str
         Where it runs: ``cpu`` or ``cuda:0``.
     entry : Path
         The directory with the extracted package: an entry of the cache, or a private directory.
     code : Path
-        What the engine has loaded in `entry`: a directory, or an archive for a libtorch that does
-        not read directories.
+        What is loaded of `entry`: a directory, or an archive for a libtorch that does not read
+        directories.
     weights_file : Path or None
         The file that the weights are mapped from; None if they are in the code, were copied to
         memory or are on a GPU.
@@ -62,7 +62,7 @@ class ModelInfo:
     num_runners : int
         How many calls may run at the same time.
     containers : int
-        How many libtorch containers the runners share: one for all, or one for each, which runs
+        How many containers the runners share: one for all, or one for each, which runs
         without locks.
     intra_op_threads : int or None
         How many threads a run may use; None if OpenMP decides.

@@ -16,6 +16,7 @@ from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,19 @@ def _missing(fixtures: set[str]) -> dict[str, Callable[[], Path]]:
     return missing
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if marker := metafunc.definition.get_closest_marker("engines"):
+        metafunc.parametrize("engine_in_use", marker.args, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine_in_use(request: pytest.FixtureRequest):
+    with pytest.MonkeyPatch.context() as patch:
+        if (name := getattr(request, "param", None)) is not None:
+            patch.setenv("AOTI_ENGINE", name)
+        yield name
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Export all packages that the selected tests need, on all cores: that takes minutes, once."""
     if session.config.option.collectonly:
@@ -160,16 +174,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     say(f"all exports: {time.monotonic() - start:.0f} s")
 
 
-@pytest.fixture(scope="session")
-def packages() -> Path:
-    """The directory of the packages that tests/packages.py exports."""
-    return _export("packages")
+def _packages_of(script: str) -> Any:
+    """A fixture: the directory of the packages that a script exports."""
+    return pytest.fixture(scope="session", name=script)(lambda: _export(script))
 
 
-@pytest.fixture(scope="session")
-def interop() -> Path:
-    """The directory of the packages that tests/interop_packages.py exports."""
-    return _export("interop")
+packages, interop, models, batch_packages = map(
+    _packages_of, ("packages", "interop", "models", "batch_packages")
+)
+template_packages, exporter_packages, random_packages, weight_packages = map(
+    _packages_of, ("template_packages", "exporter_packages", "random_packages", "weight_packages")
+)
 
 
 @pytest.fixture(scope="module")
@@ -182,42 +197,6 @@ def more(interop):
     """`x -> (x, x + 1)`, float32, of any two sizes."""
     with aoti.load(interop / "more.pt2") as model:
         yield model
-
-
-@pytest.fixture(scope="session")
-def models() -> Path:
-    """The directory of the packages that tests/models.py exports."""
-    return _export("models")
-
-
-@pytest.fixture(scope="session")
-def batch_packages() -> Path:
-    """The directory of the packages that tests/batch_packages.py exports."""
-    return _export("batch_packages")
-
-
-@pytest.fixture(scope="session")
-def template_packages() -> Path:
-    """The directory of the packages that tests/template_packages.py exports."""
-    return _export("template_packages")
-
-
-@pytest.fixture(scope="session")
-def exporter_packages() -> Path:
-    """The directory of the packages that tests/exporter_packages.py exports."""
-    return _export("exporter_packages")
-
-
-@pytest.fixture(scope="session")
-def random_packages() -> Path:
-    """The directory of the packages that tests/random_modules.py exports."""
-    return _export("random_packages")
-
-
-@pytest.fixture(scope="session")
-def weight_packages() -> Path:
-    """The directory of the packages that tests/weight_packages.py exports."""
-    return _export("weight_packages")
 
 
 @pytest.fixture(scope="session")
@@ -380,9 +359,9 @@ def package_of(tmp_path: Path):
 def extract():
     """Extract a model of a package."""
 
-    def extract(path: Path, model: str = "model", *, kind=aoti.Package, as_zip=False, **options):
+    def extract(path: Path, model: str = "model", *, kind=aoti.Package, form="dir", **options):
         with kind(path) as package:
-            return cache.extract(package, model, as_zip=as_zip, **options)
+            return cache.extract(package, model, form=form, **options)
 
     return extract
 

@@ -11,6 +11,8 @@ import pytest
 
 import aoti
 
+pytestmark = pytest.mark.engines("auto", "libtorch")
+
 
 def ones(*shape):
     return np.ones(shape, np.float32)

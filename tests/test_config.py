@@ -57,7 +57,7 @@ def test_the_example_loads_a_model(write, packages, tmp_path):
     with aoti.load(config, num_runners=3) as model:
         assert model.path == str(tmp_path / "mlp.pt2")
         assert (model.num_runners, model.timeout) == (3, 2.5)
-    assert len(list((tmp_path / "cache/v1").glob("*-dir-model"))) == 1
+    assert len(list((tmp_path / "cache/v1").glob("*-native-model"))) == 1
     assert cache.location() == tmp_path / "cache/v1"
     assert logging.getLogger("aoti").level == logging.WARNING
 

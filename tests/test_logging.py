@@ -16,7 +16,7 @@ def test_nothing_is_said_unless_asked_for(packages, run_python):
 def test_debug_says_what_happens_on_standard_error(packages, run_python):
     lines = run_python(LOAD, packages / "mlp.pt2", check=False, AOTI_DEBUG="1").splitlines()
     said = [line.split(" ", 2)[2] for line in lines]
-    assert said[0].startswith("aoti.libtorch INFO: torch 2.")
+    assert said[0].startswith("aoti.native INFO: native engine ")
     assert said[1].startswith(f"aoti.cache INFO: extracted {packages}/mlp.pt2 to ")
     assert said[2].startswith(f"aoti INFO: loaded {packages}/mlp.pt2 on cpu in ")
     assert len(said) == 3
@@ -31,4 +31,4 @@ logging.basicConfig(stream=sys.stdout, format="app %(name)s", level="INFO")
         + LOAD
     )
     out = run_python(program, packages / "mlp.pt2", AOTI_DEBUG="1").split()
-    assert out == ["app", "aoti.libtorch", "app", "aoti.cache", "app", "aoti"]
+    assert out == ["app", "aoti.native", "app", "aoti.cache", "app", "aoti"]

@@ -10,6 +10,8 @@ import pytest
 
 import aoti
 
+pytestmark = pytest.mark.engines("auto", "libtorch")
+
 Pair = namedtuple("Pair", ["first", "second"])
 
 

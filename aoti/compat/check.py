@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable
 from functools import partial
 
 from aoti.cache.extraction import Extraction
 from aoti.compat.binary import check_files
 from aoti.compat.finding import Finding
 from aoti.compat.libtorch import check_libtorch
+from aoti.compat.native import check_native
+from aoti.engine import libtorch
 from aoti.machine.device import Device
 from aoti.package.package import Package
 
@@ -20,10 +20,9 @@ def check_package(
     extraction: Extraction,
     device: Device,
     *,
-    library: ctypes.CDLL | None = None,
-    has_operator: Callable[[str, str], bool] | None = None,
+    engine: str | None = None,
 ) -> list[Finding]:
-    """Compare a model's extracted files with this machine, and its code with libtorch.
+    """Compare a model's extracted files with this machine, and its code with an engine.
 
     The package's metadata is checked before anything is extracted:
     `aoti.compat.platform.check_machine`.
@@ -38,10 +37,8 @@ def check_package(
         The model's files, in a directory.
     device : Device
         The device that the model will run on.
-    library : ctypes.CDLL, optional
-        The loaded libtorch. Without it, the code is not compared with libtorch.
-    has_operator : callable, optional
-        Whether an operator is registered in that libtorch, by name and overload.
+    engine : {'native', 'libtorch'}, optional
+        The engine that will run it, which is loaded. Without it, the code is not compared with one.
 
     Returns
     -------
@@ -53,9 +50,11 @@ def check_package(
     findings = check_files(
         directory, partial(package.num_constants, model), extraction.weights, device
     )
-    if library is None or has_operator is None or not findings[0].ok:
+    if engine is None or not findings[0].ok:
         return findings
-    # With libtorch, more versions of symbols can be compared than without.
+    # With an engine, more versions of symbols can be compared than without.
     files = [finding for finding in findings if finding.check != "versions"]
+    if engine == "native":
+        return files + check_native(directory)
     fine = all(finding.ok for finding in files)
-    return files + check_libtorch(directory, library, has_operator, load=fine)
+    return files + check_libtorch(directory, libtorch.library(), libtorch.has_operator, load=fine)

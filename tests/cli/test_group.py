@@ -282,7 +282,8 @@ import sys
 from aoti.cli.group import run
 sys.exit(run(["infer", "-m", sys.argv[1], "-i", "-"]))
 """
-    said = run_python(program, packages / "mlp.pt2", check=False, LIBTORCH="/nowhere")
+    env = {"LIBTORCH": "/nowhere", "AOTI_ENGINE": "libtorch"}
+    said = run_python(program, packages / "mlp.pt2", check=False, **env)
     assert said.count("\n") == 1
     assert said.startswith("aoti: LIBTORCH=/nowhere holds no lib/libtorch_cpu.so")
 

@@ -126,7 +126,7 @@ def test_check_of_an_installation(said):
     assert document["backend"] == document["libtorch"]["backend"]
     assert document["version"]
     checks = [f["check"] for f in document["installation"]["findings"]]
-    assert checks == ["build", "libtorch"]
+    assert checks == ["native", "build", "libtorch"]
 
 
 def test_check_of_a_model_and_a_run(packages, tmp_path, rows, said, capsys):
@@ -183,16 +183,21 @@ def test_check_of_a_call_that_is_wrong(packages, tmp_path, capsys):
     assert "not a zip archive" in capsys.readouterr().err
 
 
-def test_check_works_where_no_libtorch_is(packages, said, monkeypatch, run_python):
+@pytest.mark.parametrize("engine", ["auto", "libtorch"])
+def test_check_works_where_no_libtorch_is(packages, said, monkeypatch, run_python, engine):
     program = """
 import sys
 from aoti.cli.group import run
 sys.exit(run(["check", sys.argv[1], "--json"]))
 """
-    out = run_python(program, packages / "mlp.pt2", check=False, LIBTORCH="/nowhere")
+    env = {"LIBTORCH": "/nowhere", "AOTI_ENGINE": engine}
+    out = run_python(program, packages / "mlp.pt2", check=False, **env)
     assert out.startswith("{"), out
     document = json.loads(out[: out.rindex("}") + 1])
-    assert document["ok"] is False
+    assert document["ok"] is (engine == "auto")
+    if engine == "auto":  # the native engine runs it
+        assert document["model_check"]["findings"][-1]["check"] == "load"
+        return
     (libtorch,) = [f for f in document["installation"]["findings"] if not f["ok"]]
     assert "LIBTORCH=/nowhere holds no lib/libtorch_cpu.so" in libtorch["message"] + libtorch["fix"]
     assert document["model_check"]["ok"] is True

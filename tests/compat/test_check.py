@@ -7,28 +7,21 @@ import pytest
 import aoti
 from aoti.cache.cache import extract
 from aoti.compat.check import check_package
-from aoti.engine import libtorch
+from aoti.engine import libtorch, native
 
 
 @pytest.fixture
 def findings(packages):
-    """Checks a package's model; with libtorch or without it."""
+    """Checks a package's model, with an engine or without."""
 
-    def check(name: str, *, with_libtorch: bool) -> list[str]:
-        library = has_operator = None
-        if with_libtorch:
-            libtorch.engine()
-            has_operator, library = libtorch.has_operator, libtorch.library()
+    def check(name: str, engine: str | None = None) -> list[str]:
+        if engine is not None:
+            {"libtorch": libtorch, "native": native}[engine].engine()
         with aoti.Package(packages / f"{name}.pt2") as package:
-            extraction = extract(package, "model", as_zip=False)
+            extraction = extract(package, "model", form="native" if engine == "native" else "dir")
             try:
                 found = check_package(
-                    package,
-                    "model",
-                    extraction,
-                    aoti.Device("cpu"),
-                    library=library,
-                    has_operator=has_operator,
+                    package, "model", extraction, aoti.Device("cpu"), engine=engine
                 )
             finally:
                 extraction.release()
@@ -37,16 +30,22 @@ def findings(packages):
     return check
 
 
-def test_without_libtorch_only_the_files_are_checked(findings):
+def test_without_an_engine_only_the_files_are_checked(findings):
     checks = ["platform True", "symbols True", "versions True", "weights True"]
-    assert findings("mlp", with_libtorch=False) == checks
+    assert findings("mlp") == checks
 
 
 def test_with_libtorch_versions_are_compared_once(findings):
     files = ["platform True", "symbols True", "weights True"]
     libtorch = ["libraries True", "versions True", "symbols True", "operators True"]
-    assert findings("mlp", with_libtorch=True) == files + libtorch
+    assert findings("mlp", "libtorch") == files + libtorch
+
+
+def test_with_the_native_engine_libraries_and_functions_are_compared(findings):
+    files = ["platform True", "symbols True", "weights True"]
+    native = ["libraries True", "versions True", "symbols True"]
+    assert findings("mlp", "native") == files + native
 
 
 def test_all_that_is_wrong_is_found(findings):
-    assert "operators False" in findings("custom", with_libtorch=True)
+    assert "operators False" in findings("custom", "libtorch")

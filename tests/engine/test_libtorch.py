@@ -22,6 +22,7 @@ HOME = Path(aoti.__file__).parents[1]
 SPEC = importlib.util.find_spec("torch")
 if not builds() or SPEC is None or SPEC.origin is None:
     pytest.skip("needs a built engine and an installed torch", allow_module_level=True)
+pytestmark = pytest.mark.engines("libtorch")
 TORCH = Path(SPEC.origin).parent
 BUILD = builds()[0]
 FITTING = BUILD.minor

@@ -276,7 +276,7 @@ def run_state(row: State, packages: Path) -> None:
         options = {
             name: package.digest if name == "sha256" else v for name, v in row.options.items()
         }
-        extraction = extract(package, "model", as_zip=False)
+        extraction = extract(package, "model", form="native")
         extraction.release()
     row.spoil(extraction.directory)
     if row.error is not None:

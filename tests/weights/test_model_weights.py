@@ -17,6 +17,8 @@ from safetensors.numpy import save_file
 import aoti
 from aoti import loading
 
+pytestmark = pytest.mark.engines("auto", "libtorch")
+
 SHAPES = {"l1.weight": (16, 10), "l1.bias": (16,), "l2.weight": (1, 16), "l2.bias": (1,)}
 PLACES = ("inside", "blob", "pickles", "bare")
 

@@ -11,6 +11,8 @@ import pytest
 
 import aoti
 
+pytestmark = pytest.mark.engines("auto", "libtorch")
+
 
 def test_versions_and_rollback(model, state, other, rows, right):
     third = {k: v + 1 for k, v in other.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import aoti
 from aoti.bench.engines.base import Engine
 from aoti.bench.process.job import Inputs, Job
-from aoti.engine import libtorch
+from aoti.engine import libtorch, native
+from aoti.engine.select import VARIABLE
 from aoti.errors import ConfigError
 
 if TYPE_CHECKING:
     from aoti.bench.process.timing import Call
 
-libtorch.engine()  # other engines load libtorch when they import torch
+# Loaded now: other engines load libtorch when they import torch.
+(libtorch if os.environ.get(VARIABLE) == "libtorch" else native).engine()
 
 
 class Runtime(Engine):
@@ -30,9 +33,12 @@ class Runtime(Engine):
 
     @property
     def versions(self) -> dict[str, str]:
-        """The versions of aoti and its libtorch."""
+        """The version of aoti, with its engine, and of the libtorch if that is used."""
         build = aoti.build_info()
-        return {"aoti": build["version"], "libtorch": build["libtorch"]["version"]}
+        found = {"aoti": build["version"], "engine": self._model.engine}
+        if self._model.engine == "libtorch":
+            found["libtorch"] = build["libtorch"]["version"]
+        return found
 
     def call(self, inputs: Inputs) -> Call:
         """A call of the model; a flat run if the structure of calls is not known."""

@@ -12,6 +12,7 @@ from aoti.cli.show import located, show_json, show_table
 from aoti.package.layout import golden_values
 
 if TYPE_CHECKING:
+    from aoti.engine.select import Choice
     from aoti.package.package import Package
 
 
@@ -52,6 +53,7 @@ def _describe(package: Package, name: str) -> dict[str, Any]:
         with contextlib.suppress(PackageError):
             signature = signature.renamed(signature.plan(signature.call_spec))
     metadata = package.metadata(name)
+    choice = _choice(package, name)
     machine = (metadata.get("AOTI_PLATFORM"), metadata.get("AOTI_MACHINE"))
     arguments, results = signature.arguments, signature.results
     return {
@@ -64,6 +66,8 @@ def _describe(package: Package, name: str) -> dict[str, Any]:
         "preset": signature.preset,
         "options": dict(signature.options),
         "notes": list(signature.notes),
+        "engine": choice.name,
+        "not_native": choice.why or None,
         "golden": package.extra(golden_values(name)) is not None,
         "weights": package.weights(name),
         "threads": package.threads(name),
@@ -79,6 +83,18 @@ def _describe(package: Package, name: str) -> dict[str, Any]:
     }
 
 
+def _choice(package: Package, name: str) -> Choice:
+    """The engine that would run the model here."""
+    from aoti.engine.select import Choice, choose
+    from aoti.errors import AotiError
+    from aoti.machine.device import Device
+
+    try:
+        return choose(package.code(name), Device(package.device(name) or "cpu"))
+    except AotiError as error:  # there is nothing to run, or AOTI_ENGINE asks for what cannot be
+        return Choice("libtorch", str(error))
+
+
 def _show(document: dict[str, Any]) -> None:
     rows = [("size", f"{document['bytes'] / 1e6:.1f} MB"), ("sha256", document["sha256"])]
     show_table(document["path"], ("", ""), rows)
@@ -91,6 +107,9 @@ def _show(document: dict[str, Any]) -> None:
             rows += [("option", f"{key}={value}") for key, value in model["options"].items()]
             rows += [("note", note) for note in model["notes"]]
         rows += [("sizes", guard) for guard in model["guards"]]
+        rows.append(("engine", model["engine"]))
+        if model["not_native"]:
+            rows.append(("not native", model["not_native"]))
         if model["golden"]:
             rows.append(("golden values", "run them with aoti verify"))
         if model["threads"]:
