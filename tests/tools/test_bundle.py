@@ -20,7 +20,8 @@ from aoti.engine.libtorch_files import builds
 if not builds():
     pytest.skip("needs a built engine", allow_module_level=True)
 ROOT = Path(__file__).parents[2]
-HOME = {"PATH": "/usr/bin:/bin"}  # and nothing else: no LIBTORCH, no PYTHONPATH
+# And nothing else: no LIBTORCH, no PYTHONPATH. The native engine would need nothing of a bundle.
+HOME = {"PATH": "/usr/bin:/bin", "AOTI_ENGINE": "libtorch"}
 PROGRAM = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -121,7 +122,7 @@ def test_all_run_paths_are_relative(bundle):
 
 def test_it_has_one_engine_and_the_licences(bundle):
     assert len(list(bundle.glob("aoti/engine/_libtorch/torch*/*.so"))) == 1
-    assert len(list(bundle.glob("aoti/**/*.so"))) == 2  # and the array core
+    assert len(list(bundle.glob("aoti/**/*.so"))) == 3  # and the array core, the native engine
     assert not list(bundle.glob("aoti/**/*.p?[xd]"))
     assert list(bundle.glob("licenses/**/LICENSE"))
 

@@ -20,6 +20,10 @@ TAG = f"manylinux_2_28_{platform.machine()}"
 NAME = f"aoti_runtime-1.0-cp311-abi3-{TAG}"
 ENGINE = "aoti/engine/_libtorch/torch213/_libtorch.abi3.so"
 CORE = "aoti/engine/_core/_core.abi3.so"
+NATIVE = "aoti/engine/_native/libaoti_cpu.so"
+SERVED = (
+    "aoti_native_engine aotinative_clone aotis_expf8_u10 _ZN4aoti6native5cblas6brgemmEv".split()
+)
 MODULES = sorted(path.stem for path in (ROOT / "aoti/engine/_core").glob("*.pyx"))
 INFO = {"torch": "2.13.0+cpu", "backend": "cpu", "debug": False, "sanitize": ""}
 RUN_PATH = "$ORIGIN/../../../../torch/lib:$ORIGIN/../../../../aoti_libtorch/lib"
@@ -44,6 +48,9 @@ def runtime(link, wheel, tmp_path):
         source = "".join(f"void *PyInit_{name}(void) {{ return 0; }}\n" for name in modules)
         words = [word.format(stubs=tmp_path / "stubs") for word in core_flags]
         link(tmp_path / "tree" / core, *words, code=source)
+        openmp = link(tmp_path / "stubs/libgomp.so.1", soname="libgomp.so.1", code="")
+        source = "".join(f"void {name}(void) {{}}\n" for name in SERVED)
+        link(tmp_path / "tree" / NATIVE, "-Wl,--no-as-needed", openmp, "-s", code=source)
         return wheel(tmp_path / "tree", name)
 
     return runtime
