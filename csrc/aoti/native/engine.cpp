@@ -26,9 +26,7 @@ using Pause = int (*)(int);
 
 // Null in GCC's OpenMP before version 9.
 Pause find_pause() noexcept {
-  void* const openmp = dlopen("libgomp.so.1", RTLD_LAZY | RTLD_NOLOAD);
-  return openmp == nullptr ? nullptr
-                           : reinterpret_cast<Pause>(dlsym(openmp, "omp_pause_resource_all"));
+  return reinterpret_cast<Pause>(dlsym(RTLD_DEFAULT, "omp_pause_resource_all"));
 }
 
 int32_t pause_threads() noexcept {
