@@ -1,5 +1,5 @@
-// The native engine: runs packages through their own C functions, on tensors, operators and kernels
-// of its own. No libtorch.
+// The native engine runs packages through their own C functions. Its tensors, operators and kernels
+// are in this library, so it needs no libtorch.
 
 #include <aoti/engine/engine.h>
 #include <aoti/native/build_info.h>

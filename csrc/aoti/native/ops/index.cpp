@@ -213,7 +213,7 @@ class Selection {
     }
   }
 
-  // An index with dimensions of 1 for those before and after, and the strides that at::reshape
+  // An index with dimensions of 1 for those before and after, and the strides that ATen's reshape
   // gives it: dimensions of 1 get those that they had in C order.
   Tensor among_others(const Tensor& index) const {
     std::vector<int64_t> sizes(before_, 1), strides(before_, 1);

@@ -218,7 +218,7 @@ void matmul(
 
 namespace cblas {
 
-// at::native::cpublas::brgemm, which templates of compiled code call for their blocks.
+// ATen's brgemm of its cpublas, which templates of compiled code call for their blocks.
 __attribute__((visibility("default"))) void brgemm(
     int64_t m,
     int64_t n,

@@ -4,7 +4,7 @@
 
 namespace aoti::native {
 
-// The positions of all elements that are not 0, as at::nonzero: a row each, stored column by
+// The positions of all elements that are not 0, as ATen's nonzero: a row each, stored column by
 // column.
 Tensor nonzero(const Tensor& tensor);
 

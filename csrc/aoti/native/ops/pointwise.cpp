@@ -69,7 +69,7 @@ Tensor binary(const Tensor& one, const Tensor& other, const Tensor* wrapped, Ope
   return out;
 }
 
-// Without the recovery of infinities of C99's Annex G, as c10::complex.
+// Without the recovery of infinities of C99's Annex G, as in PyTorch.
 template <class Part>
 std::complex<Part> product_of(std::complex<Part> one, std::complex<Part> other) {
   return {

@@ -76,7 +76,7 @@ struct Multiply {
   Value operator()(Value one, Value other) const {
     return one * other;
   }
-  // Without the recovery of infinities of C99's Annex G, as c10::complex.
+  // Without the recovery of infinities of C99's Annex G, as in PyTorch.
   std::complex<double> operator()(std::complex<double> one, std::complex<double> other) const {
     return {
         one.real() * other.real() - one.imag() * other.imag(),

@@ -90,12 +90,12 @@ class Tensor {
   std::unique_ptr<int64_t[]> further_;
 };
 
-// Strides in C order; and dense ones in the order of others (at::infer_dense_strides in
+// Strides in C order; and dense ones in the order of others (ATen's infer_dense_strides in
 // aten/src/ATen/ExpandUtils.cpp).
 std::vector<int64_t> contiguous_strides(Extents sizes);
 std::vector<int64_t> dense_strides(Extents sizes, Extents strides);
 
-// The strides that at::clone and at::empty_like give: those of a tensor itself where it is dense,
+// The strides that ATen's clone and empty_like give: those of a tensor itself where it is dense,
 // else dense ones in their order.
 std::vector<int64_t> preserved_strides(const Tensor& tensor);
 

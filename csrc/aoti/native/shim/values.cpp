@@ -33,7 +33,7 @@ int32_t tensor_of(const char* name, ScalarType type, const Value& value, Handle*
   });
 }
 
-struct Bits16 {  // c10::Half and c10::BFloat16
+struct Bits16 {  // Half and BFloat16
   uint16_t bits;
 };
 

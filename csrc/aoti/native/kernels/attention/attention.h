@@ -61,10 +61,10 @@ struct Attention {
   Strides3 log_sum_exp_strides{};
 };
 
-// A query that sees no key, by the mask or because there is none, has zeros as its output and
-// 0 as its log_sum_exp, as in ATen. NaN in a query, in a key it sees or in its mask makes NaN; ATen
-// makes zeros of a query that is NaN where keys are fewer than a vector has lanes and have no mask.
-// NaN or infinity among the values of a key makes NaN even where the mask gives it no weight.
+// A query may see no key: the mask hides all of them, or there are none. Its output and its
+// log_sum_exp are then 0, as in ATen. NaN in a query, in a key it sees or in its mask makes NaN;
+// ATen makes zeros of a query that is NaN where keys are fewer than a vector has lanes and have no
+// mask. NaN or infinity among the values of a key makes NaN even where the mask gives it no weight.
 // Runs on OpenMP's threads, alone where it is called in a parallel region. Throws std::bad_alloc.
 void attend(const Attention& attention);
 

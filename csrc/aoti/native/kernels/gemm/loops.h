@@ -75,7 +75,7 @@ void tile(const Product& x, int64_t i, int64_t j, [[maybe_unused]] int64_t lanes
 
 using Tile = void (*)(const Product&, int64_t, int64_t, int64_t) noexcept;
 
-// The tiles of 1 to so many rows, so that rows left over have tiles of their own.
+// A tile for each number of rows up to the most, so that rows left over have one, too.
 template <int kMost>
 struct Tiles {
   Tile of[kMost];
