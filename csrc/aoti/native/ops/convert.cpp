@@ -25,22 +25,7 @@ using Middle = std::conditional_t<
 
 template <class Body>
 void with_any(ScalarType type, const Body& body) {
-  switch (type) {
-    case ScalarType::kBool:
-      return body(bool{});
-    case ScalarType::kUInt16:
-      return body(uint16_t{});
-    case ScalarType::kUInt32:
-      return body(uint32_t{});
-    case ScalarType::kUInt64:
-      return body(uint64_t{});
-    case ScalarType::kComplex64:
-      return body(std::complex<float>{});
-    case ScalarType::kComplex128:
-      return body(std::complex<double>{});
-    default:
-      return with_number(type, body);
-  }
+  is_complex(type) ? with_complex(type, body) : with_ordered(type, body);
 }
 
 // As a processor converts: to the least integer where there is none, and NaN too.

@@ -1,7 +1,7 @@
 #include <aoti/native/ops/convolution_geometry.h>
+#include <aoti/native/ops/elements.h>
 
 #include <algorithm>
-#include <stdexcept>
 
 namespace aoti::native {
 
@@ -62,22 +62,9 @@ void convolve(const PlainConvolution& c) {
 }  // namespace
 
 void convolve_plainly(const PlainConvolution& convolution) {
-  switch (convolution.output.dtype()) {
-    case ScalarType::kFloat64:
-      return convolve<double>(convolution);
-    case ScalarType::kInt64:
-      return convolve<int64_t>(convolution);
-    case ScalarType::kInt32:
-      return convolve<int32_t>(convolution);
-    case ScalarType::kInt16:
-      return convolve<int16_t>(convolution);
-    case ScalarType::kInt8:
-      return convolve<int8_t>(convolution);
-    case ScalarType::kUInt8:
-      return convolve<uint8_t>(convolution);
-    default:
-      throw std::invalid_argument("a convolution of a dtype that has none");
-  }
+  const auto body = [&]<class Element>(Element) { convolve<Element>(convolution); };
+  const ScalarType type = convolution.output.dtype();
+  type == ScalarType::kFloat64 ? body(double{}) : with_integer(type, body);
 }
 
 }  // namespace aoti::native

@@ -2,7 +2,7 @@
 
 // What operators share: the C++ type of a dtype, elements in rows, and work in parts.
 
-#include <aoti/native/kernels/gemm/threads.h>
+#include <aoti/native/kernels/threads.h>
 #include <aoti/native/shim/half.h>
 #include <aoti/native/shim/tensor.h>
 
@@ -94,6 +94,41 @@ inline bool is_complex(ScalarType type) noexcept {
 template <class Body>
 void with_number(ScalarType type, const Body& body) {  // integers and floating
   is_floating(type) ? with_floating(type, body) : with_integer(type, body);
+}
+
+template <class Body>
+void with_element(ScalarType type, const Body& body) {  // bool, complex and numbers
+  if (type == ScalarType::kBool) {
+    body(bool{});
+  } else if (is_complex(type)) {
+    with_complex(type, body);
+  } else {
+    with_number(type, body);
+  }
+}
+
+template <class Body>
+void with_ordered(ScalarType type, const Body& body) {  // all that can be compared
+  switch (type) {
+    case ScalarType::kBool:
+      return body(bool{});
+    case ScalarType::kUInt16:
+      return body(uint16_t{});
+    case ScalarType::kUInt32:
+      return body(uint32_t{});
+    case ScalarType::kUInt64:
+      return body(uint64_t{});
+    default:
+      return with_number(type, body);
+  }
+}
+
+// Without the recovery of infinities of C99's Annex G, as in PyTorch.
+template <class Part>
+std::complex<Part> product_of(std::complex<Part> one, std::complex<Part> other) noexcept {
+  return {
+      one.real() * other.real() - one.imag() * other.imag(),
+      one.real() * other.imag() + one.imag() * other.real()};
 }
 
 // Calls `body` with an unsigned integer of `itemsize` bytes, or a pair of them for 16: enough for

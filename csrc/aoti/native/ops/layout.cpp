@@ -35,49 +35,6 @@ bool is_channels_last(const Tensor& tensor) {
   return true;
 }
 
-// The order of dimensions, innermost first, that suits all the operands.
-std::vector<std::size_t> order_of(Extents sizes, const std::vector<std::vector<int64_t>>& strides) {
-  std::vector<std::size_t> order(sizes.size());
-  std::iota(order.rbegin(), order.rend(), std::size_t{0});
-  // Positive if `one`, which comes first, belongs further outside than `other`.
-  const auto compare = [&](std::size_t one, std::size_t other) {
-    for (const std::vector<int64_t>& steps : strides) {
-      if (steps[one] == 0 || steps[other] == 0) {
-        continue;
-      }
-      if (steps[one] != steps[other]) {
-        return steps[one] < steps[other] ? -1 : 1;
-      }
-      if (sizes[one] > sizes[other]) {
-        return 1;
-      }
-    }
-    return 0;
-  };
-  for (std::size_t i = 1; i < order.size(); ++i) {
-    std::size_t moving = i;
-    for (std::size_t j = i; j-- > 0;) {
-      const int compared = compare(order[j], order[moving]);
-      if (compared > 0) {
-        std::swap(order[j], order[moving]);
-        moving = j;
-      } else if (compared < 0) {
-        break;
-      }
-    }
-  }
-  return order;
-}
-
-// Of the next dimension further out.
-int64_t next_stride(int64_t stride, int64_t size) {
-  int64_t next = 0;
-  if (__builtin_mul_overflow(stride, size, &next)) {
-    throw std::invalid_argument("a tensor has more elements than an int64 can count");
-  }
-  return next;
-}
-
 bool equal(Extents one, Extents other) {
   return std::equal(one.begin(), one.end(), other.begin(), other.end());
 }
@@ -136,7 +93,7 @@ std::vector<int64_t> result_strides(Extents sizes, const std::vector<const Tenso
       stride *= operand->itemsize();
     }
   }
-  const std::vector<std::size_t> order = order_of(sizes, strides);
+  const std::vector<std::size_t> order = order_of_dims(sizes, {strides.begin(), strides.end()});
   if (std::is_sorted(order.rbegin(), order.rend())) {
     return contiguous_strides(sizes);
   }
@@ -144,7 +101,7 @@ std::vector<int64_t> result_strides(Extents sizes, const std::vector<const Tenso
   int64_t stride = 1;
   for (const std::size_t dim : order) {
     result[dim] = stride;
-    stride = next_stride(stride, sizes[dim]);
+    stride = checked_product(stride, sizes[dim]);
   }
   return result;
 }
@@ -175,7 +132,7 @@ std::vector<int64_t> channels_last_strides(Extents sizes) {
   int64_t stride = 1;
   for (const std::size_t dim : channels_last_order(sizes.size())) {
     strides[dim] = stride;
-    stride = next_stride(stride, sizes[dim]);
+    stride = checked_product(stride, sizes[dim]);
   }
   return strides;
 }

@@ -134,35 +134,22 @@ void multiply(
     double beta,
     double alpha,
     Tensor& out) {
-  const auto plainly = [&]<class Element, class Sum>(Element, Sum) {
-    multiply_plainly<Element, Sum>(
-        p, one, other, static_cast<Sum>(beta), static_cast<Sum>(alpha), out);
+  const ScalarType type = out.dtype();
+  const auto plainly = [&]<class Element>(Element) {
+    multiply_plainly<Element, Element>(
+        p, one, other, static_cast<Element>(beta), static_cast<Element>(alpha), out);
   };
-  const auto whole = [&]<class Element>(Element) {  // its sums wrap around
-    const auto scale = [](double value) {
-      return static_cast<uint64_t>(static_cast<int64_t>(value));
-    };
-    multiply_plainly<Element, uint64_t>(p, one, other, scale(beta), scale(alpha), out);
-  };
-  switch (out.dtype()) {
-    case ScalarType::kFloat64:
-      return plainly(double{}, double{});
-    case ScalarType::kComplex64:
-      return plainly(std::complex<float>{}, std::complex<float>{});
-    case ScalarType::kComplex128:
-      return plainly(std::complex<double>{}, std::complex<double>{});
-    case ScalarType::kInt8:
-      return whole(int8_t{});
-    case ScalarType::kUInt8:
-      return whole(uint8_t{});
-    case ScalarType::kInt16:
-      return whole(int16_t{});
-    case ScalarType::kInt32:
-      return whole(int32_t{});
-    case ScalarType::kInt64:
-      return whole(int64_t{});
-    default:
-      throw std::invalid_argument("a matrix product of a dtype that has none");
+  if (type == ScalarType::kFloat64) {
+    plainly(double{});
+  } else if (is_complex(type)) {
+    with_complex(type, plainly);
+  } else {
+    with_integer(type, [&]<class Element>(Element) {  // sums wrap around
+      const auto scale = [](double value) {
+        return static_cast<uint64_t>(static_cast<int64_t>(value));
+      };
+      multiply_plainly<Element, uint64_t>(p, one, other, scale(beta), scale(alpha), out);
+    });
   }
 }
 

@@ -11,21 +11,10 @@ namespace aoti::native {
 
 namespace {
 
-template <class Body>
-void with_comparable(ScalarType type, const Body& body) {
-  if (type == ScalarType::kBool) {
-    body(bool{});
-  } else if (is_complex(type)) {
-    with_complex(type, body);
-  } else {
-    with_number(type, body);
-  }
-}
-
 // The indices, in C order, of the elements that are not 0.
 std::vector<int64_t> linear_positions(const Tensor& tensor) {
   std::vector<int64_t> found;
-  with_comparable(tensor.dtype(), [&]<class Element>(Element) {
+  with_element(tensor.dtype(), [&]<class Element>(Element) {
     int64_t before = 0;
     const std::array<const int64_t*, 1> strides = {tensor.strides()};
     for_rows<1>(tensor.sizes_list(), strides, [&](auto offsets, int64_t count, auto steps) {

@@ -26,17 +26,6 @@ using Value = std::conditional_t<
     uint64_t,
     Computed<Element>>;
 
-template <class Body>
-void with_element(ScalarType type, const Body& body) {
-  if (type == ScalarType::kBool) {
-    body(bool{});
-  } else if (is_complex(type)) {
-    with_complex(type, body);
-  } else {
-    with_number(type, body);
-  }
-}
-
 // The elements of `out` from those of two tensors of its dtype.
 template <class Element, class Operation>
 void combine(const Tensor& out, const Tensor& one, const Tensor& other, Operation operation) {
@@ -67,14 +56,6 @@ Tensor binary(const Tensor& one, const Tensor& other, const Tensor* wrapped, Ope
         type, [&]<class Element>(Element) { combine<Element>(out, first, second, operation); });
   }
   return out;
-}
-
-// Without the recovery of infinities of C99's Annex G, as in PyTorch.
-template <class Part>
-std::complex<Part> product_of(std::complex<Part> one, std::complex<Part> other) {
-  return {
-      one.real() * other.real() - one.imag() * other.imag(),
-      one.real() * other.imag() + one.imag() * other.real()};
 }
 
 struct Multiply {

@@ -76,11 +76,8 @@ struct Multiply {
   Value operator()(Value one, Value other) const {
     return one * other;
   }
-  // Without the recovery of infinities of C99's Annex G, as in PyTorch.
   std::complex<double> operator()(std::complex<double> one, std::complex<double> other) const {
-    return {
-        one.real() * other.real() - one.imag() * other.imag(),
-        one.real() * other.imag() + one.imag() * other.real()};
+    return product_of(one, other);
   }
 };
 

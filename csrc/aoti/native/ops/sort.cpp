@@ -42,22 +42,6 @@ auto key_of(Element element) noexcept {
   }
 }
 
-template <class Body>
-void with_sortable(ScalarType type, const Body& body) {
-  switch (type) {
-    case ScalarType::kBool:
-      return body(bool{});
-    case ScalarType::kUInt16:
-      return body(uint16_t{});
-    case ScalarType::kUInt32:
-      return body(uint32_t{});
-    case ScalarType::kUInt64:
-      return body(uint64_t{});
-    default:
-      return with_number(type, body);
-  }
-}
-
 template <class Key>
 struct Entry {
   Key key;
@@ -163,7 +147,7 @@ void arrange(
   if (found.numel() == 0) {
     return;
   }
-  with_sortable(self.dtype(), [&]<class Element>(Element) {
+  with_ordered(self.dtype(), [&]<class Element>(Element) {
     using Key = decltype(key_of(Element{}));
     lines.each([&](const std::array<int64_t, 3>& offsets) {
       const auto* const from = self.as<const Element>() + offsets[0];

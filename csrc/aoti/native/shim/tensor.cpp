@@ -9,15 +9,15 @@
 
 namespace aoti::native {
 
-namespace {
-
-int64_t product(int64_t one, int64_t other) {
+int64_t checked_product(int64_t one, int64_t other) {
   int64_t result = 0;
   if (__builtin_mul_overflow(one, other, &result)) {
     throw std::invalid_argument("a tensor has more elements than an int64 can count");
   }
   return result;
 }
+
+namespace {
 
 // How many elements lie between the first one and the end of the last one.
 int64_t reach(Extents sizes, Extents strides) {
@@ -26,7 +26,7 @@ int64_t reach(Extents sizes, Extents strides) {
     if (sizes[i] == 0) {
       return 0;
     }
-    if (__builtin_add_overflow(last, product(sizes[i] - 1, strides[i]), &last)) {
+    if (__builtin_add_overflow(last, checked_product(sizes[i] - 1, strides[i]), &last)) {
       throw std::invalid_argument("a tensor reaches further than an int64 can count");
     }
   }
@@ -42,7 +42,7 @@ Tensor::Tensor(Storage storage, ScalarType dtype, Extents sizes, Extents strides
       dtype_(dtype) {
   set_extents(sizes, strides);
   const int64_t end = numel_ == 0 ? 0 : offset + reach(sizes, strides);
-  if (offset < 0 || product(end, itemsize_) > static_cast<int64_t>(storage_.bytes())) {
+  if (offset < 0 || checked_product(end, itemsize_) > static_cast<int64_t>(storage_.bytes())) {
     throw std::invalid_argument("a view reaches beyond its memory");
   }
   if (storage_.data() != nullptr) {
@@ -60,7 +60,7 @@ Tensor::Tensor(const Tensor& other)
 }
 
 Tensor Tensor::empty(ScalarType dtype, Extents sizes, Extents strides) {
-  const int64_t bytes = product(reach(sizes, strides), native::itemsize_of(dtype));
+  const int64_t bytes = checked_product(reach(sizes, strides), native::itemsize_of(dtype));
   return Tensor(
       Storage::allocate(static_cast<std::size_t>(std::max<int64_t>(bytes, 0))),
       dtype,
@@ -83,7 +83,8 @@ Tensor Tensor::over(
     void (*release)(void*)) {
   Storage storage = Storage::over(data, owner, release);
   const int64_t elements = reach(sizes, strides);
-  const int64_t bytes = product(elements == 0 ? 0 : offset + elements, native::itemsize_of(dtype));
+  const int64_t bytes =
+      checked_product(elements == 0 ? 0 : offset + elements, native::itemsize_of(dtype));
   storage.set_bytes(static_cast<std::size_t>(std::max<int64_t>(bytes, 0)));
   return Tensor(std::move(storage), dtype, sizes, strides, offset);
 }
@@ -103,7 +104,7 @@ void Tensor::set_extents(Extents sizes, Extents strides) {
     if (sizes[i] < 0 || strides[i] < 0) {
       throw std::invalid_argument("a tensor has a negative size or stride");
     }
-    numel_ = product(numel_, sizes[i]);
+    numel_ = checked_product(numel_, sizes[i]);
   }
 }
 
@@ -140,23 +141,28 @@ std::vector<int64_t> contiguous_strides(Extents sizes) {
   int64_t stride = 1;
   for (std::size_t i = sizes.size(); i-- > 0;) {
     strides[i] = stride;
-    stride = product(stride, std::max<int64_t>(sizes[i], 1));
+    stride = checked_product(stride, std::max<int64_t>(sizes[i], 1));
   }
   return strides;
 }
 
-std::vector<int64_t> dense_strides(Extents sizes, Extents strides) {
+std::vector<std::size_t> order_of_dims(Extents sizes, const std::vector<Extents>& strides) {
   std::vector<std::size_t> order(sizes.size());
   std::iota(order.rbegin(), order.rend(), std::size_t{0});
-  // Positive if `one` belongs further outside than `other`, which comes after it.
+  // Positive if `one`, which comes first, belongs further outside than `other`.
   const auto compare = [&](std::size_t one, std::size_t other) {
-    if (strides[one] == 0 || strides[other] == 0) {
-      return 0;
+    for (const Extents steps : strides) {
+      if (steps[one] == 0 || steps[other] == 0) {
+        continue;
+      }
+      if (steps[one] != steps[other]) {
+        return steps[one] < steps[other] ? -1 : 1;
+      }
+      if (sizes[one] > sizes[other]) {
+        return 1;
+      }
     }
-    if (strides[one] != strides[other]) {
-      return strides[one] < strides[other] ? -1 : 1;
-    }
-    return sizes[one] > sizes[other] ? 1 : 0;
+    return 0;
   };
   for (std::size_t i = 1; i < order.size(); ++i) {
     std::size_t moving = i;
@@ -170,12 +176,16 @@ std::vector<int64_t> dense_strides(Extents sizes, Extents strides) {
       }
     }
   }
+  return order;
+}
+
+std::vector<int64_t> dense_strides(Extents sizes, Extents strides) {
   std::vector<int64_t> dense(sizes.size());
   int64_t stride = 1;
-  for (const std::size_t dim : order) {
+  for (const std::size_t dim : order_of_dims(sizes, {strides})) {
     dense[dim] = stride;
     if (sizes[dim] > 1) {
-      stride = product(stride, sizes[dim]);
+      stride = checked_product(stride, sizes[dim]);
     }
   }
   return dense;

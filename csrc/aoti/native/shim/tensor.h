@@ -90,6 +90,13 @@ class Tensor {
   std::unique_ptr<int64_t[]> further_;
 };
 
+// Throws std::invalid_argument if an int64 cannot hold it.
+int64_t checked_product(int64_t one, int64_t other);
+
+// The order of dimensions, innermost first, that suits tensors of these sizes with any of the
+// strides: the first ones decide, and the next where those leave it open.
+std::vector<std::size_t> order_of_dims(Extents sizes, const std::vector<Extents>& strides);
+
 // Strides in C order; and dense ones in the order of others (ATen's infer_dense_strides in
 // aten/src/ATen/ExpandUtils.cpp).
 std::vector<int64_t> contiguous_strides(Extents sizes);

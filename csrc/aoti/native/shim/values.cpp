@@ -1,6 +1,7 @@
 // Single values: out of tensors, and into them.
 
 #include <aoti/native/shim/errors.h>
+#include <aoti/native/shim/half.h>
 #include <aoti/native/shim/symbols.h>
 
 #include <complex>
@@ -33,10 +34,6 @@ int32_t tensor_of(const char* name, ScalarType type, const Value& value, Handle*
   });
 }
 
-struct Bits16 {  // Half and BFloat16
-  uint16_t bits;
-};
-
 }  // namespace
 
 }  // namespace aoti::native
@@ -68,5 +65,5 @@ AOTI_VALUE(int64, int64_t, kInt64)
 AOTI_VALUE(bool, bool, kBool)
 AOTI_VALUE(complex64, std::complex<float>, kComplex64)
 AOTI_SCALAR(complex128, std::complex<double>, kComplex128)
-AOTI_ITEM(float16, Bits16, kFloat16)
-AOTI_ITEM(bfloat16, Bits16, kBFloat16)
+AOTI_ITEM(float16, Float16, kFloat16)
+AOTI_ITEM(bfloat16, BFloat16, kBFloat16)

@@ -1,13 +1,11 @@
 #include <aoti/native/kernels/attention/attention.h>
 
 #include <aoti/native/kernels/attention/task.h>
-
-#include <omp.h>
+#include <aoti/native/kernels/scratch.h>
+#include <aoti/native/kernels/threads.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cstddef>
-#include <memory>
 #include <new>
 
 namespace aoti::native {
@@ -22,35 +20,6 @@ constexpr int64_t kKeyBlock = 512;       //
 constexpr int64_t kRowKeyBlock = 2048;   // where there is one row of scores
 constexpr int64_t kCopied = 128 * 1024;  // floats that a copied block of keys may take
 constexpr double kSerialWork = 150e3;    // multiplications that are done before threads awake
-
-struct FreeAligned {
-  void operator()(float* data) const noexcept {
-    ::operator delete(data, std::align_val_t{kAlignment * sizeof(float)});
-  }
-};
-
-// The memory of a thread, which it keeps from call to call.
-class Scratch {
- public:
-  float* reserve(int64_t size) {
-    if (size > size_) {
-      data_.reset();
-      size_ = 0;
-      data_.reset(
-          static_cast<float*>(::operator new(
-              static_cast<size_t>(size) * sizeof(float),
-              std::align_val_t{kAlignment * sizeof(float)})));
-      size_ = size;
-    }
-    return data_.get();
-  }
-
- private:
-  std::unique_ptr<float, FreeAligned> data_;
-  int64_t size_ = 0;
-};
-
-thread_local Scratch scratch;
 
 int64_t round_up(int64_t size, int64_t step) noexcept { return (size + step - 1) / step * step; }
 
@@ -119,7 +88,8 @@ void run(const Plan& plan, int64_t index, const Backend& backend) {
       head % shape.heads,
       first,
       std::min(plan.query_block, shape.queries - first)};
-  backend.run(plan, task, scratch.reserve(plan.layout.size));
+  const Scratch scratch(Scratch::kAttention, plan.layout.size);
+  backend.run(plan, task, scratch.data());
 }
 
 }  // namespace
@@ -145,7 +115,7 @@ void attend_with(const Backend& backend, const Attention& attention) {
   if (shape.batch <= 0 || shape.heads <= 0 || shape.queries <= 0) {
     return;
   }
-  const int64_t threads = omp_in_parallel() != 0 ? 1 : omp_get_max_threads();
+  const int64_t threads = threads_here();
   const Plan plan = plan_for(attention, backend.width, threads);
   const int64_t heads = shape.batch * shape.heads;
   const int64_t tasks = heads * blocks_of(shape, plan.query_block);

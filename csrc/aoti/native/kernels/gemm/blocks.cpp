@@ -1,6 +1,6 @@
 #include <aoti/native/kernels/gemm/blocks.h>
 
-#include <aoti/native/kernels/gemm/scratch.h>
+#include <aoti/native/kernels/scratch.h>
 
 #include <algorithm>
 #include <cstring>

@@ -2,8 +2,8 @@
 
 #include <aoti/native/kernels/gemm/blocks.h>
 #include <aoti/native/kernels/gemm/gemm_kernels.h>
-#include <aoti/native/kernels/gemm/scratch.h>
-#include <aoti/native/kernels/gemm/threads.h>
+#include <aoti/native/kernels/scratch.h>
+#include <aoti/native/kernels/threads.h>
 
 #include <algorithm>
 

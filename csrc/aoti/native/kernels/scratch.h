@@ -1,6 +1,6 @@
 #pragma once
 
-// Memory for copies of operands, which a thread keeps from one product to the next.
+// Memory that a thread keeps from one call of a kernel to the next.
 
 #include <cstdint>
 
@@ -8,7 +8,7 @@ namespace aoti::native {
 
 class Scratch {
  public:
-  enum Slot { kLeft, kRight, kSlots };
+  enum Slot { kLeft, kRight, kAttention, kSlots };
 
   // At least `count` floats, aligned to 64 bytes. One at a time for each slot of a thread.
   Scratch(Slot slot, int64_t count);

@@ -1,4 +1,4 @@
-#include <aoti/native/kernels/gemm/scratch.h>
+#include <aoti/native/kernels/scratch.h>
 
 #include <cstddef>
 #include <memory>

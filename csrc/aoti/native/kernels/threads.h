@@ -1,6 +1,6 @@
 #pragma once
 
-// How products are shared out among OpenMP's threads.
+// How work is shared out among OpenMP's threads.
 
 #include <algorithm>
 #include <atomic>
