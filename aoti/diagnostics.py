@@ -6,7 +6,6 @@ those would stop, so that one report names all problems.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from aoti.compat.finding import Finding
 from aoti.compat.platform import check_machine
 from aoti.engine import libtorch, native
 from aoti.engine.devices import check_device, devices
-from aoti.engine.select import VARIABLE, Choice, choose
+from aoti.engine.select import Choice, asked, choose
 from aoti.errors import AotiError, EngineError, LibtorchError, reason
 from aoti.loading import load, wanted_engine
 from aoti.machine.device import Device
@@ -111,7 +110,7 @@ def _which(choice: Choice) -> str:
 def _check_installation() -> list[Finding]:
     builds = libtorch.build_info()["builds"]
     built = ", ".join(f"torch {build['torch']} ({build['backend']})" for build in builds)
-    wish = os.environ.get(VARIABLE)
+    wish = asked()
     native_engine = _check_native()
     # Where one engine is, the other one is needed for some packages only.
     without = native_engine.ok and wish != "libtorch"
@@ -177,7 +176,7 @@ def _check_package(
         findings.append(Finding("engine", True, _which(choice)))
         if runs:
             choice.load()
-        extraction = extract(package, name, form="native" if choice.name == "native" else "dir")
+        extraction = extract(package, name, form=choice.form)
     except (AotiError, OSError) as error:
         message = reason(error) if isinstance(error, OSError) else str(error)
         return [*findings, Finding("package", False, message)]

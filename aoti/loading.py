@@ -248,11 +248,12 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
         asked = wanted_engine(package, options.engine)
         choice = choose(_code(package, name, asked), target, asked)
         engine = choice.load()
-        form: Form = "native"
+        form: Form = choice.form
         if choice.name == "libtorch":
             target = start_device(target)
             # libtorch takes directories since 2.13; below, it gets an archive of the same files.
-            form = "zip" if libtorch.minor() < (2, 13) else "dir"
+            if libtorch.minor() < (2, 13):
+                form = "zip"
         extracted = functools.partial(
             extract,
             package,

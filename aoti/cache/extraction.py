@@ -208,17 +208,21 @@ def write(
 
 def unpacked_form(package: Package) -> Form | None:
     """The form of a directory that `aoti.unpack` wrote; None for any other package."""
+    origin = _origin(package)
+    return None if origin is None else origin[1]
+
+
+def _origin(package: Package) -> tuple[str, Form] | None:
     if package.path is None or manifest.MANIFEST not in package.files:
         return None
-    return manifest.read_origin(package.path)[1]
+    return manifest.read_origin(package.path)
 
 
 def in_place(package: Package, model: str) -> Extraction | None:
     """A directory that `aoti.unpack` wrote, as an extraction; None for any other package."""
-    if package.path is None or manifest.MANIFEST not in package.files:
+    if package.path is None or (origin := _origin(package)) is None:
         return None
-    digest, form = manifest.read_origin(package.path)
-    key = Key(digest, model, form)
+    key = Key(origin[0], model, origin[1])
     if not manifest.is_complete(package.path, key):
         raise PackageError(
             f"{package.name} was unpacked by another version of aoti, or is damaged; unpack the "

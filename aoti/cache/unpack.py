@@ -63,7 +63,7 @@ def unpack(
         name = package.select(model_name)
         package.check_runnable(name)
         choice = choose(package.code(name), Device(package.device(name) or "cpu"), engine)
-        key = Key(package.digest, name, "native" if choice.name == "native" else "dir")
+        key = Key(package.digest, name, choice.form)
         if target.exists() or target.is_symlink():
             raise ConfigError(f"{target} exists already: name a directory that does not")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -25,25 +25,7 @@ from aoti.machine.device import Device
 from aoti.machine.gpu import gpus
 from aoti.package.archive import Span
 from aoti.package.elf import SharedObject, read_elf
-from aoti.package.layout import find_code
-
-# Called by our runners, torch/csrc/inductor/aoti_runner/model_container_runner.cpp: without one of
-# the Runs, libtorch loads the model all the same and jumps to address 0 at the first call.
-_RUN_SYMBOLS = tuple(
-    f"AOTInductorModelContainer{name}"
-    for name in (
-        "CreateWithDevice",
-        "Delete",
-        "Run",
-        "RunSingleThreaded",
-        "GetNumOutputs",
-        "GetNumConstants",
-        "GetConstantName",
-        "GetConstantOriginalFQN",
-        "GetConstantDtype",
-        "GetCallSpec",
-    )
-)
+from aoti.package.layout import RUN_FUNCTIONS, find_code
 
 # CDLL, and not PyDLL, because it releases the GIL. These functions wait for the loader's lock,
 # whose holder may be running a constructor that waits for the GIL.
@@ -86,7 +68,7 @@ def check_files(
         findings = [_machine(so)]
         if not findings[0].ok:
             return findings
-        missing = [name for name in _RUN_SYMBOLS if name not in so.defined]
+        missing = [name for name in RUN_FUNCTIONS if name not in so.defined]
         findings.append(
             Finding(
                 "symbols",

@@ -17,19 +17,20 @@ from aoti.engine.dlopen import open_library
 from aoti.errors import EngineError
 from aoti.package.elf import Undefined
 from aoti.package.elf_native import LIBRARY, native_name
+from aoti.package.layout import CONTAINER, RUN_FUNCTIONS
 
 _PATH = Path(__file__).parent / "_native" / LIBRARY
 _CAPSULE = b"aoti_engine"  # a capsule keeps the pointer to its name
 
-_CALLED = tuple(
-    f"AOTInductorModelContainer{name}"
-    for name in (
-        *("CreateWithDevice", "Delete", "Run", "RunSingleThreaded", "GetNumInputs"),
-        *("GetNumOutputs", "GetNumConstants", "GetConstantName", "GetConstantOriginalFQN"),
-        *("GetConstantDtype", "GetCallSpec", "ExtractConstantsMap"),
-        *("UpdateUserManagedConstantBuffer", "SwapConstantBuffer"),
-        *("FreeInactiveConstantBuffer", "RunConstantFolding"),
-    )
+# What csrc/aoti/native/code.cpp looks up.
+_CALLED = (
+    *RUN_FUNCTIONS,
+    f"{CONTAINER}GetNumInputs",
+    f"{CONTAINER}ExtractConstantsMap",
+    f"{CONTAINER}UpdateUserManagedConstantBuffer",
+    f"{CONTAINER}SwapConstantBuffer",
+    f"{CONTAINER}FreeInactiveConstantBuffer",
+    f"{CONTAINER}RunConstantFolding",
 )
 
 _log = logging.getLogger("aoti.native")
@@ -100,7 +101,7 @@ def serves(symbol: str) -> bool:
 
 
 def lacking(defined: Container[str]) -> list[str]:
-    """The functions that the engine calls and code does not have: csrc/aoti/native/code.cpp."""
+    """The functions that the engine calls and code does not have."""
     return [name for name in _CALLED if name not in defined]
 
 

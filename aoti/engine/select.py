@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from aoti._text import listing
 from aoti.engine import libtorch, native
@@ -35,6 +35,11 @@ class Choice:
     name: str
     why: str = ""
 
+    @property
+    def form(self) -> Literal["dir", "native"]:
+        """The form of the files that the engine loads: see `aoti.cache.cache.extract`."""
+        return "native" if self.name == "native" else "dir"
+
     def load(self) -> Any:
         """The engine as a capsule for the core; loaded the first time.
 
@@ -51,6 +56,11 @@ class Choice:
             if not self.why:
                 raise
             raise LibtorchError(f"{error} ({self.why})") from error
+
+
+def asked() -> str:
+    """The engine that the environment asks for, whether or not there is one of that name."""
+    return os.environ.get(VARIABLE) or "auto"
 
 
 def choose(code: SharedObject | None, device: Device, wanted: str | None = None) -> Choice:
@@ -77,7 +87,7 @@ def choose(code: SharedObject | None, device: Device, wanted: str | None = None)
         ``AOTI_ENGINE`` is not an engine.
     """
     if wanted is None:
-        wanted = os.environ.get(VARIABLE) or "auto"
+        wanted = asked()
         check_engine(wanted, VARIABLE)
     if wanted == "libtorch":
         return Choice("libtorch")

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from aoti.errors import PackageError
 from aoti.package.elf_tables import (
-    DT_NEEDED,
     DT_RPATH,
     DT_RUNPATH,
     DT_SYMTAB,
@@ -30,6 +29,7 @@ from aoti.package.elf_tables import (
     Part,
     Segment,
     Tables,
+    dynamic_without,
 )
 
 # e_machine, under the names that the kernel gives (uname -m) and AOTI_MACHINE records.
@@ -229,14 +229,11 @@ def drop_libtorch(path: Path) -> None:
         part = Part(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         tables = Tables.of(path, part, header)
         names = Names(tables.image, tables.entries)
-        libraries = {names.at(value): value for value in tables.needed}
-        if not {"libtorch.so", "libtorch_cpu.so"} <= libraries.keys():
-            return
-        entry = struct.pack("<QQ", DT_NEEDED, libraries["libtorch.so"])
-        table = tables.image.at(tables.dynamic.address, tables.dynamic.stored)
-        before, after = table[: table.index(entry)], table[table.index(entry) + len(entry) :]
-        file.seek(tables.image.offset(tables.dynamic.address))
-        file.write(before + after + bytes(len(entry)))  # DT_NULL
+        libraries = [names.at(value) for value in tables.needed]
+        if "libtorch.so" in libraries and "libtorch_cpu.so" in libraries:
+            content = dynamic_without(tables, [libraries.index("libtorch.so")])
+            file.seek(tables.image.offset(tables.dynamic.address))
+            file.write(content)
 
 
 def _symbols(tables: Tables, names: Names) -> tuple[dict[str, int], tuple[Undefined, ...]]:

@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from aoti.errors import PackageError
 from aoti.package.elf_tables import (
-    DT_NEEDED,
     DT_STRTAB,
     DT_SYMTAB,
     Names,
     Part,
     Tables,
+    dynamic_without,
 )
 
 LIBRARY = "libaoti_cpu.so"  # not longer than libtorch_cpu.so
@@ -44,11 +44,6 @@ def native_name(symbol: str) -> str | None:
         if symbol.startswith(prefix.decode()):
             return ours.decode() + symbol[len(prefix) :]
     return None
-
-
-def of_libtorch(library: str) -> bool:
-    """Whether a library that a file needs is one of libtorch's."""
-    return library.startswith(_OF_TORCH)
 
 
 class _Change(NamedTuple):
@@ -121,18 +116,11 @@ def _symbols(tables: Tables) -> Iterator[tuple[int, int]]:
 
 def _without_libtorch(tables: Tables, names: Names) -> bytes:
     """The dynamic section, with the native engine as the only library of libtorch's."""
-    content = tables.image.at(tables.dynamic.address, tables.dynamic.stored)
-    kept, dropped, bound = [], 0, False
-    for tag, value in struct.iter_unpack("<QQ", content):
-        if tag == DT_NEEDED and of_libtorch(names.at(value)):
-            if names.at(value) != _OWN or bound:
-                dropped += 1
-                continue
-            bound = True
-        kept.append(struct.pack("<QQ", tag, value))
-    if not bound:
+    libraries = [names.at(value) for value in tables.needed]
+    if _OWN not in libraries:
         raise PackageError(
             f"{tables.image.path.name} is not linked to {_OWN}, in whose place the native engine "
             "would be; export it with aot_inductor.link_libtorch=True"
         )
-    return b"".join(kept) + bytes(16 * dropped)
+    of_torch = [n for n, library in enumerate(libraries) if library.startswith(_OF_TORCH)]
+    return dynamic_without(tables, [n for n in of_torch if n != libraries.index(_OWN)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,6 +184,16 @@ class Tables(NamedTuple):
                 place += following
         except struct.error as error:
             raise self.image.damage("its versions do not make sense") from error
+
+
+def dynamic_without(tables: Tables, dropped: Collection[int]) -> bytes:
+    """The dynamic section without some of the needed libraries, by their positions in `needed`."""
+    content = tables.image.at(tables.dynamic.address, tables.dynamic.stored)
+    entries = [content[start : start + 16] for start in range(0, len(content), 16)]
+    needed = [n for n, entry in enumerate(entries) if entry[:8] == struct.pack("<Q", DT_NEEDED)]
+    gone = {needed[n] for n in dropped}
+    kept = [entry for n, entry in enumerate(entries) if n not in gone]
+    return b"".join(kept) + bytes(16 * len(gone))  # DT_NULL
 
 
 def _damage(path: Path, what: str) -> PackageError:

@@ -61,6 +61,26 @@ _OTHER_KINDS = (
     ),
 )
 
+# Functions of a model's code. libtorch's runners call them (model_container_runner.cpp in
+# torch/csrc/inductor/aoti_runner): without one of the Runs, libtorch loads the model all the same
+# and jumps to address 0 at the first call.
+CONTAINER = "AOTInductorModelContainer"
+RUN_FUNCTIONS = tuple(
+    CONTAINER + name
+    for name in (
+        "CreateWithDevice",
+        "Delete",
+        "Run",
+        "RunSingleThreaded",
+        "GetNumOutputs",
+        "GetNumConstants",
+        "GetConstantName",
+        "GetConstantOriginalFQN",
+        "GetConstantDtype",
+        "GetCallSpec",
+    )
+)
+
 
 def model_folder(model: str) -> str:
     """The folder of a model's files, without the package's prefix."""

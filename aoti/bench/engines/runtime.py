@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -12,14 +11,14 @@ import aoti
 from aoti.bench.engines.base import Engine
 from aoti.bench.process.job import Inputs, Job
 from aoti.engine import libtorch, native
-from aoti.engine.select import VARIABLE
+from aoti.engine.select import asked
 from aoti.errors import ConfigError
 
 if TYPE_CHECKING:
     from aoti.bench.process.timing import Call
 
 # Loaded now: other engines load libtorch when they import torch.
-(libtorch if os.environ.get(VARIABLE) == "libtorch" else native).engine()
+(libtorch if asked() == "libtorch" else native).engine()
 
 
 class Runtime(Engine):
