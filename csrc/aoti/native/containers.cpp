@@ -22,17 +22,21 @@ namespace aoti::native {
 
 namespace {
 
-Tensor take(AotiInput& input) {
-  const DLTensor& view = input.view;
-  if (view.device.device_type != kDLCPU) {
-    throw std::invalid_argument("the native engine has no device but the CPU");
-  }
+// A tensor over the memory of a view. Takes the owner, if there is one, when the dtype is ours.
+Tensor over(const DLTensor& view, AotiInput* input) {
   const auto rank = static_cast<std::size_t>(view.ndim);
   const ScalarType dtype = scalar_type_of(view.dtype);
   const Extents sizes{view.shape, rank}, strides{view.strides, rank};
-  const auto release = input.owner == nullptr ? nullptr : input.release;
-  return Tensor::over(
-      view.data, dtype, sizes, strides, 0, std::exchange(input.owner, nullptr), release);
+  const bool owned = input != nullptr && input->owner != nullptr;
+  void* const owner = owned ? std::exchange(input->owner, nullptr) : nullptr;
+  return Tensor::over(view.data, dtype, sizes, strides, 0, owner, owned ? input->release : nullptr);
+}
+
+Tensor take(AotiInput& input) {
+  if (input.view.device.device_type != kDLCPU) {
+    throw std::invalid_argument("the native engine has no device but the CPU");
+  }
+  return over(input.view, &input);
 }
 
 // Handles that go into a run, or come out of it. Those that are left are deleted: the code sets an
@@ -191,17 +195,7 @@ class Container {
     lent.reserve(count);
     ConstantMap map;
     for (std::size_t i = 0; i < count; ++i) {
-      const DLTensor& view = tensors[i];
-      const auto rank = static_cast<std::size_t>(view.ndim);
-      lent.push_back(
-          Tensor::over(
-              view.data,
-              scalar_type_of(view.dtype),
-              {view.shape, rank},
-              {view.strides, rank},
-              0,
-              nullptr,
-              nullptr));
+      lent.push_back(over(tensors[i], nullptr));
       map.emplace(names[i], &lent.back());
     }
     forget_operator_failure();
