@@ -17,6 +17,9 @@ AOTI_DEBUG
     1: symbols and assertions.
 AOTI_SANITIZE
     address, thread or undefined: an instrumented build.
+AOTI_OPENMP
+    1: libgomp comes beside the native engine, out of openmp/ of the first of AOTI_TORCH_ROOTS
+    (tools/torch_roots puts it there). So wheels run on systems that have none.
 AOTI_LOCAL_VERSION
     The part of the version after a plus sign, such as ``cu130``, for indexes that accept it.
 """
@@ -26,6 +29,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -210,8 +214,22 @@ def native(env: Mapping[str, str]) -> Extension:
         env,
         exports="native",
         define_macros=[("AOTI_BUILD_INFO", json.dumps(json.dumps(info)[1:-1]))],
-        extra_link_args=["-fopenmp", f"-Wl,-soname,{LIBRARY}", "-Wl,--as-needed"],
+        extra_link_args=[
+            *("-fopenmp", f"-Wl,-soname,{LIBRARY}", "-Wl,--as-needed"),
+            "-Wl,-rpath,$ORIGIN",  # libgomp is there in a wheel
+        ],
     )
+
+
+def openmp(env: Mapping[str, str]) -> list[Path]:
+    """The files that come beside the native engine for systems without OpenMP."""
+    if env.get("AOTI_OPENMP", "0") in ("", "0"):
+        return []
+    root = Path(env.get("AOTI_TORCH_ROOTS", "").partition(os.pathsep)[0])
+    found = sorted(root.glob("openmp/libgomp.so.1*"))
+    if not found:
+        sys.exit(f"AOTI_OPENMP: no openmp/libgomp.so.1 in {root}")
+    return found
 
 
 def engine(target: Target, modules: list[str], env: Mapping[str, str]) -> Extension:
@@ -287,6 +305,8 @@ class BuildCompiled(build_ext):
 
             self.compiler.compile = compile_all
             super().build_extensions()
+        for path in openmp(os.environ):
+            shutil.copy(path, Path(self.get_ext_fullpath(NATIVE)).parent)
 
     def copy_extensions_to_source(self) -> None:
         # For editable installs; the directories of the engine's builds are not in the source tree.

@@ -341,6 +341,17 @@ def test_the_array_core_is_all_its_modules_and_knows_no_libtorch(build):
     assert not [word for word in words if "torch" in word or "c10" in word or "rpath" in word]
 
 
+def test_wheels_bring_the_libgomp_of_the_first_root(build, tmp_path):
+    there = tmp_path / "one/openmp/libgomp.so.1"
+    there.parent.mkdir(parents=True)
+    there.touch()
+    env = {"AOTI_TORCH_ROOTS": f"{tmp_path}/one:{tmp_path}/other"}
+    assert build.openmp(env) == []
+    assert build.openmp({**env, "AOTI_OPENMP": "1"}) == [there]
+    with pytest.raises(SystemExit, match=r"no openmp/libgomp\.so\.1 in"):
+        build.openmp({"AOTI_TORCH_ROOTS": f"{tmp_path}/other", "AOTI_OPENMP": "1"})
+
+
 def test_libtorch_is_named_even_where_a_stub_defines_nothing(extension):
     arguments = extension().extra_link_args
     assert arguments.index("-Wl,--no-as-needed") < arguments.index("-ltorch_cpu")

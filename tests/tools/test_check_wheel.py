@@ -21,6 +21,8 @@ NAME = f"aoti_runtime-1.0-cp311-abi3-{TAG}"
 ENGINE = "aoti/engine/_libtorch/torch213/_libtorch.abi3.so"
 CORE = "aoti/engine/_core/_core.abi3.so"
 NATIVE = "aoti/engine/_native/libaoti_cpu.so"
+LICENCES = "tools/provider/licenses/libgomp"
+OPENMP = "aoti/engine/_native/libgomp.so.1"
 SERVED = (
     "aoti_native_engine aotinative_clone aotis_expf8_u10 _ZN4aoti6native5cblas6brgemmEv".split()
 )
@@ -35,7 +37,8 @@ def runtime(link, wheel, tmp_path):
     """A wheel that keeps every promise, but for what is asked for of its engine or its core."""
 
     def runtime(name=NAME, engine=ENGINE, run_path=RUN_PATH, code="", info=INFO, flags=("-s",),
-                core=CORE, core_flags=("-s",), modules=MODULES):  # fmt: skip
+                core=CORE, core_flags=("-s",), modules=MODULES,
+                native_flags=("-Wl,-rpath,$ORIGIN",)):  # fmt: skip
         stubs = [
             link(tmp_path / "stubs" / n, soname=n, code="")
             for n in ("libtorch_cpu.so", "libc10.so")
@@ -48,9 +51,14 @@ def runtime(link, wheel, tmp_path):
         source = "".join(f"void *PyInit_{name}(void) {{ return 0; }}\n" for name in modules)
         words = [word.format(stubs=tmp_path / "stubs") for word in core_flags]
         link(tmp_path / "tree" / core, *words, code=source)
-        openmp = link(tmp_path / "stubs/libgomp.so.1", soname="libgomp.so.1", code="")
+        openmp = link(tmp_path / "tree" / OPENMP, "-s", soname="libgomp.so.1", code="")
         source = "".join(f"void {name}(void) {{}}\n" for name in SERVED)
-        link(tmp_path / "tree" / NATIVE, "-Wl,--no-as-needed", openmp, "-s", code=source)
+        words = ["-Wl,--no-as-needed", openmp, "-s", *native_flags]
+        link(tmp_path / "tree" / NATIVE, *words, code=source)
+        texts = tmp_path / "tree/aoti_runtime-1.0.dist-info/licenses" / LICENCES
+        texts.mkdir(parents=True, exist_ok=True)
+        for text in ("COPYING3", "COPYING.RUNTIME"):
+            (texts / text).write_text("of libgomp\n")
         return wheel(tmp_path / "tree", name)
 
     return runtime
@@ -74,6 +82,7 @@ def test_a_good_wheel_passes(tool, runtime):
         ({"modules": MODULES[1:]}, f"{CORE} does not export PyInit_{MODULES[0]}"),
         ({"core_flags": ["-s", "-Wl,--no-as-needed", "{stubs}/libc10.so"]}, "needs libc10.so"),
         ({"core_flags": ["-s", "-Wl,-rpath,$ORIGIN"]}, f"{CORE} has the run path $ORIGIN, not"),
+        ({"native_flags": []}, f"{NATIVE} has the run path , not $ORIGIN"),
         ({"core_flags": ["-g"]}, f"{CORE} has debugging data: .symtab"),
         ({"core": "aoti/_core.abi3.so"}, "no library aoti/engine/_core/_core.*.so"),
         ({"core": "aoti/_core.abi3.so"}, "aoti/_core.abi3.so does not belong there"),
@@ -98,8 +107,8 @@ def test_what_is_wrong_is_named(tool, runtime, options, finding):
 
 def test_a_wheel_too_large_is_named(tool, runtime, tmp_path):
     (tmp_path / "tree/aoti").mkdir(parents=True)
-    (tmp_path / "tree/aoti/noise").write_bytes(hashlib.shake_128(b"").digest(2 << 20))
-    assert "size: 2,1" in tool("check_wheel", runtime(), check=False)
+    (tmp_path / "tree/aoti/noise").write_bytes(hashlib.shake_128(b"").digest(2_500_000))
+    assert "size: 2,5" in tool("check_wheel", runtime(), check=False)
 
 
 def test_files_that_do_not_belong_there_are_named(tool, runtime, tmp_path):

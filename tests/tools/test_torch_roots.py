@@ -34,6 +34,18 @@ def test_a_root_has_headers_a_version_and_libraries_that_are_empty(tool, torch, 
     assert [path.name for path in root.parent.iterdir()] == [root.name]
 
 
+def test_libgomp_is_the_real_one_and_says_where_its_source_is(tool, torch, tmp_path):
+    root = Path(tool("torch_roots", "--out", tmp_path / "roots", torch()).strip())
+    assert read_elf(root / "openmp/libgomp.so.1").defined.keys() == {"gomp"}
+    said = subprocess.run(
+        ["readelf", "-SW", root / "openmp/libgomp.so.1"], capture_output=True, text=True, check=True
+    )
+    assert ".symtab" not in said.stdout
+    source = (root / "openmp/libgomp.so.1.txt").read_text()
+    assert "torch 2.13.0+cpu" in source
+    assert "source package gcc-8.5.0-28.el8" in source
+
+
 def test_the_backend_is_told_by_the_stubs_too(tool, torch, tmp_path):
     source = torch("2.13.0+cu130", ("libtorch_cpu.so", "libc10_cuda.so", "libtorch_cuda.so"))
     root = Path(tool("torch_roots", "--out", tmp_path / "roots", source).strip())

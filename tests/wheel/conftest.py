@@ -34,10 +34,10 @@ import aoti
 
 inputs = dict(np.load(sys.argv[2]))
 with aoti.load(sys.argv[1]) as model:
-    out = model(**inputs)
+    out, engine = model(**inputs), model.engine
 out = out["embedding"] if isinstance(out, dict) else out
-libtorch = aoti.build_info()["libtorch"]
-print(json.dumps({"out": out.tolist(), "aoti": aoti.__file__, **libtorch}))
+libtorch = aoti.build_info()["libtorch"] or {}
+print(json.dumps({"out": out.tolist(), "aoti": aoti.__file__, "engine": engine, **libtorch}))
 """
 
 
@@ -180,20 +180,28 @@ def machine(debian, wheelhouse, models) -> Machine:
 
 @pytest.fixture(scope="session")
 def standalone(debian, wheelhouse, tmp_path_factory) -> Path:
-    """An environment of the bare machine, to be mounted at /opt: `pip install` and nothing else."""
+    """Both wheels in an environment of the bare machine, to be mounted at /opt."""
     directory = tmp_path_factory.mktemp("opt")
-    machine = Machine(debian)
-    machine.mount(wheelhouse, "/mnt")
-    machine.mount(directory, "/opt", writable=True)
-    install(machine)
+    install("aoti-runtime[standalone]", debian, wheelhouse, directory)
     return directory
 
 
-def install(machine: Machine) -> None:
-    """Install both wheels as users do, into a new environment at /opt/env."""
+@pytest.fixture(scope="session")
+def alone(debian, wheelhouse, tmp_path_factory) -> Path:
+    """aoti-runtime in an environment of the bare machine, to be mounted at /opt."""
+    directory = tmp_path_factory.mktemp("opt")
+    install("aoti-runtime", debian, wheelhouse, directory)
+    return directory
+
+
+def install(requirement: str, debian: Path, wheelhouse: Path, directory: Path) -> None:
+    """`pip install` as users do, into a new environment at /opt/env, and nothing else."""
+    machine = Machine(debian)
+    machine.mount(wheelhouse, "/mnt")
+    machine.mount(directory, "/opt", writable=True)
     machine.run("python3", "-m", "venv", "/opt/env")
     options = ["--quiet", "--no-index", "--find-links=/mnt", "--no-cache-dir"]
-    machine.run("/opt/env/bin/pip", "install", *options, "aoti-runtime[standalone]")
+    machine.run("/opt/env/bin/pip", "install", *options, requirement)
 
 
 # -- beside a torch ------------------------------------------------------------------------------

@@ -36,6 +36,21 @@ def test_models_run(installed, answers, model):
     assert used["source"] == "the installed package aoti_libtorch"
 
 
+@pytest.mark.parametrize("model", ["mlp", "minilm"])
+def test_aoti_alone_runs_models(machine, alone, answers, model):
+    machine.mount(alone, "/opt")
+    used = answers(machine.run, PYTHON, model, at="/srv")
+    assert used["engine"] == "native"
+    assert "path" not in used  # no libtorch is there
+
+
+def test_aoti_alone_is_small(alone):
+    """Beside numpy, click and rich: below 10 MB as it is installed, with bytecode."""
+    site = alone / "env/lib/python3.11/site-packages"
+    own = [path for name in ("aoti", "aoti_runtime*") for path in site.glob(f"{name}/**/*")]
+    assert sum(path.stat().st_size for path in own if path.is_file()) < 10e6
+
+
 def test_pip_finds_nothing_missing(installed):
     assert "No broken requirements" in installed.run(PYTHON, "-m", "pip", "check")
 

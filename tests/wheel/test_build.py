@@ -41,6 +41,7 @@ def test_one_command_builds_what_the_sources_themselves_give(tmp_path):
     env = {
         "PATH": f"{python.parent}:{os.environ['PATH']}",
         "SOURCE_DATE_EPOCH": run("git", "log", "-1", "--format=%ct", cwd=one),
+        "AOTI_OPENMP": "1",
         "AOTI_TORCH_ROOTS": run(python, "tools/torch_roots", TORCH, cwd=other),
     }
     run(python, "-m", "build", "--no-isolation", "--wheel", cwd=other, **env)
