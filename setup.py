@@ -226,7 +226,7 @@ def openmp(env: Mapping[str, str]) -> list[Path]:
     if env.get("AOTI_OPENMP", "0") in ("", "0"):
         return []
     root = Path(env.get("AOTI_TORCH_ROOTS", "").partition(os.pathsep)[0])
-    found = sorted(root.glob("openmp/libgomp.so.1*"))
+    found = sorted(root.glob("openmp/*"))
     if not found:
         sys.exit(f"AOTI_OPENMP: no openmp/libgomp.so.1 in {root}")
     return found
