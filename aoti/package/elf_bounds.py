@@ -131,6 +131,12 @@ class Bounds:
         )
         if place.stored:
             self.image.at(place.address, place.stored)
+            # Of the tables of functions that the linker puts behind it, nothing is a first value.
+            tables = [self.entries[tag] for tag in ARRAYS if tag in self.entries]
+            end = place.address + place.stored
+            self.require(
+                not any(place.address <= table < end for table in tables), "thread-local variables"
+            )
         self.thread_local = place.mapped + 1
 
     def _read_only(self, place: Segment) -> None:
