@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
@@ -26,13 +24,9 @@ from torch.nn.attention.flex_attention import flex_attention
 
 import aoti
 from aoti.exporting.build.compiling import compile_program
-from aoti.exporting.build.presets import PRESETS
-from aoti.exporting.passes import layer_benchmark
-from aoti.exporting.passes.convolutions import Layer
 
 # All in one process, which saves the start of one for each; and nothing here is about speed.
 export = partial(aoti.export, in_process=True)
-UNTUNED = {"max_autotune": False}
 
 exporter = import_module("aoti.exporting.exporter")  # `aoti.export` is the function in it
 
@@ -238,21 +232,6 @@ def compiling_fails(*, rewritten: bool) -> Iterator[list[tuple[bool, bool]]]:
         yield seen
 
 
-def time_layers(directory: Path) -> dict[str, Any]:
-    """Time two layers with a temporary directory of their own: what they took, and what is left."""
-    directory.mkdir(exist_ok=True)
-    layers = [
-        Layer((1, 4, 16), (0,), (5, 4, 3), True, (1,), ((1, 1),), (1,), 1),
-        Layer((2, 4, 9, 9), (0, 2), (8, 4, 3, 3), True, (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
-    ]
-    options = {**PRESETS["portable"].options, "cpp.threads": 1}
-    # Inductor would keep precompiled headers there, too, of some hundred megabytes.
-    options |= {"aot_inductor.precompile_headers": False, "cpp_cache_precompile_headers": False}
-    with patch.dict(os.environ, TMPDIR=str(directory)), patch.object(tempfile, "tempdir", None):
-        times = layer_benchmark.measure(layers, options)
-    return {"times": times, "left": [path.name for path in directory.glob("aoti-*")]}
-
-
 def main(directory: Path) -> None:
     """Export them all."""
     torch.manual_seed(0)
@@ -266,17 +245,17 @@ def main(directory: Path) -> None:
     program = torch.export.export(Twice(), (x, x))
     export(program, path=directory / "program.pt2")
     nested = dict.fromkeys(("twice", "twice/again"), (Twice(), (x, 2 * x)))
-    export(nested, path=directory / "nested.pt2", golden=True, verify=True, options=UNTUNED)
+    export(nested, path=directory / "nested.pt2", golden=True, verify=True)
 
     vector = Vector().eval(), (torch.randn(12),)
-    done = export(*vector, path=directory / "vector.pt2", verify=True, options=UNTUNED)
+    done = export(*vector, path=directory / "vector.pt2", verify=True)
     results["vector"] = done.path.name
 
     done = export(
         nn.Linear(3, 2),
         (torch.ones(2, 3),),
         path=directory / "three_threads.pt2",
-        options={**UNTUNED, "cpp.threads": 3},
+        options={"cpp.threads": 3},
     )
     results["three_threads"] = dict(done.models["model"].signature.options)
 
@@ -287,20 +266,19 @@ def main(directory: Path) -> None:
         dynamic_shapes=free,
         path=directory / "guarded.pt2",
         verify=True,
-        options=UNTUNED,
     )
     results["guarded"] = [case.skipped for case in done.models["model"].cases]
 
     mask = torch.zeros(5, 45, dtype=torch.int64)
     rows: Any = {0: Dim.AUTO, 1: Dim.AUTO}
-    masks = {"path": directory / "masks.pt2", "dynamic_shapes": (rows,), "options": UNTUNED}
+    masks = {"path": directory / "masks.pt2", "dynamic_shapes": (rows,)}
     export(Masks(), (mask,), **masks)
     names = [
         f"{dtype}_{n}" for dtype in ("float16", "bfloat16", "float32", "float64") for n in "ab"
     ]
     pairs = {name: torch.ones(57, dtype=getattr(torch, name[:-2])) for name in names}
     sizes = ({name: {0: Dim.AUTO} for name in names},)
-    quotients = {"path": directory / "quotients.pt2", "options": UNTUNED, "dynamic_shapes": sizes}
+    quotients = {"path": directory / "quotients.pt2", "dynamic_shapes": sizes}
     export(Quotients(), (pairs,), **quotients)
 
     labels = torch.tensor([[1, 0, -1, 2], [3, -1, -1, -1], [-1, 0, 1, 2]])
@@ -308,10 +286,10 @@ def main(directory: Path) -> None:
     ones = {name: (torch.ones(57, dtype=getattr(torch, name)),) * 2 for name in dtypes}
     lengths = {name: ({0: Dim.AUTO}, {0: Dim.AUTO}) for name in dtypes}
     free: Any = (lengths, rows, rows)
-    to = {"path": directory / "special.pt2", "dynamic_shapes": free, "options": UNTUNED}
+    to = {"path": directory / "special.pt2", "dynamic_shapes": free}
     export(Special(), (ones, torch.ones(3, 4), labels), **to)
 
-    attention = {"path": directory / "attention.pt2", "options": UNTUNED}
+    attention = {"path": directory / "attention.pt2"}
     export(Attention(), (attention_inputs(),), **attention)
 
     for refused in (True, False):
@@ -319,12 +297,11 @@ def main(directory: Path) -> None:
         path = directory / f"refused-{refused}/m.pt2"
         net = nn.Linear(256, 300).eval()
         with compiling_fails(rewritten=refused) as seen:
-            done = export(net, (torch.ones(4, 256),), path=path, verify=True, options=UNTUNED)
+            done = export(net, (torch.ones(4, 256),), path=path, verify=True)
         results[f"refused-{refused}"] = {
             "seen": seen,
             "notes": done.models["model"].signature.notes,
         }
-    results["layers"] = time_layers(directory / "tmp")
     (directory / "results.json").write_text(json.dumps(results))
 
 

@@ -169,7 +169,6 @@ def main(directory: Path) -> None:
             kwargs=example(dtype, 7, 45, 24, 0),
             dynamic_shapes={"x": free, "mask": free, "z": {0: Dim.AUTO}},
             path=directory / f"{dtype}.pt2",
-            options={"max_autotune": False},
             in_process=True,
         )
 

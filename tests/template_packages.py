@@ -18,7 +18,7 @@ from torch.nn import functional
 import aoti.exporting.passes.kernel_templates  # noqa: F401 (tells Inductor of them)
 from aoti.exporting.build.presets import PRESETS
 from aoti.exporting.passes.convolutions import rewrite_convolutions
-from aoti.exporting.passes.linears import transpose_linears
+from aoti.exporting.passes.linears import block_linears
 
 IMAGES = {
     "plain": nn.Conv2d(4, 8, 3),
@@ -87,34 +87,33 @@ class Linears(nn.Module):
         return {**found, "square": first, "sums": first.sum(1)}
 
 
-def convolutions() -> tuple[torch.export.ExportedProgram, list[Any], dict[str, Any]]:
-    """A program, rewritten, examples with what eager computes, and options."""
+def convolutions() -> tuple[torch.export.ExportedProgram, list[Any]]:
+    """A program, rewritten, and examples with what eager computes."""
     module, batch = Several().eval(), Dim("batch", min=2, max=8)
     examples = [(torch.randn(n, 4, 20, 12), torch.randn(n, 4, 601)) for n in (3, 2, 7)]
     program = torch.export.export(module, examples[0], dynamic_shapes=({0: batch}, {0: batch}))
-    return rewrite_convolutions(program)[0], [(*given, module(*given)) for given in examples], {}
+    return rewrite_convolutions(program)[0], [(*given, module(*given)) for given in examples]
 
 
-def linears() -> tuple[torch.export.ExportedProgram, list[Any], dict[str, Any]]:
+def linears() -> tuple[torch.export.ExportedProgram, list[Any]]:
     """The same."""
     module = Linears().eval()
     sizes = {0: Dim("batch", min=2, max=8), 1: Dim("sequence", min=2, max=64)}
     examples = [torch.randn(*size, 64) for size in ((3, 5), (2, 2), (2, 8), (7, 43))]
     program = torch.export.export(module, (examples[0],), dynamic_shapes=(sizes,))
-    options = {"cpp.weight_prepack": False, "max_autotune": False}
-    return transpose_linears(program)[0], [(given, module(given)) for given in examples], options
+    return block_linears(program)[0], [(given, module(given)) for given in examples]
 
 
 def main(directory: Path) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         for make in (convolutions, linears):
-            program, examples, options = make()
+            program, examples = make()
             torch.save(examples, directory / f"{make.__name__}.pth")
             for threads in (1, 16):
                 path = str(directory / f"{make.__name__}-{threads}.pt2")
                 counts = {"cpp.threads": threads, "cpp.dynamic_threads": threads > 1}
-                chosen = {**PRESETS["portable"].options, **counts, **options}
+                chosen = {**PRESETS["portable"].options, **counts}
                 aoti_compile_and_package(program, package_path=path, inductor_configs=chosen)
 
 

@@ -291,17 +291,12 @@ class _Export:
             )
         self.signature = signature
 
-    def _rewrite(self, chosen: Preset) -> None:
+    def _rewrite(self, preset: Preset) -> None:
         """Apply a preset's passes to the program as it was traced."""
-        if chosen.passes:
+        if preset.passes:
             self._say(f"rewriting {self._name}")
-        self._program, self._rewrites, options = rewrite(
-            self._plain,
-            chosen.passes,
-            chosen.options,
-            lambda stage: self._say(f"rewriting {self._name}: {stage}"),
-        )
-        self._chosen, self._preset = chosen, self._asked(chosen, options)
+        self._preset = preset
+        self._program, self._rewrites = rewrite(self._plain, preset.passes, frozen=preset.frozen)
 
     def _asked(self, preset: Preset, options: Mapping[str, Option]) -> Preset:
         """A preset with further options, except those that the caller set."""
@@ -315,7 +310,7 @@ class _Export:
         if fixed and self._preset.frozen:
             # Inductor does this for an LSTM, silently: kernels then read out of bounds.
             self._note(f"not frozen, because Inductor would then fix {fixed}")
-            self._rewrite(self._chosen.with_options({"freezing": False}))
+            self._rewrite(self._preset.with_options({"freezing": False}))
             self._compile(compile_once)
             fixed = fixed_sizes(self.signature, self.files)
         if fixed:
@@ -338,7 +333,7 @@ class _Export:
                 raise
             _, _, reason = str(error).splitlines()[0].partition(": ")
             self._note(f"not rewritten, because that does not compile: {reason}")
-            self._rewrite(replace(self._chosen, passes=()))
+            self._rewrite(replace(self._preset, passes=()))
             compile_once()
 
     def _compile_once(

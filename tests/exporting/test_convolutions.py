@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
-import sys
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
 from torch.export import Dim
 
-from aoti.exporting.passes import layer_benchmark
-from aoti.exporting.passes.convolutions import Layer, fold_batch_norms, rewrite_convolutions
+from aoti.exporting.passes.convolutions import fold_batch_norms, rewrite_convolutions
 from aoti.exporting.passes.graph_editing import copied
 
 aten = torch.ops.aten
@@ -62,6 +56,10 @@ ONE, TWO = torch.randn(2, 4, 17), torch.randn(2, 4, 11, 9)
         (nn.Conv1d(4, 5, 4, padding="same"), ONE),
         (nn.Conv1d(4, 5, 4, padding="valid"), ONE),
         (nn.Conv1d(4, 5, 3, padding=1, padding_mode="reflect"), ONE),
+        (nn.Conv1d(4, 67, 3), ONE),
+        (nn.Conv1d(4, 67, 1), ONE),
+        (nn.Conv1d(4, 6, 3, groups=2), ONE),
+        (nn.Conv1d(4, 8, 3, groups=4), ONE),
         (nn.Conv1d(4, 4, 3, groups=4, stride=2, padding=1), ONE),
         (nn.Conv1d(4, 4, 3, groups=4, bias=False, dilation=3), ONE),
         (nn.Conv2d(4, 5, 3), TWO),
@@ -70,6 +68,9 @@ ONE, TWO = torch.randn(2, 4, 17), torch.randn(2, 4, 11, 9)
         (nn.Conv2d(4, 5, (2, 4), padding="same", dilation=2), TWO),
         (nn.Conv2d(4, 5, 3, bias=False), TWO.to(memory_format=torch.channels_last)),
         (nn.Conv2d(4, 5, 3), TWO.transpose(2, 3)),
+        (nn.Conv2d(4, 6, 3, groups=2, stride=2, dilation=(2, 1)), TWO),
+        (nn.Conv2d(4, 6, 1, groups=2), TWO),
+        (nn.Conv2d(4, 4, (9, 8), groups=4, padding=1), TWO),
         (nn.Conv2d(4, 4, (3, 2), groups=4, stride=2, padding=1), TWO),
         (nn.Conv2d(4, 4, 3, groups=4, padding="same", dilation=2), TWO),
     ],
@@ -84,19 +85,15 @@ def test_a_rewritten_convolution_computes_the_same(module, x):
 @pytest.mark.parametrize(
     ("module", "x"),
     [
-        (nn.Conv1d(4, 6, 3, groups=2), ONE),
-        (nn.Conv1d(4, 8, 3, groups=4), ONE),
-        (nn.Conv2d(4, 6, 3, groups=2), TWO),
         (nn.ConvTranspose1d(4, 6, 3), ONE),
         (nn.Conv1d(4, 6, 3), ONE[0]),
         (nn.Conv3d(4, 6, 3), torch.randn(1, 4, 5, 5, 5)),
         (nn.Conv1d(4, 6, 3).double(), ONE.double()),
-        (nn.Conv2d(64, 512, 3), torch.randn(1, 64, 32, 32)),
         (nn.Linear(17, 3), ONE),
     ],
-    ids="groups multiplier groups2d transposed unbatched 3d double large linear".split(),
+    ids="transposed unbatched 3d double linear".split(),
 )
-def test_what_does_not_pay_or_is_not_known_is_left_alone(module, x):
+def test_what_is_not_known_is_left_alone(module, x):
     program = exported(module, x)
     rewritten, report = rewrite_convolutions(program)
     assert (left(rewritten), report) == (left(program), [])
@@ -162,38 +159,9 @@ def test_a_rewritten_program_can_be_saved(tmp_path):
     assert_equal(program, torch.export.load(tmp_path / "program.pt2"), torch.randn(1, 3, 8, 8))
 
 
-def test_only_layers_measured_faster_are_rewritten():
-    program = exported(Net(), torch.randn(1, 3, 8, 8))
-    asked = []
-
-    def measure(layers):
-        asked.extend(layers)
-        return [(1e-5, 5e-6 if layer.groups == 1 else 9.9e-6) for layer in layers]
-
-    rewritten, report = rewrite_convolutions(program, measure)
-    assert [layer.weight for layer in asked] == [(8, 3, 3, 3), (8, 8, 3, 3), (8, 1, 3, 3)]
-    assert left(rewritten) == 1
-    assert report == [
-        "conv2d 3 to 8, kernel 3x3: 5 us instead of 10 us, as a product",
-        "conv2d 8 to 8, kernel 3x3 (2 times): 5 us instead of 10 us, as a product",
-        "conv2d 8 to 8, kernel 3x3: not rewritten, 10 us as a sum, 10 us now",
-    ]
-
-
-def test_what_does_not_compile_is_left_alone():
-    program = exported(nn.Conv1d(4, 5, 3), ONE)
-    for now, told in ((1e-5, "10 us"), (math.inf, "does not compile")):
-        rewritten, report = rewrite_convolutions(program, lambda _, now=now: [(now, math.inf)])
-        assert left(rewritten) == 1
-        (line,) = report
-        assert line.endswith(f"not rewritten, does not compile as a product, {told} now")
-
-
-def test_a_wrong_rewrite_is_refused(monkeypatch):
-    original = Layer.rewritten
-    monkeypatch.setattr(Layer, "rewritten", lambda self, *tensors: original(self, *tensors) * 1.001)
-    with pytest.raises(ArithmeticError, match="conv1d 4 to 5, kernel 3 as a product differs"):
-        rewrite_convolutions(exported(nn.Conv1d(4, 5, 3), ONE))
+def test_the_report_counts_the_forms():
+    _, report = rewrite_convolutions(exported(Net(), torch.randn(1, 3, 8, 8)))
+    assert report == ["3 as products", "1 as sums"]
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -208,10 +176,9 @@ def test_a_batch_norm_is_folded_into_the_convolution_before_it(bias, affine, gro
     assert aten.batch_norm.default not in targets
     assert left(folded) == 1
     assert_equal(program, folded, TWO)
-    if groups == 1:
-        rewritten, _ = rewrite_convolutions(folded)
-        assert left(rewritten) == 0
-        assert_equal(program, rewritten, TWO)
+    rewritten, _ = rewrite_convolutions(folded)
+    assert left(rewritten) == 0
+    assert_equal(program, rewritten, TWO)
 
 
 class Reused(nn.Module):
@@ -239,32 +206,3 @@ def test_other_batch_norms_stay(module):
 def test_a_copy_of_a_program_has_its_weights():
     program = exported(nn.Conv1d(4, 5, 3), ONE)
     assert copied(program).state_dict["weight"] is program.state_dict["weight"]
-
-
-def test_layers_are_timed_in_a_process_of_its_own(exporter_packages):
-    found = json.loads((exporter_packages / "results.json").read_text())["layers"]
-    assert len(found["times"]) == 2
-    for before, after in found["times"]:
-        assert 0 < before < 1
-        assert 0 < after < 1
-    assert found["left"] == []
-
-
-def test_a_form_that_does_not_compile_takes_for_ever(tmp_path, monkeypatch):
-    forms = {"before": SimpleNamespace(run=lambda given: given), "after": None}
-    monkeypatch.setattr(layer_benchmark, "compiled", lambda *given: forms[given[-1].stem])
-    layer = Layer((1, 4, 16), (), (5, 4, 3), True, (1,), ((1, 1),), (1,), 1)
-    before, after = layer_benchmark.time_layer(layer, {}, tmp_path)
-    assert 0 < before < 1
-    assert after == math.inf
-
-
-def test_a_measurement_that_ends_early_says_why(monkeypatch):
-    layer = Layer((1, 4, 16), (), (5, 4, 3), True, (1,), (), (1,), 1)
-    monkeypatch.setattr(sys, "executable", sys.executable + "-there-is-none")
-    with pytest.raises(FileNotFoundError, match="there-is-none"):
-        layer_benchmark.measure([layer], {})
-    monkeypatch.undo()
-    monkeypatch.setattr(layer_benchmark, "asdict", lambda layer: {"input": [1, 4]})
-    with pytest.raises(RuntimeError, match=r"layers could not be timed: TypeError: .*missing"):
-        layer_benchmark.measure([layer], {})

@@ -40,14 +40,11 @@ _BASELINE: dict[str, Option] = (
 )
 
 
-# Weights laid out for the kernels, and the fastest kernel for every matrix product. Inductor finds
-# it by timing: oneDNN's kernel alone takes some 50 us per call if the batch is dynamic. Timings of
-# an earlier export may come from a busier machine, so they are not reused.
+# Weights laid out for the kernels. oneDNN would lay them out once more, in a way that only libtorch
+# knows, and takes some 50 us per call if a size is dynamic.
 _TUNED: dict[str, Option] = {
     "freezing": True,
-    "max_autotune": True,
-    "max_autotune_gemm_backends": "CPP,ATEN",
-    "autotune_local_cache": False,
+    "cpp.weight_prepack": False,
     "cpp.enable_concat_linear": True,
 }
 # Names in `aoti.exporting.passes.registry`; the second set only speeds up CPU kernels.

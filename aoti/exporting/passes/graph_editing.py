@@ -10,6 +10,9 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
+# A rewritten program, and a report for people.
+Rewritten = tuple[torch.export.ExportedProgram, list[str]]
+
 _ORIGIN = (
     "nn_module_stack",
     "stack_trace",
@@ -62,11 +65,6 @@ def reshape_views(graph: Graph) -> None:
             return
         if node.target == torch.ops.aten.view.default:
             node.target = torch.ops.aten.reshape.default
-
-
-def hint(size: Any) -> int | None:
-    """A size as a number; for a dynamic size, that of the example, if there is one."""
-    return size if isinstance(size, int) else size.node.hint
 
 
 def replace(node: Node, function: Callable[..., torch.Tensor], inputs: Sequence[Node]) -> None:

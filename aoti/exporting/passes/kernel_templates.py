@@ -21,12 +21,12 @@ from torch._inductor.virtualized import V
 
 from aoti.exporting.passes.operators import convolved
 
-# At most so many pixels are computed at a time: their inputs stay in the caches. And an image with
-# enough rows is divided into at least so many tiles, if threads share them.
-_TILE, _TILES = 256, 4
 # At most so many rows of a product are computed at a time: a multiple of nine, for which brgemm has
 # registers if a block has 48 columns.
 _ROWS = 72
+# At most so many pixels are computed at a time, and the windows that they see take at most so many
+# bytes: they stay in the caches while all blocks of the weights pass by.
+_PIXELS, _BYTES = 256, 256 * 1024
 
 
 class ProductTemplate(CppTemplate):
@@ -134,210 +134,252 @@ def _(
 ) -> Any:
     inputs = x, weight = _contiguous(x), _contiguous(weight)
     shape = convolved(x.get_size(), weight.get_size(), stride, padding, dilation)
-    batch, rows, columns, outputs = shape[0], *map(int, shape[1:])
-    _, height, width, channels = x.get_size()
-    kernel_height, kernel_width, _, _ = weight.get_size()
-    tile_columns = min(columns, _TILE)
-    most = min(_TILE // columns, rows // _TILES if _threaded() else rows)
+    groups, blocks, kernel_height, kernel_width, depth, block = map(int, weight.get_size())
+    left, right, above, below = padding
     numbers = {
-        "height": int(height),
-        "width": int(width),
-        "channels": int(channels),
-        "kernel_height": int(kernel_height),
-        "kernel_width": int(kernel_width),
+        "groups": groups,
+        "blocks": blocks,
+        "block": block,
+        "depth": depth,
+        "kernel_height": kernel_height,
+        "kernel_width": kernel_width,
         "stride_y": stride[0],
         "stride_x": stride[1],
         "dilation_y": dilation[0],
         "dilation_x": dilation[1],
-        "left": padding[0],
-        "above": padding[2],
-        "rows": rows,
-        "columns": columns,
-        "outputs": outputs,
-        "tile_rows": max(r for r in range(1, max(most, 1) + 1) if rows % r == 0),
-        "tile_columns": tile_columns,
-        # Windows of one pixel are multiplied in place.
-        "gathers": kernel_height * kernel_width > 1 or any(padding),
+        "left": left,
+        "above": above,
+        "zeros_x": left + right,
+        "zeros_y": above + below,
+        "most_pixels": _PIXELS,
+        "most_bytes": _BYTES,
     }
-    pixels = batch * rows * columns
-    matrix = _generated("convolution", _CONVOLUTION, inputs, (pixels, outputs), numbers)
+    pixels = shape[0] * shape[1] * shape[2]
+    matrix = _generated("convolution", _CONVOLUTION, inputs, (pixels, shape[3]), numbers)
     return lowering.view(matrix, shape)
 
 
 @lowering.register_lowering(torch.ops.aoti.blocked_product.default, type_promotion_kind=None)
 def _(x: Any, weight: Any) -> Any:
     inputs = x, weight = _contiguous(x), _contiguous(weight)
-    blocks, depth, width = map(int, weight.get_size())
-    numbers = {"blocks": blocks, "depth": depth, "width": width, "tile": _ROWS}
+    blocks, depth, block = map(int, weight.get_size())
+    numbers = {"blocks": blocks, "depth": depth, "block": block, "tile": _ROWS}
     return _generated(
-        "blocked_product", _BLOCKED_PRODUCT, inputs, (x.get_size()[0], blocks * width), numbers
+        "blocked_product", _BLOCKED_PRODUCT, inputs, (x.get_size()[0], blocks * block), numbers
     )
 
 
-# Computes some rows of outputs at a time. Each input row that they need is laid out once as the
-# windows along it, including zeros, and is used for every row of the kernel.
-_CONVOLUTION = r"""
+# A block of columns of a product. Its rows are taken by eights, and then the rest: brgemm generates
+# a kernel for every number of rows, and these are few.
+_MULTIPLY = r"""
+    const auto multiply = [](int64_t rows, int64_t depth, const float* a, const float* b, bool add,
+                             float* c, int64_t stride) {
+        for (int64_t done = 0, next; done < rows; done += next) {
+            next = rows - done < 8 ? rows - done : (rows - done) / 8 * 8;
+            at::native::cpublas::brgemm(
+                next, block, depth, depth, block, stride, add, a + done * depth, b,
+                c + done * stride, false);
+        }
+    };
+"""
+
+# A parallel region, in which every thread takes products one after the other, in the order of the
+# memory that they use.
+_THREADS = r"""
+{%- if threaded %}
+    #pragma omp parallel{{ "" if every_thread else " num_threads(%d)" % template.num_threads }}
+{%- endif %}
+"""
+
+# What follows a block of products, and the place of the result: `pixels` rows from `begin` on, and
+# the columns from `first` on.
+_FOLLOWING = r"""
+{%- if epilogues %}
+    {%- set target = kernel.slice_nd(
+        result_rows, [("begin", "begin + pixels"), ("first", "first + block")]) %}
+    {%- set computed = kernel.slice_nd(
+        kernel.local_buffers["products"], [("0", "pixels"), ("0", "block")]) %}
+            {{ kernel.store_output(
+                target, computed, product, epilogues,
+                offsets=("begin", "first"), reindexers=reindexers)|indent(12, false) }}
+{%- endif %}
+"""
+
+# Lays out a tile of the image as the windows along its lines, including zeros. A line is laid out
+# once, and used for every row of the kernel.
+_CONVOLUTION = (
+    r"""
 {{template.header().getvalue()}}
 #include <ATen/native/CPUBlas.h>
 
 extern "C"
 {{kernel.def_kernel(inputs={"X": X, "W": W}, outputs={"Y": Y}, aliases=aliases)}}
 {
-    constexpr int64_t height = {{height}}, width = {{width}}, channels = {{channels}};
+    constexpr int64_t groups = {{groups}}, blocks = {{blocks}}, block = {{block}};
+    constexpr int64_t depth = {{depth}}, channels = groups * depth;
+    constexpr int64_t outputs = groups * blocks * block;
     constexpr int64_t kernel_height = {{kernel_height}}, kernel_width = {{kernel_width}};
     constexpr int64_t stride_y = {{stride_y}}, stride_x = {{stride_x}};
-    constexpr int64_t rows = {{rows}}, columns = {{columns}}, outputs = {{outputs}};
-    constexpr int64_t tile_rows = {{tile_rows}}, tile_columns = {{tile_columns}};
-    constexpr int64_t tiles_across = (columns + tile_columns - 1) / tile_columns;
-    constexpr int64_t tiles = rows / tile_rows * tiles_across;
-    const int64_t batch = {{kernel.size(X, 0)}};
-    const float* x = &{{kernel.index(X, ["0", "0", "0", "0"])}};
-    const float* w = &{{kernel.index(W, ["0", "0", "0", "0"])}};
-{%- if gathers %}
     constexpr int64_t dilation_y = {{dilation_y}}, dilation_x = {{dilation_x}};
     constexpr int64_t above = {{above}}, left = {{left}};
-    constexpr int64_t window = kernel_width * channels, line = tile_columns * window;
-    // Lines that are a stride apart are stored together: a row of the kernel meets one matrix.
-    constexpr int64_t reach = (kernel_height - 1) * dilation_y;
-    constexpr int64_t phases = std::min(stride_y, reach + 1);
-    constexpr int64_t phase_lines = tile_rows + reach / stride_y;
+    const int64_t batch = {{kernel.size(X, 0)}};
+    const int64_t height = {{kernel.size(X, 1)}}, width = {{kernel.size(X, 2)}};
+    const float* x = &{{kernel.index(X, ["0", "0", "0", "0"])}};
+    const float* w = &{{kernel.index(W, ["0", "0", "0", "0", "0", "0"])}};
 
-    // A row of the input as the windows of outputs in a row.
-    const auto lay_out = [](const float* row, int64_t begin, int64_t end, float* to) {
+    constexpr int64_t reach = (kernel_height - 1) * dilation_y;
+    const int64_t rows = (height + {{zeros_y}} - reach - 1) / stride_y + 1;
+    const int64_t columns =
+        (width + {{zeros_x}} - (kernel_width - 1) * dilation_x - 1) / stride_x + 1;
+
+    // Whole rows of outputs, or parts of one row.
+    constexpr int64_t window = kernel_width * depth;
+    constexpr int64_t most_windows = {{most_bytes}} / (window * int64_t{sizeof(float)});
+    const int64_t tile_columns =
+        std::min(columns, std::clamp<int64_t>(most_windows / kernel_height, 8, {{most_pixels}}));
+    int64_t tile_rows = 1;
+    if (tile_columns == columns) {
+        tile_rows = (most_windows / columns - reach) / stride_y;
+        tile_rows = std::min({tile_rows, {{most_pixels}} / columns, rows});
+{%- if threaded %}
+        const int64_t parts = batch * rows * groups * blocks;
+        tile_rows = std::min(tile_rows, parts / (2 * int64_t{omp_get_max_threads()}));
+{%- endif %}
+        tile_rows = std::max<int64_t>(tile_rows, 1);
+    }
+    const int64_t tiles_across = (columns + tile_columns - 1) / tile_columns;
+    const int64_t tiles = (rows + tile_rows - 1) / tile_rows * tiles_across;
+
+    // Lines that a stride apart are stored together: a row of the kernel meets one matrix.
+    constexpr int64_t phases = std::min(stride_y, reach + 1);
+    const int64_t line = tile_columns * window, phase_lines = tile_rows + reach / stride_y;
+
+    // A line of the image as the windows of outputs in a row.
+    const auto lay_out = [&](const float* from, int64_t begin, int64_t end, float* to) {
         for (int64_t column = begin; column < end; column++, to += window) {
             const int64_t first = column * stride_x - left;
-            if (dilation_x == 1 && first >= 0 && first + kernel_width <= width) {
-                std::memcpy(to, row + first * channels, window * sizeof(float));
+            if (groups == 1 && dilation_x == 1 && first >= 0 && first + kernel_width <= width) {
+                std::memcpy(to, from + first * channels, window * sizeof(float));
                 continue;
             }
             for (int64_t place = 0; place < kernel_width; place++) {
                 const int64_t at = first + place * dilation_x;
-                float* pixel = to + place * channels;
+                float* pixel = to + place * depth;
                 if (at >= 0 && at < width) {
-                    std::memcpy(pixel, row + at * channels, channels * sizeof(float));
+                    std::memcpy(pixel, from + at * channels, depth * sizeof(float));
                 } else {
-                    std::memset(pixel, 0, channels * sizeof(float));
+                    std::memset(pixel, 0, depth * sizeof(float));
                 }
             }
         }
     };
-{%- endif %}
-{% if threaded %}
-    #pragma omp parallel{{ "" if every_thread else " num_threads(%d)" % template.num_threads }}
-{%- endif %}
+"""
+    + _MULTIPLY
+    + _THREADS
+    + r"""
     {
-{%- if gathers %}
         const std::unique_ptr<float[]> lines(new float[phases * phase_lines * line]);
-{%- endif %}
+        int64_t laid_out = -1;
 {%- if epilogues %}
-        {{ kernel.define_buffer("products", [tile_rows * tile_columns, outputs]) }}
+        {{ kernel.define_stack_allocated_buffer("products", [most_pixels, block]) }}
 {%- endif %}
 {%- if threaded %}
         #pragma omp for
 {%- endif %}
-        for (int64_t number = 0; number < batch * tiles; number++) {
-            const int64_t first_row = number % tiles / tiles_across * tile_rows;
-            const int64_t first_column = number % tiles_across * tile_columns;
-            const int64_t end_column = std::min(first_column + tile_columns, columns);
-            const int64_t pixels = tile_rows * (end_column - first_column);
-            const int64_t begin = (number / tiles * rows + first_row) * columns + first_column;
-            const float* image = x + number / tiles * (height * width * channels);
-{%- if not epilogues %}
-            float* products = Y + begin * outputs;
-{%- endif %}
-{%- if gathers %}
-            for (int64_t phase = 0; phase < phases; phase++) {
-                for (int64_t step = 0; step < phase_lines; step++) {
-                    const int64_t at = (first_row + step) * stride_y + phase - above;
-                    float* to = lines.get() + (phase * phase_lines + step) * line;
-                    if (at >= 0 && at < height) {
-                        lay_out(image + at * (width * channels), first_column, end_column, to);
-                    } else {
-                        std::memset(to, 0, line * sizeof(float));
+        for (int64_t number = 0; number < batch * tiles * groups * blocks; number++) {
+            const int64_t image = number / (tiles * groups * blocks);
+            const int64_t tile = number / (groups * blocks) % tiles;
+            const int64_t group = number / blocks % groups;
+            const int64_t first = number % (groups * blocks) * block;
+            const int64_t first_row = tile / tiles_across * tile_rows;
+            const int64_t first_column = tile % tiles_across * tile_columns;
+            const int64_t few_rows = std::min(tile_rows, rows - first_row);
+            const int64_t few_columns = std::min(tile_columns, columns - first_column);
+            const int64_t pixels = few_rows * few_columns;
+            const int64_t begin = (image * rows + first_row) * columns + first_column;
+            if (number / blocks != laid_out) {
+                laid_out = number / blocks;
+                const float* from = x + image * (height * width * channels) + group * depth;
+                for (int64_t phase = 0; phase < phases; phase++) {
+                    const int64_t needed = few_rows + (reach - phase) / stride_y;
+                    for (int64_t step = 0; step < needed; step++) {
+                        const int64_t at = (first_row + step) * stride_y + phase - above;
+                        float* to = lines.get() + (phase * phase_lines + step) * line;
+                        if (at >= 0 && at < height) {
+                            lay_out(
+                                from + at * (width * channels), first_column,
+                                first_column + few_columns, to);
+                        } else {
+                            std::memset(to, 0, few_columns * window * sizeof(float));
+                        }
                     }
                 }
             }
+{%- if epilogues %}
+            constexpr int64_t stride = block;
+{%- else %}
+            constexpr int64_t stride = outputs;
+            float* products = Y + begin * outputs + first;
+{%- endif %}
+            const float* weights = w + first * (kernel_height * window);
             for (int64_t place = 0; place < kernel_height; place++) {
                 const int64_t offset = place * dilation_y;
                 const int64_t met = offset % stride_y * phase_lines + offset / stride_y;
-                at::native::cpublas::brgemm(
-                    pixels, outputs, window, window, outputs, outputs, place > 0,
-                    lines.get() + met * line, w + place * (window * outputs), products, false);
+                multiply(
+                    pixels, window, lines.get() + met * line, weights + place * (window * block),
+                    place > 0, products, stride);
             }
-{%- else %}
-            constexpr int64_t together = stride_x * stride_y == 1 ? tile_rows : 1;
-            for (int64_t row = 0; row < tile_rows; row += together) {
-                const int64_t line = (first_row + row) * stride_y * width;
-                at::native::cpublas::brgemm(
-                    pixels / tile_rows * together, outputs, channels, stride_x * channels, outputs,
-                    outputs, false, image + (line + first_column * stride_x) * channels, w,
-                    products + row * tile_columns * outputs, false);
-            }
-{%- endif %}
-{%- if epilogues %}
-    {%- set target = kernel.slice_nd(result_rows, [("begin", "begin + pixels"), ()]) %}
-    {%- set computed = kernel.slice_nd(kernel.local_buffers["products"], [("0", "pixels"), ()]) %}
-            {{ kernel.store_output(
-                target, computed, product, epilogues,
-                offsets=("begin", "0"), reindexers=reindexers)|indent(12, false) }}
-{%- endif %}
+"""
+    + _FOLLOWING
+    + r"""
         }
     }
 }
 """
+)
 
-# Computes a block of columns at a time, whose weights stay in the caches from tile to tile.
-_BLOCKED_PRODUCT = r"""
+# Computes some rows at a time, which stay in the caches while all blocks of the weights pass by.
+_BLOCKED_PRODUCT = (
+    r"""
 {{template.header().getvalue()}}
 #include <ATen/native/CPUBlas.h>
 
 extern "C"
 {{kernel.def_kernel(inputs={"X": X, "W": W}, outputs={"Y": Y}, aliases=aliases)}}
 {
-    constexpr int64_t blocks = {{blocks}}, depth = {{depth}}, width = {{width}};
-    constexpr int64_t outputs = blocks * width, tile = {{tile}};
+    constexpr int64_t blocks = {{blocks}}, depth = {{depth}}, block = {{block}};
+    constexpr int64_t outputs = blocks * block, tile = {{tile}};
     const int64_t rows = {{kernel.size(X, 0)}};
     const float* x = &{{kernel.index(X, ["0", "0"])}};
     const float* w = &{{kernel.index(W, ["0", "0", "0"])}};
-{% if threaded %}
-    #pragma omp parallel{{ "" if every_thread else " num_threads(%d)" % template.num_threads }}
-{%- endif %}
+"""
+    + _MULTIPLY
+    + _THREADS
+    + r"""
     {
 {%- if epilogues %}
-        {{ kernel.define_stack_allocated_buffer("products", [tile, width]) }}
+        {{ kernel.define_stack_allocated_buffer("products", [tile, block]) }}
 {%- endif %}
 {%- if threaded %}
         #pragma omp for collapse(2)
 {%- endif %}
-        for (int64_t block = 0; block < blocks; block++) {
-            for (int64_t begin = 0; begin < rows; begin += tile) {
-                const int64_t first = block * width;
-                const int64_t few = std::min(tile, rows - begin);
+        for (int64_t begin = 0; begin < rows; begin += tile) {
+            for (int64_t first = 0; first < outputs; first += block) {
+                const int64_t pixels = std::min(tile, rows - begin);
 {%- if epilogues %}
-                constexpr int64_t stride = width;
+                constexpr int64_t stride = block;
 {%- else %}
                 constexpr int64_t stride = outputs;
                 float* products = Y + begin * outputs + first;
 {%- endif %}
-                // Of eights and a rest: a kernel for every number of rows would be too many.
-                for (int64_t done = 0, next; done < few; done += next) {
-                    next = few - done < 8 ? few - done : (few - done) / 8 * 8;
-                    at::native::cpublas::brgemm(
-                        next, width, depth, depth, width, stride, false,
-                        x + (begin + done) * depth, w + block * (depth * width),
-                        products + done * stride, false);
-                }
-{%- if epilogues %}
-    {%- set target = kernel.slice_nd(
-        result_rows, [("begin", "begin + few"), ("first", "first + width")]) %}
-    {%- set computed = kernel.slice_nd(
-        kernel.local_buffers["products"], [("0", "few"), ("0", "width")]) %}
-                {{ kernel.store_output(
-                    target, computed, product, epilogues,
-                    offsets=("begin", "first"), reindexers=reindexers)|indent(16, false) }}
-{%- endif %}
+                multiply(
+                    pixels, depth, x + begin * depth, w + first * depth, false, products, stride);
+"""
+    + _FOLLOWING
+    + r"""
             }
         }
     }
 }
 """
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from functools import partial
 from typing import Any
@@ -11,34 +10,25 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from aoti.exporting.passes.convolutions import CONVOLUTIONS, Rewritten
-from aoti.exporting.passes.graph_editing import arguments, copied, finished, hint, replace
-from aoti.exporting.passes.operators import blocked_product
+from aoti.exporting.passes.graph_editing import Rewritten, arguments, copied, finished, replace
+from aoti.exporting.passes.operators import block_of, blocked_product
 
 _LINEAR = torch.ops.aten.linear.default
 _CONTIGUOUS = torch.contiguous_format
-# Weights of a layer whose arithmetic takes longer than the call of a library function.
-_LARGE = 1 << 16
-# Up to this number of rows, a product waits for its weights more than it computes.
-_FEW = 32
-# Columns of a block of weights: as many as the kernels for few rows process at a time.
-_WIDTHS = (48, 64, 32)
 
 
-def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
-    """Store the weights of linear layers as (inputs, outputs).
+def block_linears(program: torch.export.ExportedProgram) -> Rewritten:
+    """Store the weights of linear layers in blocks of columns, for our own kernel.
 
-    As (outputs, inputs) they are rearranged in every call, which takes about half of the time of a
-    product with few rows. A bias is added by the elementwise code that follows; or by the product
-    if layers share their input, since Inductor can then merge the products. This needs frozen
-    weights and the Inductor option ``cpp.weight_prepack=False``: otherwise a call would transpose
-    the weights, or oneDNN would pack them again.
+    The kernel reads the blocks in the order in which they are stored, whatever the number of rows,
+    and computes in the same pass what follows the product. As (outputs, inputs), weights are
+    rearranged in every call, which takes about half of the time of a product with few rows.
 
-    If large layers have few rows in the examples, weights are stored in blocks of columns, for our
-    own kernel, which reads them in the order in which they are stored. With many rows it is slower.
+    Where a kernel is lacking (16-bit weights, many outputs of which blocks cannot be made), weights
+    are stored as (inputs, outputs). A bias is added by the elementwise code that follows; or by the
+    product if layers share their input, since Inductor can then merge the products.
 
-    Models without a large layer and models with convolutions are not rewritten: Inductor's own
-    products, which the option turns off, are faster for small layers.
+    This needs frozen weights, or a call would rearrange the weights.
 
     Parameters
     ----------
@@ -48,31 +38,26 @@ def transpose_linears(program: torch.export.ExportedProgram) -> Rewritten:
     Returns
     -------
     program : torch.export.ExportedProgram
-        A program with the same weights, which computes the transposed weights in its graph;
-        `program` itself if there was nothing to transpose.
+        A program with the same weights, which computes the rearranged weights in its graph;
+        `program` itself if there is no linear layer.
     report : list of str
-        One line, if there was anything to transpose.
+        One line, if there is any.
     """
-    layers = _layers(program)
-    if not any(_weight(node).meta["val"].numel() >= _LARGE for node in layers):
+    if not _layers(program):
         return program, []
-    if any(node.target in CONVOLUTIONS for node in program.graph.nodes):
-        return program, []
-    few = _has_few_rows(program)
     program = copied(program)
     layers = _layers(program)
     shared = {n for n in layers if sum(user in layers for user in arguments(n)["input"].users) > 1}
     for node in layers:
         weight = _weight(node).meta["val"]
-        width = _block(weight) if few else None
+        width = _block(weight)
         if width:
             replace(node, partial(_in_blocks, width), _tensors(node))
         elif node in shared or weight.dtype.itemsize < 4:  # two steps would round twice
             replace(node, _with_bias, _tensors(node))
         else:
             replace(node, _before_bias, _tensors(node))
-    limit = f", laid out for at most {_FEW} rows per call" if few else ""
-    return finished(program), [f"{len(layers)} with transposed weights{limit}"]
+    return finished(program), [f"{len(layers)} with weights in blocks"]
 
 
 def vectors_as_rows(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -100,21 +85,11 @@ def _takes_a_vector(node: Node) -> bool:
     return node.target == _LINEAR and arguments(node)["input"].meta["val"].dim() == 1
 
 
-def _has_few_rows(program: torch.export.ExportedProgram) -> bool:
-    """Whether the examples have so few rows that large layers wait for their weights."""
-    for node in _layers(program):
-        sizes = arguments(node)["input"].meta["val"].shape[:-1]
-        rows = math.prod(hint(size) or math.inf for size in sizes)
-        if rows > _FEW and _weight(node).meta["val"].numel() >= _LARGE:
-            return False
-    return True
-
-
 def _block(weight: Tensor) -> int | None:
-    """The number of columns of a block of weights, if a kernel supports it."""
+    """The number of columns of a block of weights, if there is a kernel."""
     if weight.dtype != torch.float32 or weight.device.type != "cpu" or not weight.numel():
         return None
-    return next((width for width in _WIDTHS if weight.shape[0] % width == 0), None)
+    return block_of(weight.shape[0])
 
 
 def _weight(node: Node) -> Any:

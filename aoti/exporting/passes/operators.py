@@ -15,6 +15,15 @@ from torch import Tensor
 NAMESPACE = "aoti"
 
 
+# Columns of a block of weights, the best first: multiples of what kernels process at a time.
+_BLOCKS = (48, 64, 32, 40, 56)
+
+
+def block_of(outputs: int) -> int | None:
+    """How many outputs a block of weights should have; None if they cannot be divided well."""
+    return next((n for n in (outputs, *_BLOCKS) if n <= 64 and outputs % n == 0), None)
+
+
 @torch.library.custom_op(f"{NAMESPACE}::convolution", mutates_args=())
 def convolution(
     x: Tensor,
@@ -23,14 +32,14 @@ def convolution(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Tensor:
-    """A convolution with channels innermost.
+    """A convolution with channels innermost, with weights that are stored in blocks.
 
     Parameters
     ----------
     x : Tensor
         (batch, height, width, channels).
     weight : Tensor
-        (kernel height, kernel width, channels, output channels).
+        (groups, blocks, kernel height, kernel width, channels of a group, outputs of a block).
     stride, dilation : sequence of int
         (over the height, over the width).
     padding : sequence of int
@@ -41,8 +50,11 @@ def convolution(
     Tensor
         (batch, output height, output width, output channels).
     """
-    seen = windows(x, weight.shape[:2], stride, padding, dilation)
-    return torch.einsum("bhwklc,klco->bhwo", seen, weight)
+    groups, _, height, width, depth, _ = weight.shape
+    plain = weight.permute(0, 1, 5, 4, 2, 3).reshape(-1, depth, height, width)
+    padded = torch.nn.functional.pad(x.permute(0, 3, 1, 2), list(padding))
+    result = torch.conv2d(padded, plain, None, stride, 0, dilation, groups)
+    return result.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
 
 
 @convolution.register_fake
@@ -83,11 +95,12 @@ def convolved(
 ) -> tuple[Any, Any, Any, Any]:
     """The shape of the result of `convolution`, from the shapes of its arguments."""
     left, right, above, below = padding
+    groups, blocks, height, width, _, block = weight
     return (
         x[0],
-        length(x[1] + above + below, weight[0], stride[0], dilation[0]),
-        length(x[2] + left + right, weight[1], stride[1], dilation[1]),
-        weight[3],
+        length(x[1] + above + below, height, stride[0], dilation[0]),
+        length(x[2] + left + right, width, stride[1], dilation[1]),
+        groups * blocks * block,
     )
 
 

@@ -1,59 +1,27 @@
 """Rewrites of the exported graph before it is compiled, each with a name and a switch.
 
-A pass takes an exported program and Inductor's options for it. It returns a program that computes
-the same, a report for people, and the options that the rewrite needs. Presets list their passes in
-order; `aoti.export(..., passes=...)` selects others.
+A pass takes an exported program. It returns a program that computes the same, and a report for
+people. Passes rearrange weights in the graph: freezing computes that once, at the export. Presets
+list their passes in order; `aoti.export(..., passes=...)` selects others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 
 from aoti.errors import ConfigError
 from aoti.exporting.error_messages import attempt
 from aoti.exporting.passes.convolutions import fold_batch_norms, rewrite_convolutions
-from aoti.exporting.passes.layer_benchmark import measure
-from aoti.exporting.passes.linears import transpose_linears
+from aoti.exporting.passes.graph_editing import Rewritten
+from aoti.exporting.passes.linears import block_linears
 
-Say = Callable[[str], None]
-_Result = tuple[torch.export.ExportedProgram, Sequence[str], Mapping[str, Any]]
-Pass = Callable[[torch.export.ExportedProgram, Mapping[str, Any], Say], _Result]
-
-
-_THAWED = "not rewritten: without freezing, every call would compute the new weights"
-
-
-def _batch_norms(program: torch.export.ExportedProgram, options: Mapping[str, Any], _: Say) -> Any:
-    folded, lines = fold_batch_norms(program)
-    if lines and not options.get("freezing"):
-        return program, [_THAWED], {}
-    return folded, lines, {}
-
-
-def _convolutions(
-    program: torch.export.ExportedProgram, options: Mapping[str, Any], say: Say
-) -> Any:
-    return *rewrite_convolutions(program, partial(measure, options=options, say=say)), {}
-
-
-def _linears(program: torch.export.ExportedProgram, options: Mapping[str, Any], _: Say) -> Any:
-    rewritten, lines = transpose_linears(program)
-    if not lines:
-        return program, [], {}
-    if not options.get("freezing"):
-        return program, [_THAWED], {}
-    # Inductor would pass the layers to oneDNN in another layout; and nothing is left to tune.
-    return rewritten, lines, {"cpp.weight_prepack": False, "max_autotune": False}
-
-
-PASSES: Mapping[str, Pass] = {
-    "batch-norms": _batch_norms,
-    "convolutions": _convolutions,
-    "linears": _linears,
+PASSES: Mapping[str, Callable[[torch.export.ExportedProgram], Rewritten]] = {
+    "batch-norms": fold_batch_norms,
+    "convolutions": rewrite_convolutions,
+    "linears": block_linears,
 }
 
 
@@ -71,12 +39,19 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def rewrite(
-    program: torch.export.ExportedProgram,
-    names: Sequence[str],
-    options: Mapping[str, Any],
-    say: Say = lambda _: None,
-) -> tuple[torch.export.ExportedProgram, list[str], dict[str, Any]]:
-    """Apply passes in the given order, for a package that is compiled with these options.
+    program: torch.export.ExportedProgram, names: Sequence[str], *, frozen: bool
+) -> Rewritten:
+    """Apply passes in the given order.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        The program; it is not changed.
+    names : sequence of str
+        The passes.
+    frozen : bool
+        Whether the package will have frozen weights. If not, nothing is rewritten: every call would
+        compute the new weights.
 
     Returns
     -------
@@ -85,8 +60,6 @@ def rewrite(
     report : list of str
         The rewrites, one line each, starting with the name of the pass; and a line for each pass
         that failed and is left out.
-    options : dict
-        The options that the rewrites need.
 
     Raises
     ------
@@ -94,11 +67,14 @@ def rewrite(
         A pass failed because the machine has no compiler, or because the disk is full.
     """
     report: list[str] = []
-    asked: dict[str, Any] = {}
     for name in names:
-        work = partial(PASSES[name], program, {**options, **asked}, say)
-        unchanged: _Result = program, (), {}
-        program, lines, more = attempt(f"the pass {name!r}", work, unchanged, report)
+        unchanged: Rewritten = program, []
+        done, lines = attempt(
+            f"the pass {name!r}", partial(PASSES[name], program), unchanged, report
+        )
+        if frozen:
+            program = done
+        elif lines:
+            lines = ["not rewritten: without freezing, every call would compute the new weights"]
         report += [f"{name}: {line}" for line in lines]
-        asked |= more
-    return program, report, asked
+    return program, report
