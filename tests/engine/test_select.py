@@ -50,6 +50,12 @@ def test_functions_that_are_missing_are_named(code, packages):
         aoti.load(packages / "custom.pt2", engine="native")
 
 
+def test_constants_that_onednn_has_packed_are_left_to_libtorch():
+    """Code with such constants asks for the number of their layout, when it is loaded."""
+    assert native.serves("aoti_torch_layout_strided")
+    assert not native.serves("aoti_torch_layout__mkldnn")
+
+
 def test_an_engine_that_is_none_is_refused(packages):
     with pytest.raises(aoti.ConfigError, match="engine must be one of"):
         aoti.load(packages / "mlp.pt2", engine="onnx")

@@ -16,14 +16,9 @@ AOTI_NUMBER(device_type_mps, 13)
 AOTI_NUMBER(device_type_meta, 14)
 AOTI_NUMBER(device_type_privateuse1, 20)
 
+// The only layout that there is. A package whose constants oneDNN has packed asks for another one:
+// it is left to libtorch.
 AOTI_NUMBER(layout_strided, 0)
-AOTI_NUMBER(layout_sparse_coo, 1)
-AOTI_NUMBER(layout_sparse_csr, 2)
-AOTI_NUMBER(layout__mkldnn, 3)
-AOTI_NUMBER(layout_sparse_csc, 4)
-AOTI_NUMBER(layout_sparse_bsr, 5)
-AOTI_NUMBER(layout_sparse_bsc, 6)
-AOTI_NUMBER(layout_jagged, 7)
 
 AOTI_NUMBER(memory_format_contiguous_format, 0)
 AOTI_NUMBER(memory_format_preserve_format, 1)
