@@ -11,6 +11,11 @@ TOLERANCE = {"tolerance": 16, "atol": 2e-4}
 SIGNATURE = ("cpu_convolution", "ttovvvbvi", 1)
 
 
+def plain(compare, sizes, dtype):
+    strides = [int(np.prod(sizes[dim + 1 :])) for dim in range(len(sizes))]
+    return compare.operand(dtype, sizes, strides=strides)
+
+
 def channels_last(compare, sizes, dtype):
     order = [1, *range(len(sizes) - 1, 1, -1), 0]
     strides, step = [0] * len(sizes), 1
@@ -27,8 +32,7 @@ def operand_of(compare, sizes, dtype):
     # Sizes of 1 alone leave open what strides mean, and libtorch looks at them more than once.
     if kind == "any" and np.prod(sizes[1:]) > 1:
         return compare.operand(dtype, sizes)
-    strides = [int(np.prod(sizes[dim + 1 :])) for dim in range(len(sizes))]
-    return compare.operand(dtype, sizes, strides=strides)
+    return plain(compare, sizes, dtype)
 
 
 def arguments(compare, dims, transposed, depthwise, dtype="float32"):
@@ -82,18 +86,27 @@ def test_other_dtypes(compare, dims, kind, dtype):
 
 
 def image_net(compare, batch, inputs, outputs, image, kernel, stride, groups=1):
-    values = compare.operand("float32", (batch, inputs, image, image))
-    weight = compare.operand("float32", (outputs, inputs // groups, kernel, kernel))
-    bias = compare.operand("float32", (outputs,))
-    both = [stride] * 2, [kernel // 2] * 2, [1, 1], 0, [0, 0], groups
-    compare.check(*SIGNATURE, values, weight, bias, *both, tolerance=16, atol=4e-3)
+    for made in (plain, channels_last):
+        values = made(compare, (batch, inputs, image, image), "float32")
+        weight = made(compare, (outputs, inputs // groups, kernel, kernel), "float32")
+        bias = compare.operand("float32", (outputs,))
+        both = [stride] * 2, [kernel // 2] * 2, [1, 1], 0, [0, 0], groups
+        compare.check(*SIGNATURE, values, weight, bias, *both, tolerance=16, atol=4e-3)
 
 
 def test_larger_ones(compare):
     image_net(compare, 1, 3, 32, 64, 7, 2)
     image_net(compare, 4, 32, 32, 28, 3, 1)
+    image_net(compare, 2, 40, 100, 14, 3, 2)
     image_net(compare, 1, 64, 128, 14, 1, 1)
+    image_net(compare, 2, 48, 120, 14, 3, 1, groups=2)
     image_net(compare, 3, 64, 64, 14, 3, 1, groups=64)
+
+
+def test_long_ones(compare):
+    values, weight = (compare.operand("float32", s) for s in ((2, 40, 3001), (50, 40, 9)))
+    call = (values, weight, None, [2], [4], [1], 0, [0], 1)
+    compare.check(*SIGNATURE, *call, tolerance=16, atol=4e-3)
 
 
 def test_larger_transposed_ones(compare):

@@ -57,32 +57,19 @@ void fold(
   }
 }
 
-struct Problem {
-  Geometry geometry;
-  int64_t batch, groups, in_channels, out_channels;  // channels of a group
-  const float* input;                                // all in C order
-  const float* weight;
-  const float* bias;  // null if there is none
-  float* output;
-};
+// Of the rows of columns, so many are unfolded and multiplied at a time, and so many elements: they
+// stay in the second cache. And so many rows of the output are computed while they do.
+constexpr int64_t kDepth = 1024;
+constexpr int64_t kRoom = 64 * 1024;
+constexpr int64_t kOutputs = 48;
 
-// The strips of an image, `depth` rows of columns each.
-struct Strips {
-  int64_t rows, width, height;  // rows of all strips, and of one of them
-
-  Strips(const Geometry& g, int64_t depth) : rows(g.outer[0] * g.outer[1]), width(g.outer[2]) {
-    constexpr int64_t kRoom = 1 << 20;  // elements
-    height = std::clamp<int64_t>(kRoom / std::max<int64_t>(depth * width, 1), 1, rows);
-  }
-
-  int64_t count() const { return (rows + height - 1) / height; }
-  Strip operator[](int64_t index) const {
-    return {index * height, std::min(rows, (index + 1) * height), width};
-  }
-};
+Strips strips_of(const Geometry& g, int64_t depth) {
+  return Strips(g, kRoom / std::clamp<int64_t>(depth, 64, kDepth));
+}
 
 // The bias, at `count` positions of each channel.
-void start(const Problem& p, int64_t index, int64_t image_size, int64_t count, float* output) {
+void start(
+    const FloatConvolution& p, int64_t index, int64_t image_size, int64_t count, float* output) {
   const int64_t first = index % p.groups * p.out_channels;
   for (int64_t channel = 0; channel < p.out_channels; ++channel) {
     const float value = p.bias == nullptr ? 0.0F : p.bias[first + channel];
@@ -91,7 +78,8 @@ void start(const Problem& p, int64_t index, int64_t image_size, int64_t count, f
 }
 
 // A strip of the output. `index` counts groups of all images.
-void convolve(const Problem& p, int64_t index, const Strip& strip, std::vector<float>& columns) {
+void convolve(
+    const FloatConvolution& p, int64_t index, const Strip& strip, std::vector<float>& columns) {
   const Geometry& g = p.geometry;
   const int64_t size = g.outer_size(), depth = p.in_channels * g.taps(), count = strip.size();
   const float* const input = p.input + index * p.in_channels * g.inner_size();
@@ -111,23 +99,39 @@ void convolve(const Problem& p, int64_t index, const Strip& strip, std::vector<f
     }
     return;
   }
-  Matrix matrix = {input + strip.first(), size, 1};
-  if (!g.is_plain()) {
-    columns.resize(static_cast<std::size_t>(depth * count));
-    unfold(g, strip, input, p.in_channels, columns.data());
-    matrix = {columns.data(), count, 1};
+  if (g.is_plain()) {
+    const Matrix matrix = {input + strip.first(), size, 1};
+    return gemm(p.out_channels, count, depth, 1, {weight, depth, 1}, matrix, 1, output, size);
   }
-  gemm(p.out_channels, count, depth, 1, {weight, depth, 1}, matrix, 1, output, size);
+  const int64_t some = std::clamp<int64_t>(kDepth / g.taps(), 1, p.in_channels);  // channels
+  columns.resize(static_cast<std::size_t>(some * g.taps() * count));
+  for (int64_t channel = 0; channel < p.in_channels; channel += some) {
+    const int64_t channels = std::min(some, p.in_channels - channel);
+    unfold(g, strip, input + channel * g.inner_size(), channels, columns.data());
+    for (int64_t row = 0; row < p.out_channels; row += kOutputs) {
+      brgemm(
+          std::min(kOutputs, p.out_channels - row),
+          count,
+          channels * g.taps(),
+          depth,
+          count,
+          size,
+          true,
+          weight + row * depth + channel * g.taps(),
+          columns.data(),
+          output + row * size);
+    }
+  }
 }
 
-void convolve_transposed(const Problem& p, int64_t index, std::vector<float>& columns) {
+void convolve_transposed(const FloatConvolution& p, int64_t index, std::vector<float>& columns) {
   const Geometry& g = p.geometry;
   const int64_t size = g.outer_size(), rows = p.out_channels * g.taps();
   const float* const input = p.input + index * p.in_channels * size;
   const float* const weight = p.weight + index % p.groups * p.in_channels * rows;
   float* const output = p.output + index * p.out_channels * g.inner_size();
   start(p, index, g.inner_size(), g.inner_size(), output);
-  const Strips strips(g, rows);
+  const Strips strips = strips_of(g, rows);
   for (int64_t i = 0; i < strips.count(); ++i) {
     const Strip strip = strips[i];
     const int64_t count = strip.size();
@@ -147,9 +151,10 @@ void convolve_transposed(const Problem& p, int64_t index, std::vector<float>& co
 }
 
 // Few pieces share out each product among threads; many are shared out themselves.
-void run(const Problem& p, bool transposed) {
+void run(const FloatConvolution& p, bool transposed) {
   const Geometry& g = p.geometry;
-  const Strips strips(g, p.in_channels * g.taps());
+  const Strips strips =
+      g.is_plain() ? Strips(g, g.outer_size()) : strips_of(g, p.in_channels * g.taps());
   const int64_t each = transposed ? 1 : strips.count(), pieces = p.batch * p.groups * each;
   const auto some = [&](int64_t begin, int64_t end) {
     std::vector<float> columns;
@@ -267,6 +272,16 @@ bool keeps_channels_last(const Tensor& input, const Tensor& weight, const Parame
                    input.size(0) > 1 || count_of(input.sizes_list().first(4)) > 20480);
 }
 
+Tensor with_channels_last(const Tensor& tensor) {
+  const std::vector<int64_t> strides = channels_last_strides(tensor.sizes_list());
+  if (std::equal(strides.begin(), strides.end(), tensor.strides())) {
+    return tensor;
+  }
+  Tensor made = Tensor::empty(tensor.dtype(), tensor.sizes_list(), strides);
+  copy(made, tensor);
+  return made;
+}
+
 Tensor make_output(
     const Tensor& input,
     const Tensor& weight,
@@ -303,12 +318,17 @@ Tensor convolution(
   const bool halves =
       input.dtype() == ScalarType::kBFloat16 || input.dtype() == ScalarType::kFloat16;
   const ScalarType type = halves ? ScalarType::kFloat32 : input.dtype();
-  const Tensor from = in_c_order(converted(input, type)), by = in_c_order(converted(weight, type));
+  const bool last = type == ScalarType::kFloat32 && !halves && !transposed && input.rank() > 3 &&
+                    !made.is_contiguous();
+  const auto ordered = [&](const Tensor& tensor) {
+    return last ? with_channels_last(tensor) : in_c_order(converted(tensor, type));
+  };
+  const Tensor from = ordered(input), by = ordered(weight);
   const Tensor added = bias == nullptr ? Tensor() : in_c_order(converted(*bias, type));
-  Tensor to = made.is_contiguous() && !halves ? made : Tensor::empty(type, sizes);
+  Tensor to = (made.is_contiguous() && !halves) || last ? made : Tensor::empty(type, sizes);
   const int64_t in_channels = input.size(1) / groups, out_channels = channels / groups;
   if (type == ScalarType::kFloat32) {
-    const Problem problem = {
+    const FloatConvolution problem = {
         geometry,
         input.size(0),
         groups,
@@ -319,7 +339,7 @@ Tensor convolution(
         bias == nullptr ? nullptr : added.as<const float>(),
         to.as<float>(),
     };
-    run(problem, transposed);
+    last ? convolve_last(problem) : run(problem, transposed);
   } else {
     convolve_plainly(
         {geometry,

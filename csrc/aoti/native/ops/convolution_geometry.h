@@ -47,13 +47,36 @@ inline std::pair<int64_t, int64_t> met(const Geometry& g, std::size_t dim, int64
       std::min(first, g.outer[dim]), std::clamp(last, std::min(first, g.outer[dim]), g.outer[dim])};
 }
 
-// Rows of outer positions, one after another: what is unfolded at a time fits into a cache.
+// Outer positions one after another, so few that what is unfolded of them fits into a cache: whole
+// rows, or a part of one row.
 struct Strip {
-  int64_t begin, end;  // rows
-  int64_t width;       // positions of a row
+  int64_t begin, end;   // rows
+  int64_t left, right;  // positions of a row
+  int64_t row;          // as many positions has a row of the image
 
-  int64_t first() const { return begin * width; }
-  int64_t size() const { return (end - begin) * width; }
+  int64_t width() const { return right - left; }
+  int64_t first() const { return begin * row + left; }
+  int64_t size() const { return (end - begin) * width(); }
+};
+
+// The strips of an image, each of about so many positions.
+class Strips {
+ public:
+  Strips(const Geometry& g, int64_t positions)
+      : rows_(g.outer[0] * g.outer[1]),
+        row_(g.outer[2]),
+        width_(std::clamp<int64_t>(positions, 1, std::max<int64_t>(row_, 1))),
+        height_(width_ < row_ ? 1 : std::clamp<int64_t>(positions / width_, 1, rows_)),
+        across_((row_ + width_ - 1) / width_) {}
+
+  int64_t count() const { return (rows_ + height_ - 1) / height_ * across_; }
+  Strip operator[](int64_t index) const {
+    const int64_t begin = index / across_ * height_, left = index % across_ * width_;
+    return {begin, std::min(rows_, begin + height_), left, std::min(row_, left + width_), row_};
+  }
+
+ private:
+  int64_t rows_, row_, width_, height_, across_;
 };
 
 // Calls body(outer offset in the strip, inner offset, count) for the rows of positions that meet at
@@ -68,8 +91,9 @@ void for_met(const Geometry& g, const Strip& strip, int64_t tap, const Body& bod
     ranges[dim] = met(g, dim, taps[dim]);
     shift[dim] = taps[dim] * g.dilation[dim] - g.padding[dim];
   }
-  const auto [first, last] = ranges[2];
-  if (first == last) {
+  const int64_t first = std::max(ranges[2].first, strip.left);
+  const int64_t last = std::min(ranges[2].second, strip.right);
+  if (first >= last) {
     return;
   }
   for (int64_t z = ranges[0].first; z < ranges[0].second; ++z) {
@@ -78,12 +102,25 @@ void for_met(const Geometry& g, const Strip& strip, int64_t tap, const Body& bod
     for (int64_t y = begin; y < end; ++y) {
       const int64_t row = (z * g.stride[0] + shift[0]) * g.inner[1] + y * g.stride[1] + shift[1];
       body(
-          (z * g.outer[1] + y) * g.outer[2] + first - strip.first(),
+          (z * g.outer[1] + y - strip.begin) * strip.width() + first - strip.left,
           row * g.inner[2] + first * g.stride[2] + shift[2],
           last - first);
     }
   }
 }
+
+// A convolution of float32. Channels are those of a group, and there is no bias if it is null.
+struct FloatConvolution {
+  Geometry geometry;
+  int64_t batch, groups, in_channels, out_channels;
+  const float* input;
+  const float* weight;
+  const float* bias;
+  float* output;
+};
+
+// With the channels of images and weights innermost; not transposed.
+void convolve_last(const FloatConvolution& convolution);
 
 // A convolution of float64 or integers, which models hardly use: images in C order, tap by tap.
 struct PlainConvolution {

@@ -13,7 +13,7 @@ void add_channel(
     const PlainConvolution& c, const Element* input, const Element* weight, Element* output) {
   const Geometry& g = c.geometry;
   const int64_t taps = g.taps(), step = g.stride[2];
-  const Strip whole = {0, g.outer[0] * g.outer[1], g.outer[2]};
+  const Strip whole = {0, g.outer[0] * g.outer[1], 0, g.outer[2], g.outer[2]};
   const int64_t image = c.transposed ? g.outer_size() : g.inner_size();
   // Weights are (out, in, taps), and those of a transposed convolution (in, out, taps).
   const int64_t next_channel = c.transposed ? c.out_channels * taps : taps;

@@ -274,4 +274,14 @@ void brgemm(
       {m, n, k, 1, {a, lda, 1}, {b, ldb, 1}, add ? 1.0f : 0.0f, c, ldc, 1, ahead});
 }
 
+void transpose_matrix(
+    int64_t rows,
+    int64_t columns,
+    const float* from,
+    int64_t from_stride,
+    float* to,
+    int64_t to_stride) noexcept {
+  gemm_kernels(isa()).transpose(rows, columns, from, from_stride, to, to_stride);
+}
+
 }  // namespace aoti::native

@@ -60,4 +60,13 @@ void brgemm(
     const float* b,
     float* c) noexcept;
 
+// to[j * to_stride + i] = from[i * from_stride + j], for i < rows and j < columns.
+void transpose_matrix(
+    int64_t rows,
+    int64_t columns,
+    const float* from,
+    int64_t from_stride,
+    float* to,
+    int64_t to_stride) noexcept;
+
 }  // namespace aoti::native
