@@ -4,6 +4,7 @@
 #include <aoti/native/containers.h>
 #include <aoti/native/shim/errors.h>
 #include <aoti/native/shim/lent.h>
+#include <aoti/native/shim/pool.h>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -139,6 +140,7 @@ class Container {
             nullptr),
         "run");
     give_all(outputs, reserve, sink);
+    pool::called();
   }
 
   const Code& code() const noexcept { return code_; }
@@ -285,7 +287,8 @@ int32_t open(const AotiOpenOptions* options, AotiContainer** container) noexcept
 }
 
 void close(AotiContainer* container) noexcept {
-  const std::unique_ptr<Container> closed(reinterpret_cast<Container*>(container));
+  std::unique_ptr<Container>(reinterpret_cast<Container*>(container)).reset();
+  pool::clear();  // what the model's calls have used
 }
 
 int32_t run(

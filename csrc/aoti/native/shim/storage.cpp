@@ -1,5 +1,7 @@
 #include <aoti/native/shim/storage.h>
 
+#include <aoti/native/shim/pool.h>
+
 #include <cstdlib>
 #include <limits>
 #include <new>
@@ -12,9 +14,16 @@ constexpr std::size_t kAlignment = 64;
 
 }  // namespace
 
-// The block and the memory come from one call of malloc, which keeps small pieces for each thread;
-// aligned_alloc does not.
+// Of small memory, the block is a part: both come from one call of malloc, which keeps small pieces
+// for each thread; aligned_alloc does not.
 Storage Storage::allocate(std::size_t bytes) {
+  if (bytes >= pool::kLeast) {
+    pool::Piece* const piece = pool::take(bytes);
+    Storage made = over(
+        piece->data(), piece, [](void* owner) { pool::give(static_cast<pool::Piece*>(owner)); });
+    made.set_bytes(bytes);
+    return made;
+  }
   constexpr std::size_t kExtra = sizeof(Block) + kAlignment;
   if (bytes > std::numeric_limits<std::size_t>::max() / 2) {
     throw std::bad_alloc();
