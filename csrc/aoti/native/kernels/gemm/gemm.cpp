@@ -269,7 +269,8 @@ void brgemm(
     float* c) noexcept {
   // Where b is a block of packed weights, the next block comes right behind it. A product of few
   // rows waits for memory more than it computes, so it asks for that block, too.
-  const int64_t ahead = ldb == n ? k * ldb : 0;
+  constexpr int64_t kLarge = 4096;  // elements
+  const int64_t ahead = ldb == n && k * n >= kLarge ? k * n : 0;
   gemm_kernels(isa()).tiles(
       {m, n, k, 1, {a, lda, 1}, {b, ldb, 1}, add ? 1.0f : 0.0f, c, ldc, 1, ahead});
 }

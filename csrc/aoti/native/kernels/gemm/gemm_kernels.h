@@ -20,7 +20,8 @@ struct Product {
   float* c;
   int64_t c_row_stride;
   int64_t c_column_stride;
-  // How many elements after each of b's rows tiles() fetches what the next product will read.
+  // How many elements behind b the next product's b begins, if tiles() is to fetch it; 0 if not.
+  // All tiles share that out: memory gives a cache line in the time of many products.
   int64_t ahead = 0;
 };
 

@@ -21,7 +21,13 @@ void tile(const Product& x, int64_t i, int64_t j, [[maybe_unused]] int64_t lanes
   const int64_t b_stride = x.b.row_stride;
   const float* a = x.a.data + i * a_stride;
   const float* b = x.b.data + j;
-  const int64_t ahead = i == 0 ? x.ahead : 0;
+  const float* next = b;
+  int64_t advance = 0;
+  if (x.ahead != 0) {
+    constexpr int64_t kColumns = kV * kWidth;
+    next = x.b.data + x.ahead + x.k * (j + kColumns * i / x.m);
+    advance = (kColumns * kR + x.m - 1) / x.m;
+  }
   Vector sums[kR][kV];
 #pragma GCC unroll 16
   for (int r = 0; r < kR; ++r) {
@@ -34,8 +40,9 @@ void tile(const Product& x, int64_t i, int64_t j, [[maybe_unused]] int64_t lanes
     Vector right[kV];
 #pragma GCC unroll 16
     for (int64_t v = 0; v < kV * kWidth; v += 16) {  // of each cache line
-      __builtin_prefetch(b + ahead + v);
+      __builtin_prefetch(next + v, 0, 2);
     }
+    next += advance;
 #pragma GCC unroll 16
     for (int v = 0; v < kV; ++v) {
       right[v] = kMasked && v + 1 == kV ? load(b + v * kWidth, mask) : load(b + v * kWidth);
