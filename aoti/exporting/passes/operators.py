@@ -16,7 +16,7 @@ NAMESPACE = "aoti"
 
 
 # Columns of a block of weights, the best first: multiples of what kernels process at a time.
-_BLOCKS = (48, 64, 32, 40, 56)
+_BLOCKS = (48, 64, 32, 40, 56, *range(63, 15, -1))
 
 
 def block_of(outputs: int) -> int | None:
