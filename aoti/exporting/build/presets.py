@@ -48,8 +48,8 @@ _TUNED: dict[str, Option] = {
     "cpp.enable_concat_linear": True,
 }
 # Names in `aoti.exporting.passes.registry`; the second set only speeds up CPU kernels.
-_REWRITES = ("batch-norms", "convolutions", "linears")
-_REWRITES_FOR_CPUS = ("convolutions", "linears")
+_REWRITES = ("batch-norms", "convolutions", "cells", "linears")
+_REWRITES_FOR_CPUS = ("convolutions", "cells", "linears")
 
 _MULTI_ARCH = "aot_inductor.emit_multi_arch_kernel"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,7 +68,7 @@ def reshape_views(graph: Graph) -> None:
             node.target = torch.ops.aten.reshape.default
 
 
-def replace(node: Node, function: Callable[..., torch.Tensor], inputs: Sequence[Node]) -> None:
+def replace(node: Node, function: Callable[..., Any], inputs: Sequence[Node]) -> None:
     """Replace a node by the graph of a function.
 
     Parameters
@@ -75,13 +76,14 @@ def replace(node: Node, function: Callable[..., torch.Tensor], inputs: Sequence[
     node : torch.fx.Node
         The node to replace.
     function : callable
-        Plain torch code that takes as many tensors as there are inputs, and returns one tensor. It
-        is traced with the symbolic sizes of the program, so that dynamic sizes stay dynamic.
+        Plain torch code that takes as many tensors as there are inputs, and returns a tensor, or a
+        tuple of tensors if the node does. It is traced with the symbolic sizes of the program, so
+        that dynamic sizes stay dynamic.
     inputs : sequence of torch.fx.Node
         The inputs of the function.
     """
 
-    def positional(*tensors: torch.Tensor) -> torch.Tensor:
+    def positional(*tensors: torch.Tensor) -> Any:
         return function(*tensors)
 
     with torch.no_grad(), inputs[0].meta["val"].fake_mode:
@@ -92,11 +94,20 @@ def replace(node: Node, function: Callable[..., torch.Tensor], inputs: Sequence[
     placeholders = [inner for inner in traced.graph.nodes if inner.op == "placeholder"]
     mapping = dict(zip(placeholders, inputs, strict=True))
     with graph.inserting_before(node):
-        output = graph.graph_copy(traced.graph, mapping)
+        output: Any = graph.graph_copy(traced.graph, mapping)
     for inner, outer in mapping.items():
         if inner.op == "call_function":
             outer.meta |= {key: node.meta[key] for key in _ORIGIN if key in node.meta}
-    assert isinstance(output, Node)
-    node.replace_all_uses_with(output)
+    if isinstance(output, Node):
+        _take_place(node, output)
+        return
+    for user in list(node.users):
+        assert user.target == operator.getitem
+        _take_place(user, output[user.args[1]])
     graph.erase_node(node)
-    output.name = node.name  # the signature refers to outputs of the program by name
+
+
+def _take_place(node: Node, other: Node) -> None:
+    node.replace_all_uses_with(other)
+    node.graph.erase_node(node)
+    other.name = node.name  # the signature refers to outputs of the program by name

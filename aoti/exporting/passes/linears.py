@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,16 +46,14 @@ def block_linears(program: torch.export.ExportedProgram) -> Rewritten:
         return program, []
     program = copied(program)
     layers = _layers(program)
-    shared = {n for n in layers if sum(user in layers for user in arguments(n)["input"].users) > 1}
+    shared = {
+        node
+        for node in layers
+        if _block(_weight(node).meta["val"]) is None
+        and sum(user in layers for user in arguments(node)["input"].users) > 1
+    }
     for node in layers:
-        weight = _weight(node).meta["val"]
-        width = _block(weight)
-        if width:
-            replace(node, partial(_in_blocks, width), _tensors(node))
-        elif node in shared or weight.dtype.itemsize < 4:  # two steps would round twice
-            replace(node, _with_bias, _tensors(node))
-        else:
-            replace(node, _before_bias, _tensors(node))
+        replace(node, _with_bias if node in shared else layer, _tensors(node))
     return finished(program), [f"{len(layers)} with weights in blocks"]
 
 
@@ -97,15 +94,17 @@ def _weight(node: Node) -> Any:
 
 
 def _layers(program: torch.export.ExportedProgram) -> list[Node]:
-    """The linear layers whose weights are parameters, neither computed nor passed to calls."""
-    given = program.graph_signature.user_inputs
     layers = (node for node in program.graph.nodes if node.target == _LINEAR)
-    return [node for node in layers if _is_own(_weight(node), given)]
+    return [node for node in layers if are_own(program, [_weight(node)])]
 
 
-def _is_own(weight: Node, given: Collection[Any]) -> bool:
-    own = weight.op == "placeholder" and weight.name not in given
-    return bool(own and weight.meta["val"].dim() == 2)
+def are_own(program: torch.export.ExportedProgram, weights: Sequence[Node]) -> bool:
+    """Whether matrices are parameters of a program, neither computed nor passed to calls."""
+    given = program.graph_signature.user_inputs
+    return all(
+        weight.op == "placeholder" and weight.name not in given and weight.meta["val"].dim() == 2
+        for weight in weights
+    )
 
 
 def _tensors(node: Node) -> list[Node]:
@@ -116,6 +115,16 @@ def _tensors(node: Node) -> list[Node]:
 
 def _as_row(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.nn.functional.linear(x[None], weight, bias)[0]
+
+
+def layer(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A linear layer with its weights as a kernel reads them."""
+    width = _block(weight)
+    if width:
+        return _in_blocks(width, x, weight, bias)
+    if weight.dtype.itemsize < 4:  # two steps would round twice
+        return _with_bias(x, weight, bias)
+    return _before_bias(x, weight, bias)
 
 
 def _before_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

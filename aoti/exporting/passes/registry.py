@@ -14,6 +14,7 @@ import torch
 
 from aoti.errors import ConfigError
 from aoti.exporting.error_messages import attempt
+from aoti.exporting.passes.cells import open_cells
 from aoti.exporting.passes.convolutions import fold_batch_norms, rewrite_convolutions
 from aoti.exporting.passes.graph_editing import Rewritten
 from aoti.exporting.passes.linears import block_linears
@@ -21,6 +22,7 @@ from aoti.exporting.passes.linears import block_linears
 PASSES: Mapping[str, Callable[[torch.export.ExportedProgram], Rewritten]] = {
     "batch-norms": fold_batch_norms,
     "convolutions": rewrite_convolutions,
+    "cells": open_cells,
     "linears": block_linears,
 }
 
