@@ -130,43 +130,84 @@ void convolve(
   }
 }
 
-// A kernel for each channel: positions one after another, all of their channels at a time.
-void convolve_depthwise(const FloatConvolution& c) {
-  const Geometry& g = c.geometry;
-  const int64_t channels = c.groups, taps = g.taps(), size = g.outer_size();
-  const std::unique_ptr<float[]> weight(new float[static_cast<std::size_t>(channels * taps)]);
-  transpose_matrix(channels, taps, c.weight, taps, weight.get(), channels);
-  for_parts(c.batch * size, channels * taps / 4, [&](int64_t begin, int64_t end) {
-    for (int64_t number = begin; number < end; ++number) {
-      const int64_t at = number % size;
-      const Spatial outer = {
-          at / (g.outer[1] * g.outer[2]), at / g.outer[2] % g.outer[1], at % g.outer[2]};
-      float* const to = c.output + number * channels;
-      if (c.bias == nullptr) {
-        std::fill_n(to, channels, 0.0F);
-      } else {
-        copy_floats(to, c.bias, channels);
+// The taps of a kernel that meet the image at one position: what they see, and their weights.
+struct Seen {
+  const float* image;
+  const float* weight;
+};
+
+void add_taps(const std::vector<Seen>& taps, int64_t channels, float* to) noexcept {
+  typedef float Vector __attribute__((vector_size(16)));  // any CPU has it
+  constexpr int64_t kVectors = 4, kLanes = 4;
+  int64_t channel = 0;
+  for (; channel + kVectors * kLanes <= channels; channel += kVectors * kLanes) {
+    Vector sums[kVectors];
+    std::memcpy(sums, to + channel, sizeof sums);
+    for (const Seen& tap : taps) {
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < kVectors; ++v) {
+        Vector image, weight;
+        std::memcpy(&image, tap.image + channel + v * kLanes, sizeof image);
+        std::memcpy(&weight, tap.weight + channel + v * kLanes, sizeof weight);
+        sums[v] += image * weight;
       }
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        const Spatial taken = {
-            tap / (g.kernel[1] * g.kernel[2]), tap / g.kernel[2] % g.kernel[1], tap % g.kernel[2]};
-        int64_t inner = number / size;
-        bool there = true;
-        for (std::size_t dim = 0; dim < kDims; ++dim) {
-          const int64_t i =
-              outer[dim] * g.stride[dim] + taken[dim] * g.dilation[dim] - g.padding[dim];
-          there &= i >= 0 && i < g.inner[dim];
-          inner = inner * g.inner[dim] + i;
-        }
-        if (there) {
-          const float* const from = c.input + inner * channels;
-          const float* const factors = weight.get() + tap * channels;
-#pragma omp simd
-          for (int64_t channel = 0; channel < channels; ++channel) {
-            to[channel] += from[channel] * factors[channel];
+    }
+    std::memcpy(to + channel, sums, sizeof sums);
+  }
+  for (; channel < channels; ++channel) {
+    for (const Seen& tap : taps) {
+      to[channel] += tap.image[channel] * tap.weight[channel];
+    }
+  }
+}
+
+// A row of positions of a depthwise convolution, all of their channels at a time. `row` counts
+// those of all images; `weight` has the channels innermost.
+void convolve_row(
+    const FloatConvolution& c, const float* weight, int64_t row, std::vector<Seen>& seen) {
+  const Geometry& g = c.geometry;
+  const int64_t channels = c.groups, rows = g.outer[0] * g.outer[1];
+  const int64_t z = row % rows / g.outer[1], y = row % g.outer[1];
+  const float* const image = c.input + row / rows * g.inner_size() * channels;
+  float* to = c.output + row * g.outer[2] * channels;
+  for (int64_t x = 0; x < g.outer[2]; ++x, to += channels) {
+    seen.clear();
+    const float* factors = weight;
+    for (int64_t kz = 0; kz < g.kernel[0]; ++kz) {
+      const int64_t at_z = z * g.stride[0] + kz * g.dilation[0] - g.padding[0];
+      for (int64_t ky = 0; ky < g.kernel[1]; ++ky) {
+        const int64_t at_y = y * g.stride[1] + ky * g.dilation[1] - g.padding[1];
+        const bool there = at_z >= 0 && at_z < g.inner[0] && at_y >= 0 && at_y < g.inner[1];
+        const int64_t line = (at_z * g.inner[1] + at_y) * g.inner[2];
+        for (int64_t kx = 0; kx < g.kernel[2]; ++kx, factors += channels) {
+          const int64_t at_x = x * g.stride[2] + kx * g.dilation[2] - g.padding[2];
+          if (there && at_x >= 0 && at_x < g.inner[2]) {
+            seen.push_back({image + (line + at_x) * channels, factors});
           }
         }
       }
+    }
+    if (c.bias == nullptr) {
+      std::fill_n(to, channels, 0.0F);
+    } else {
+      copy_floats(to, c.bias, channels);
+    }
+    add_taps(seen, channels, to);
+  }
+}
+
+// A kernel for each channel.
+void convolve_depthwise(const FloatConvolution& c) {
+  const Geometry& g = c.geometry;
+  const int64_t channels = c.groups, taps = g.taps();
+  const std::unique_ptr<float[]> weight(new float[static_cast<std::size_t>(channels * taps)]);
+  transpose_matrix(channels, taps, c.weight, taps, weight.get(), channels);
+  const int64_t work = g.outer[2] * channels * taps / 4;
+  for_parts(c.batch * g.outer[0] * g.outer[1], work, [&](int64_t begin, int64_t end) {
+    std::vector<Seen> seen;
+    seen.reserve(static_cast<std::size_t>(taps));
+    for (int64_t row = begin; row < end; ++row) {
+      convolve_row(c, weight.get(), row, seen);
     }
   });
 }
