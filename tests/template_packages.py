@@ -30,12 +30,18 @@ IMAGES = {
     "few pixels": nn.Conv2d(4, 6, 1, stride=2),
     "padded pixels": nn.Conv2d(4, 6, 1, padding=1),
     "whole image": nn.Conv2d(4, 6, (20, 12)),
+    "far apart": nn.Conv2d(4, 8, 3, padding=4, dilation=4),
+    "far apart in steps": nn.Conv2d(4, 8, 3, stride=2, padding=4, dilation=3),
+    "in groups": nn.Conv2d(4, 6, 3, groups=2, padding=1),
+    "pixels in groups": nn.Conv2d(4, 6, 1, groups=2),
+    "in blocks": nn.Conv2d(4, 100, 3),
 }
 LINES = {
     "line": nn.Conv1d(4, 6, 4, stride=2, padding=3, dilation=2),
     "long line": nn.Conv1d(4, 6, 3, padding=1),
     "dots": nn.Conv1d(4, 6, 1),
     "few dots": nn.Conv1d(4, 6, 1, stride=2),
+    "far line in groups": nn.Conv1d(4, 8, 5, groups=2, dilation=3),
 }
 
 
@@ -63,6 +69,19 @@ class Several(nn.Module):
         found["pooled"] = found["padded"].sigmoid().mean((2, 3))
         found["transposed"] = self.second(image).transpose(2, 3) + 1
         return found
+
+
+class AnySize(nn.Module):
+    """Convolutions of images of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(4, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 100, 3, stride=2, dilation=2)
+
+    def forward(self, image):
+        first = self.first(image).relu()
+        return {"first": first, "second": self.second(first).sigmoid()}
 
 
 class Linears(nn.Module):
@@ -95,6 +114,17 @@ def convolutions() -> tuple[torch.export.ExportedProgram, list[Any]]:
     return rewrite_convolutions(program)[0], [(*given, module(*given)) for given in examples]
 
 
+def images() -> tuple[torch.export.ExportedProgram, list[Any]]:
+    """The same."""
+    module = AnySize().eval()
+    free = dict.fromkeys((0, 2, 3), Dim.AUTO)
+    examples = [
+        torch.randn(n, 4, *size) for n, size in ((2, (9, 11)), (4, (33, 70)), (3, (6, 400)))
+    ]
+    program = torch.export.export(module, (examples[0],), dynamic_shapes=(free,))
+    return rewrite_convolutions(program)[0], [(given, module(given)) for given in examples]
+
+
 def linears() -> tuple[torch.export.ExportedProgram, list[Any]]:
     """The same."""
     module = Linears().eval()
@@ -107,7 +137,7 @@ def linears() -> tuple[torch.export.ExportedProgram, list[Any]]:
 def main(directory: Path) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
-        for make in (convolutions, linears):
+        for make in (convolutions, images, linears):
             program, examples = make()
             torch.save(examples, directory / f"{make.__name__}.pth")
             for threads in (1, 16):

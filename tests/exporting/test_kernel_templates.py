@@ -8,7 +8,7 @@ import torch
 import aoti
 
 
-@pytest.mark.parametrize("layers", ["convolutions", "linears"])
+@pytest.mark.parametrize("layers", ["convolutions", "images", "linears"])
 @pytest.mark.parametrize("made_for", [1, 16])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_compiled_layers_compute_what_eager_does(template_packages, layers, made_for, threads):

@@ -228,6 +228,7 @@ extern "C"
     const float* w = &{{kernel.index(W, ["0", "0", "0", "0", "0", "0"])}};
 
     constexpr int64_t reach = (kernel_height - 1) * dilation_y;
+    constexpr bool shared = dilation_y == 1;  // rows of the kernel share lines of the image
     const int64_t rows = (height + {{zeros_y}} - reach - 1) / stride_y + 1;
     const int64_t columns =
         (width + {{zeros_x}} - (kernel_width - 1) * dilation_x - 1) / stride_x + 1;
@@ -239,7 +240,8 @@ extern "C"
         std::min(columns, std::clamp<int64_t>(most_windows / kernel_height, 8, {{most_pixels}}));
     int64_t tile_rows = 1;
     if (tile_columns == columns) {
-        tile_rows = (most_windows / columns - reach) / stride_y;
+        tile_rows = shared ? (most_windows / columns - reach) / stride_y
+                           : most_windows / (columns * kernel_height);
         tile_rows = std::min({tile_rows, {{most_pixels}} / columns, rows});
 {%- if threaded %}
         const int64_t parts = batch * rows * groups * blocks;
@@ -250,9 +252,11 @@ extern "C"
     const int64_t tiles_across = (columns + tile_columns - 1) / tile_columns;
     const int64_t tiles = (rows + tile_rows - 1) / tile_rows * tiles_across;
 
-    // Lines that a stride apart are stored together: a row of the kernel meets one matrix.
-    constexpr int64_t phases = std::min(stride_y, reach + 1);
-    const int64_t line = tile_columns * window, phase_lines = tile_rows + reach / stride_y;
+    // A row of the kernel meets one matrix: lines that lie a stride apart are stored together. If
+    // the kernel leaves lines out, they are stored for each of its rows.
+    constexpr int64_t phases = shared ? std::min(stride_y, reach + 1) : kernel_height;
+    const int64_t line = tile_columns * window;
+    const int64_t phase_lines = tile_rows + (shared ? reach / stride_y : 0);
 
     // A line of the image as the windows of outputs in a row.
     const auto lay_out = [&](const float* from, int64_t begin, int64_t end, float* to) {
@@ -301,9 +305,10 @@ extern "C"
                 laid_out = number / blocks;
                 const float* from = x + image * (height * width * channels) + group * depth;
                 for (int64_t phase = 0; phase < phases; phase++) {
-                    const int64_t needed = few_rows + (reach - phase) / stride_y;
+                    const int64_t needed = few_rows + (shared ? (reach - phase) / stride_y : 0);
                     for (int64_t step = 0; step < needed; step++) {
-                        const int64_t at = (first_row + step) * stride_y + phase - above;
+                        const int64_t at =
+                            (first_row + step) * stride_y + phase * dilation_y - above;
                         float* to = lines.get() + (phase * phase_lines + step) * line;
                         if (at >= 0 && at < height) {
                             lay_out(
@@ -323,8 +328,8 @@ extern "C"
 {%- endif %}
             const float* weights = w + first * (kernel_height * window);
             for (int64_t place = 0; place < kernel_height; place++) {
-                const int64_t offset = place * dilation_y;
-                const int64_t met = offset % stride_y * phase_lines + offset / stride_y;
+                const int64_t met = shared ? place % stride_y * phase_lines + place / stride_y
+                                           : place * phase_lines;
                 multiply(
                     pixels, window, lines.get() + met * line, weights + place * (window * block),
                     place > 0, products, stride);
