@@ -8,7 +8,10 @@
 #include <aoti/native/shim/errors.h>
 #include <aoti/native/shim/symbols.h>
 
+#include <algorithm>
 #include <cstring>
+#include <functional>
+#include <initializer_list>
 #include <stdexcept>
 
 namespace aoti::native {

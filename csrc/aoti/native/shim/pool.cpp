@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
-#include <mutex>
 #include <new>
 #include <vector>
 
@@ -18,7 +17,7 @@ constexpr std::size_t kLoose = 4;
 constexpr int kLately = 64;  // calls
 
 struct Pool {
-  std::mutex mutex;
+  std::atomic<bool> locked = false;
   std::vector<Piece*> kept;  // the newest last
   std::size_t kept_bytes = 0;
   std::size_t most = 0, most_lately = 0;  // of used_bytes
@@ -33,10 +32,24 @@ Pool& shared() noexcept {
 }
 
 // The lock, if nobody has it. A child that was forked while it was held never gets it, and then
-// keeps nothing.
-std::unique_lock<std::mutex> lock_of(Pool& pool) noexcept {
-  return std::unique_lock(pool.mutex, std::try_to_lock);
-}
+// keeps nothing. (No std::mutex: its try_lock is a symbol of glibc 2.34.)
+class Lock {
+ public:
+  explicit Lock(Pool& pool) noexcept
+      : pool_(pool), held_(!pool.locked.exchange(true, std::memory_order_acquire)) {}
+  ~Lock() {
+    if (held_) {
+      pool_.locked.store(false, std::memory_order_release);
+    }
+  }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+  explicit operator bool() const noexcept { return held_; }
+
+ private:
+  Pool& pool_;
+  const bool held_;
+};
 
 void unmap(Piece* piece) noexcept { ::munmap(piece, piece->capacity + sizeof(Piece)); }
 
@@ -84,7 +97,7 @@ Piece* take(std::size_t bytes) {
     throw std::bad_alloc();
   }
   Pool& pool = shared();
-  const auto lock = lock_of(pool);
+  const Lock lock(pool);
   if (lock) {
     if (Piece* const kept = find(pool, bytes); kept != nullptr) {
       use(pool, kept);
@@ -112,7 +125,7 @@ void give(Piece* piece) noexcept {
   }
   Pool& pool = shared();
   pool.used_bytes -= piece->capacity;
-  const auto lock = lock_of(pool);
+  const Lock lock(pool);
   if (!lock) {
     return unmap(piece);
   }
@@ -130,7 +143,7 @@ void called() noexcept {
   if (pool.calls.fetch_add(1, std::memory_order_relaxed) % kLately != kLately - 1) {
     return;
   }
-  if (const auto lock = lock_of(pool); lock) {
+  if (const Lock lock(pool); lock) {
     pool.most = std::max<std::size_t>(pool.most_lately, pool.used_bytes);
     pool.most_lately = pool.used_bytes;
     shrink(pool);
@@ -139,7 +152,7 @@ void called() noexcept {
 
 void clear() noexcept {
   Pool& pool = shared();
-  if (const auto lock = lock_of(pool); lock) {
+  if (const Lock lock(pool); lock) {
     pool.most = pool.most_lately = pool.used_bytes;
     shrink(pool);
   }
