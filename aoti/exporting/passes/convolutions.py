@@ -28,7 +28,8 @@ from aoti.exporting.passes.graph_editing import (
     replace,
     reshape_views,
 )
-from aoti.exporting.passes.operators import block_of, blocked_product, convolution, windows
+from aoti.exporting.passes.linears import layer as linear
+from aoti.exporting.passes.operators import block_of, convolution, windows
 
 aten = torch.ops.aten
 
@@ -86,18 +87,10 @@ class Layer:
         return product.permute(0, x.dim() - 1, *range(1, x.dim() - 1))
 
     def _of_pixels(self, image: Tensor, weight: Tensor) -> Tensor:
-        """A matrix product of the pixels."""
+        """As a linear layer of the pixels."""
         for dim, step in enumerate(self.stride, start=1):
             image = image[(slice(None),) * dim + (slice(None, None, step),)]
-        outputs, depth, *_ = self.weight
-        rows, matrix = image.reshape(-1, depth), weight.reshape(outputs, depth)
-        block = block_of(outputs)
-        if block:
-            blocks = matrix.view(-1, block, depth).transpose(1, 2)
-            product: Tensor = blocked_product(rows, blocks.clone(memory_format=_CONTIGUOUS))
-        else:
-            product = rows @ matrix.t().clone(memory_format=_CONTIGUOUS)
-        return product.reshape(*image.shape[:-1], outputs)
+        return linear(image, weight.reshape(self.weight[:2]))
 
     def _tiled(self, image: Tensor, weight: Tensor) -> Tensor:
         """As the operator `convolution`, for which we have a kernel."""

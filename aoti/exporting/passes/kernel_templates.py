@@ -205,8 +205,8 @@ _FOLLOWING = r"""
 {%- endif %}
 """
 
-# Lays out a tile of the image as the windows along its lines, including zeros. A line is laid out
-# once, and used for every row of the kernel.
+# Lays out a tile of the image as the windows along its lines, including zeros. All rows of the
+# kernel use the same lines, unless the kernel leaves lines out.
 _CONVOLUTION = (
     r"""
 {{template.header().getvalue()}}

@@ -57,11 +57,10 @@ void fold(
   }
 }
 
-// Of the rows of columns, so many are unfolded and multiplied at a time, and so many elements: they
-// stay in the second cache. And so many rows of the output are computed while they do.
+// What is unfolded at a time, so that it stays in the second cache: rows of columns, and elements.
 constexpr int64_t kDepth = 1024;
 constexpr int64_t kRoom = 64 * 1024;
-constexpr int64_t kOutputs = 48;
+constexpr int64_t kOutputs = 48;  // rows of the output that are computed at a time
 
 Strips strips_of(const Geometry& g, int64_t depth) {
   return Strips(g, kRoom / std::clamp<int64_t>(depth, 64, kDepth));
@@ -318,7 +317,7 @@ Tensor convolution(
   const bool halves =
       input.dtype() == ScalarType::kBFloat16 || input.dtype() == ScalarType::kFloat16;
   const ScalarType type = halves ? ScalarType::kFloat32 : input.dtype();
-  const bool last = type == ScalarType::kFloat32 && !halves && !transposed && input.rank() > 3 &&
+  const bool last = input.dtype() == ScalarType::kFloat32 && !transposed && input.rank() > 3 &&
                     !made.is_contiguous();
   const auto ordered = [&](const Tensor& tensor) {
     return last ? with_channels_last(tensor) : in_c_order(converted(tensor, type));

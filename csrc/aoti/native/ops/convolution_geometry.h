@@ -52,7 +52,7 @@ inline std::pair<int64_t, int64_t> met(const Geometry& g, std::size_t dim, int64
 struct Strip {
   int64_t begin, end;   // rows
   int64_t left, right;  // positions of a row
-  int64_t row;          // as many positions has a row of the image
+  int64_t row;          // all positions of a row of the image
 
   int64_t width() const { return right - left; }
   int64_t first() const { return begin * row + left; }
@@ -109,7 +109,7 @@ void for_met(const Geometry& g, const Strip& strip, int64_t tap, const Body& bod
   }
 }
 
-// A convolution of float32. Channels are those of a group, and there is no bias if it is null.
+// A convolution of float32. The numbers of channels are those of one group; `bias` may be null.
 struct FloatConvolution {
   Geometry geometry;
   int64_t batch, groups, in_channels, out_channels;

@@ -138,16 +138,8 @@ bool has_sizes(const Tensor& tensor, std::initializer_list<int64_t> sizes) {
   return std::equal(found.begin(), found.end(), sizes.begin(), sizes.end());
 }
 
-// The same in C order and float32: itself if it is so.
-Tensor settled(const Tensor& tensor) {
-  const Tensor wide = converted(tensor, ScalarType::kFloat32);
-  if (wide.is_contiguous()) {
-    return wide;
-  }
-  Tensor made = Tensor::empty(ScalarType::kFloat32, wide.sizes_list());
-  copy(made, wide);
-  return made;
-}
+// A tensor in C order and float32: the same one where it is so already.
+Tensor settled(const Tensor& tensor) { return in_c_order(converted(tensor, ScalarType::kFloat32)); }
 
 // A copy in C order and float32, which will change.
 Tensor state_of(const Tensor& tensor) {
