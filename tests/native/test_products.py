@@ -35,7 +35,9 @@ def weights_of(compare, dtype):
     """beta and alpha. Integers get whole ones."""
     if dtype in INTEGERS:
         return float(compare.integer(0, 3)), float(compare.integer(0, 3))
-    return compare.choose(0.0, 1.0, 0.5, -2.0), compare.choose(1.0, 1.0, 0.5, 0.0, -1.5)
+    beta, alpha = compare.choose(0.0, 1.0, 0.5, -2.0), compare.choose(1.0, 1.0, 0.5, 0.0, -1.5)
+    # Of both 0, libtorch makes uninitialised vectors of bfloat16 where the CPU has AVX-512.
+    return (beta or float(dtype == "bfloat16" and alpha == 0)), alpha
 
 
 @pytest.mark.parametrize("dtype", ALL)
@@ -91,9 +93,10 @@ def test_what_is_not_read(compare):
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_bytes(compare, dtype):
     for _ in compare.count(100):
-        m, n, k = (compare.integer(1, 20) for _ in range(3))
-        one = compare.operand(dtype, (m, k), "special")
-        other = compare.operand("int8", (k, n), "special")
+        # Where the CPU has AVX-512, libtorch reads beside operands whose strides are both 1, or 0.
+        m, n, k = (compare.integer(2, 20) for _ in range(3))
+        one = compare.operand(dtype, (m, k), "special", repeats=False)
+        other = compare.operand("int8", (k, n), "special", repeats=False)
         out = compare.output("int32", (m, n), strides=(n, 1))  # libtorch takes no other
         compare.check("cpu__int_mm_out", "mtt", 0, out, one, other)
 

@@ -1,6 +1,7 @@
 // Convolutions of one to three dimensions, as ATen's (aten/src/ATen/native/Convolution.cpp).
 
 #include <aoti/native/kernels/gemm/gemm.h>
+#include <aoti/native/kernels/isa.h>
 #include <aoti/native/ops/convert.h>
 #include <aoti/native/ops/convolution_geometry.h>
 #include <aoti/native/ops/elements.h>
@@ -255,15 +256,15 @@ bool keeps_channels_last(const Tensor& input, const Tensor& weight, const Parame
     return std::any_of(list.begin(), list.end(), [](int64_t value) { return value != 1; });
   };
   const int64_t groups = parameters.groups;
-  if (input.dtype() != ScalarType::kFloat32) {
-    return false;
-  }
   if (parameters.transposed) {
     for (std::size_t dim = 0; dim < parameters.stride.size(); ++dim) {
       if (parameters.output_padding[dim] >= parameters.stride[dim]) {
         return false;
       }
     }
+  }
+  if (input.dtype() != ScalarType::kFloat32) {
+    return input.dtype() == ScalarType::kBFloat16 && isa() == Isa::kAvx512;
   }
   const bool suits = any(parameters.stride) || any(parameters.dilation) || input.size(0) >= 16 ||
                      weight.size(-1) != 1 || weight.size(-2) != 1 || threads_here() > 1;

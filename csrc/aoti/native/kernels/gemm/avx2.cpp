@@ -22,7 +22,8 @@ using Mask = __m256i;
 constexpr int64_t kWidth = 8;
 constexpr int kRows = 6;  // with 2 vectors of b and one element of a, 15 of 16 registers
 constexpr int kVectors = 2;
-constexpr int kWideRows = 3;
+constexpr int kThreeRows = 0;
+constexpr int kFourRows = 3;
 constexpr int kDotRows = 3;
 constexpr int kDotColumns = 4;
 

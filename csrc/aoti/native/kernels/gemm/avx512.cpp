@@ -22,7 +22,8 @@ using Mask = __mmask16;
 constexpr int64_t kWidth = 16;
 constexpr int kRows = 14;  // with 2 vectors of b and one element of a, 31 of 32 registers
 constexpr int kVectors = 2;
-constexpr int kWideRows = 6;
+constexpr int kThreeRows = 9;
+constexpr int kFourRows = 6;
 constexpr int kDotRows = 4;
 constexpr int kDotColumns = 4;
 

@@ -25,11 +25,12 @@ constexpr int64_t kWidth = 4;
 constexpr int kRows = 6;
 #if defined(__aarch64__)
 constexpr int kVectors = 4;  // of 32 registers
-constexpr int kWideRows = 6;
+constexpr int kFourRows = 6;
 #else
 constexpr int kVectors = 2;
-constexpr int kWideRows = 3;
+constexpr int kFourRows = 3;
 #endif
+constexpr int kThreeRows = 0;
 constexpr int kDotRows = 3;
 constexpr int kDotColumns = 4;
 constexpr int64_t kBlock = 4;

@@ -4,7 +4,8 @@
 //
 // - Vector and Mask, kWidth: a vector of so many floats, and which of its lanes are in use;
 // - kRows and kVectors: the rows of the largest tile of c that the registers hold, and its width;
-// - kWideRows: the rows of one that is four vectors wide;
+// - kThreeRows and kFourRows: the rows of one that is three or four vectors wide; 0 if there is
+// none;
 // - kDotRows and kDotColumns: how many sums along k the registers hold;
 // - zero, splat, load, store, add, multiply, multiply_add, add_lanes, first_lanes;
 // - transpose_blocks: transpose() for multiples of kBlock rows and columns.
@@ -85,7 +86,7 @@ using Tile = void (*)(const Product&, int64_t, int64_t, int64_t) noexcept;
 // A tile for each number of rows up to the most, so that rows left over have one, too.
 template <int kMost>
 struct Tiles {
-  Tile of[kMost];
+  Tile of[kMost > 0 ? kMost : 1];
 };
 
 template <int kV, bool kMasked, int... kR>
@@ -93,7 +94,8 @@ constexpr Tiles<sizeof...(kR)> tiles_of(std::integer_sequence<int, kR...>) {
   return {{&tile<kR + 1, kV, kMasked>...}};
 }
 
-constexpr auto kFour = tiles_of<4, false>(std::make_integer_sequence<int, kWideRows>());
+constexpr auto kFour = tiles_of<4, false>(std::make_integer_sequence<int, kFourRows>());
+constexpr auto kThree = tiles_of<3, false>(std::make_integer_sequence<int, kThreeRows>());
 constexpr auto kTwo = tiles_of<2, false>(std::make_integer_sequence<int, kRows>());
 constexpr auto kTwoMasked = tiles_of<2, true>(std::make_integer_sequence<int, kRows>());
 constexpr auto kOne = tiles_of<1, false>(std::make_integer_sequence<int, kRows>());
@@ -109,10 +111,16 @@ void strip(const Product& x, int64_t j, int64_t lanes, const Tile* of, int64_t m
 }
 
 void tiles(const Product& x) noexcept {
-  const bool wide = x.m <= kWideRows || kVectors >= 4;
   int64_t j = 0;
+  if (kThreeRows > 0 && x.n % (3 * kWidth) == 0) {
+    for (; j < x.n; j += 3 * kWidth) {
+      strip(x, j, kWidth, kThree.of, kThreeRows);
+    }
+    return;
+  }
+  const bool wide = x.m <= kFourRows || kVectors >= 4;
   for (; wide && x.n - j >= 4 * kWidth; j += 4 * kWidth) {
-    strip(x, j, kWidth, kFour.of, kWideRows);
+    strip(x, j, kWidth, kFour.of, kFourRows);
   }
   for (; x.n - j >= 2 * kWidth; j += 2 * kWidth) {
     strip(x, j, kWidth, kTwo.of, kRows);
