@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,22 +10,33 @@ from torch import Tensor
 from torch.fx import Node
 
 from aoti.exporting.passes.graph_editing import Rewritten, arguments, copied, finished, replace
-from aoti.exporting.passes.operators import block_of, blocked_product
+from aoti.exporting.passes.operators import blocked_product, blocks_for
 
-_LINEAR = torch.ops.aten.linear.default
+aten = torch.ops.aten
+
+# What computes a linear layer: its input, its weight as (inputs, outputs), and what is added.
+_LINEAR = aten.linear.default  # the weight is (outputs, inputs)
+_OPERATORS: dict[Any, tuple[str, str, str | None]] = {
+    _LINEAR: ("input", "weight", "bias"),
+    aten.addmm.default: ("mat1", "mat2", "self"),
+    aten.mm.default: ("self", "mat2", None),
+    aten.matmul.default: ("self", "other", None),
+}
 _CONTIGUOUS = torch.contiguous_format
 
 
 def block_linears(program: torch.export.ExportedProgram) -> Rewritten:
     """Store the weights of linear layers in blocks of columns, for our own kernel.
 
+    Products with a weight of the program are linear layers, too.
+
     The kernel reads the blocks in the order in which they are stored, whatever the number of rows,
     and computes in the same pass what follows the product. As (outputs, inputs), weights are
     rearranged in every call, which takes about half of the time of a product with few rows.
 
-    Where a kernel is lacking (16-bit weights, many outputs of which blocks cannot be made), weights
-    are stored as (inputs, outputs). A bias is added by the elementwise code that follows; or by the
-    product if layers share their input, since Inductor can then merge the products.
+    Where a kernel is lacking (weights that are not float32), they are stored as (inputs, outputs).
+    A bias is added by the elementwise code that follows; or by the product if layers share their
+    input, since Inductor can then merge the products.
 
     This needs frozen weights, or a call would rearrange the weights.
 
@@ -49,11 +60,12 @@ def block_linears(program: torch.export.ExportedProgram) -> Rewritten:
     shared = {
         node
         for node in layers
-        if _block(_weight(node).meta["val"]) is None
-        and sum(user in layers for user in arguments(node)["input"].users) > 1
+        if not _has_kernel(_weight(node).meta["val"])
+        and sum(user in layers for user in _tensors(node)[0].users) > 1
     }
     for node in layers:
-        replace(node, _with_bias if node in shared else layer, _tensors(node))
+        compute = _with_bias if node in shared else layer
+        replace(node, compute if node.target == _LINEAR else _turned(compute), _tensors(node))
     return finished(program), [f"{len(layers)} with weights in blocks"]
 
 
@@ -82,20 +94,23 @@ def _takes_a_vector(node: Node) -> bool:
     return node.target == _LINEAR and arguments(node)["input"].meta["val"].dim() == 1
 
 
-def _block(weight: Tensor) -> int | None:
-    """The number of columns of a block of weights, if there is a kernel."""
-    if weight.dtype != torch.float32 or weight.device.type != "cpu" or not weight.numel():
-        return None
-    return block_of(weight.shape[0])
+def _has_kernel(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.numel() > 0
 
 
 def _weight(node: Node) -> Any:
-    return arguments(node)["weight"]
+    return arguments(node)[_OPERATORS[node.target][1]]
 
 
 def _layers(program: torch.export.ExportedProgram) -> list[Node]:
-    layers = (node for node in program.graph.nodes if node.target == _LINEAR)
-    return [node for node in layers if are_own(program, [_weight(node)])]
+    layers = (node for node in program.graph.nodes if node.target in _OPERATORS)
+    return [node for node in layers if are_own(program, [_weight(node)]) and _is_plain(node)]
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether neither the product nor what is added to it is scaled."""
+    called = arguments(node)
+    return bool(called.get("alpha", 1) == called.get("beta", 1) == 1)
 
 
 def are_own(program: torch.export.ExportedProgram, weights: Sequence[Node]) -> bool:
@@ -110,7 +125,13 @@ def are_own(program: torch.export.ExportedProgram, weights: Sequence[Node]) -> b
 def _tensors(node: Node) -> list[Node]:
     """Input, weight and, if there is one, bias of a layer."""
     called = arguments(node)
-    return [called[name] for name in ("input", "weight", "bias") if called[name] is not None]
+    names = _OPERATORS[node.target]
+    return [called[name] for name in names if name and called[name] is not None]
+
+
+def _turned(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A layer of which the weight is (inputs, outputs)."""
+    return lambda x, weight, *bias: compute(x, weight.t(), *bias)
 
 
 def _as_row(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -119,9 +140,8 @@ def _as_row(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def layer(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A linear layer with its weights as a kernel reads them."""
-    width = _block(weight)
-    if width:
-        return _in_blocks(width, x, weight, bias)
+    if _has_kernel(weight):
+        return _in_blocks(x, weight, bias)
     if weight.dtype.itemsize < 4:  # two steps would round twice
         return _with_bias(x, weight, bias)
     return _before_bias(x, weight, bias)
@@ -133,10 +153,17 @@ def _before_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     return product if bias is None else product + bias
 
 
-def _in_blocks(width: int, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _in_blocks(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     outputs, inputs = weight.shape
-    blocks = weight.view(-1, width, inputs).transpose(1, 2).clone(memory_format=_CONTIGUOUS)
-    product: Tensor = blocked_product(x.reshape(-1, inputs), blocks)
+    count, width = blocks_for(outputs)
+    if count * width > outputs:
+        weight = torch.nn.functional.pad(weight, (0, 0, 0, count * width - outputs))
+    blocks = weight.reshape(count, width, inputs).transpose(1, 2)
+    product: Tensor = blocked_product(
+        x.reshape(-1, inputs), blocks.clone(memory_format=_CONTIGUOUS)
+    )
+    if count * width > outputs:
+        product = product[:, :outputs]
     product = product.reshape(*x.shape[:-1], outputs)
     return product if bias is None else product + bias
 

@@ -16,12 +16,22 @@ NAMESPACE = "aoti"
 
 
 # Columns of a block of weights, the best first: multiples of what kernels process at a time.
-_BLOCKS = (48, 64, 32, 40, 56, *range(63, 15, -1))
+_BEST = (48, 64, 32, 40, 56)
+_BLOCKS = (*_BEST, *range(63, 15, -1))
 
 
 def block_of(outputs: int) -> int | None:
     """How many outputs a block of weights should have; None if they cannot be divided well."""
     return next((n for n in (outputs, *_BLOCKS) if n <= 64 and outputs % n == 0), None)
+
+
+def blocks_for(outputs: int) -> tuple[int, int]:
+    """How many blocks of weights such outputs should have, and the outputs of one.
+
+    If no blocks have as many outputs in all, these have a few more.
+    """
+    width = block_of(outputs) or min(_BEST, key=lambda width: -outputs % width)
+    return -(-outputs // width), width
 
 
 @torch.library.custom_op(f"{NAMESPACE}::convolution", mutates_args=())
