@@ -9,7 +9,17 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from aoti.package.elf_tables import DT_RPATH, DT_RUNPATH, PF_R, PF_W, PF_X, Names, Segment, Tables
+from aoti.package.elf_tables import (
+    DT_RPATH,
+    DT_RUNPATH,
+    PF_R,
+    PF_W,
+    PF_X,
+    Names,
+    Part,
+    Segment,
+    Tables,
+)
 
 _PT_NOTE, _PT_PHDR, _PT_TLS = 4, 6, 7
 _PT_GNU_EH_FRAME, _PT_GNU_RELRO, _PT_GNU_PROPERTY = 0x6474E550, 0x6474E552, 0x6474E553
@@ -34,6 +44,8 @@ _TOGETHER = (
 )
 _FIXED = {_DT_RELAENT: 24, _DT_PLTREL: DT_RELA, _DT_RELRENT: 8, _DT_SYMENT: 24}
 _STEPS = {DT_RELASZ: 24, DT_PLTRELSZ: 24, DT_RELRSZ: 8, **dict.fromkeys(ARRAYS.values(), 8)}
+
+_SECTION, _SHF_TLS = struct.Struct("<IIQQQQIIQQ"), 0x400
 
 _FRAMES = b"\x01\x1b\x03\x3b"  # the version and the encodings of .eh_frame_hdr
 _MAX_TLS = 64 << 20  # bytes
@@ -80,6 +92,7 @@ class Bounds:
         self.writable = self._ranges(PF_W)
         self.executable = self._ranges(PF_X)
         self.thread_local = 0
+        self._thread_end = 0
 
     def require(self, ok: object, what: str) -> None:
         """Raise PackageError unless a check holds."""
@@ -138,6 +151,26 @@ class Bounds:
                 not any(place.address <= table < end for table in tables), "thread-local variables"
             )
         self.thread_local = place.mapped + 1
+        self._thread_end = place.end
+
+    def check_sections(self, part: Part, header: bytes) -> None:
+        """Check the sections of thread-local variables, given the file and its header.
+
+        The loader reads no sections, and a file may have none. But code reaches its own variables
+        by distances that no table contains: only the sections say how many bytes there must be.
+        """
+        (start,) = struct.unpack_from("<Q", header, 40)
+        size, count = struct.unpack_from("<HH", header, 58)
+        if size != _SECTION.size:
+            return
+        table = part.read(size * count, start)
+        for _, _, flags, address, _, length, *_ in _SECTION.iter_unpack(
+            table[: len(table) // size * size]
+        ):
+            self.require(
+                not flags & _SHF_TLS or address + length <= self._thread_end,
+                "thread-local variables",
+            )
 
     def _read_only(self, place: Segment) -> None:
         """What is made read-only after the relocations, in whole pages."""

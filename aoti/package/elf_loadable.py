@@ -71,6 +71,7 @@ def check_loadable(path: Path, machine: str) -> None:
         bounds = Bounds(tables)
         (program_headers,) = struct.unpack_from("<Q", header, 32)
         bounds.check_headers(program_headers)
+        bounds.check_sections(part, header)
         bounds.check_dynamic()
         relocations = Relocations(bounds)
         symbols = Symbols(bounds, relocations.named)

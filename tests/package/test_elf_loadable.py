@@ -164,11 +164,24 @@ def test_a_wrong_row_is_refused(shared_object, tmp_path, tag, field, form, value
 @pytest.mark.parametrize("stored", [1, 16, 1 << 30])
 def test_first_values_of_thread_local_variables_are_no_other_table(shared_object, tmp_path, stored):
     """The compiled code has such variables, without first values: DT_INIT_ARRAY is behind them."""
-    data = shared_object.read_bytes()
-    headers = range(64, 64 + 56 * struct.unpack_from("<H", data, 56)[0], 56)
-    (place,) = (at for at in headers if struct.unpack_from("<I", data, at)[0] == 7)
+    place = thread_local_header(shared_object)
     said = refused(shared_object, tmp_path / "x.so", place + 32, "<Q", stored)
     assert "thread-local variables" in said
+
+
+@pytest.mark.parametrize("mapped", [0, 1, 39])
+def test_thread_local_variables_have_room(shared_object, tmp_path, mapped):
+    place = thread_local_header(shared_object)
+    said = refused(shared_object, tmp_path / "x.so", place + 40, "<Q", mapped)
+    assert "thread-local variables" in said
+
+
+def thread_local_header(path: Path) -> int:
+    """Where a file's program header PT_TLS is."""
+    data = path.read_bytes()
+    headers = range(64, 64 + 56 * struct.unpack_from("<H", data, 56)[0], 56)
+    (place,) = (at for at in headers if struct.unpack_from("<I", data, at)[0] == 7)
+    return place
 
 
 def test_an_old_hash_table_that_goes_on_for_ever_is_refused(link, tmp_path):
