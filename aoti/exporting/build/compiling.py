@@ -129,7 +129,7 @@ def compile_here(
     from torch._inductor import aot_compile
 
     import aoti.exporting.passes.kernel_templates  # noqa: F401 (registers them with Inductor)
-    from aoti.exporting.passes.attention_template import mended
+    from aoti.exporting.passes import attention_template, size_ranges
 
     args, kwargs = program.example_inputs
     # Inductor takes the path for a directory only if that exists already.
@@ -142,7 +142,13 @@ def compile_here(
     }
     # Inductor ignores `freezing` while gradients are on.
     one_thread = _one_thread("cpp.threads" in options)
-    with torch.no_grad(), one_thread, corrected(wanted=corrects), mended():
+    with (
+        torch.no_grad(),
+        one_thread,
+        corrected(wanted=corrects),
+        attention_template.mended(),
+        size_ranges.mended(),
+    ):
         module: Any = program.module(check_guards=False)
         files: Any = aot_compile(module, args, kwargs, options=settings)
     return [file for file in files if isinstance(file, str)]
