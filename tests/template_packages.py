@@ -19,6 +19,7 @@ import aoti.exporting.passes.kernel_templates  # noqa: F401 (tells Inductor of t
 from aoti.exporting.build.presets import PRESETS
 from aoti.exporting.passes.convolutions import rewrite_convolutions
 from aoti.exporting.passes.linears import block_linears
+from aoti.exporting.passes.size_ranges import mended
 
 IMAGES = {
     "plain": nn.Conv2d(4, 8, 3),
@@ -44,6 +45,12 @@ LINES = {
     "far line in groups": nn.Conv1d(4, 8, 5, groups=2, dilation=3),
 }
 
+DEPTHWISE = {
+    "oblong and apart": nn.Conv2d(72, 72, (2, 3), (1, 2), (3, 1), (2, 3), groups=72),
+    "far beside the image": nn.Conv2d(72, 72, 1, stride=(3, 2), padding=9, groups=72),
+    "without bias": nn.Conv2d(72, 72, 5, padding=2, groups=72, bias=False),
+}
+
 
 class Several(nn.Module):
     """Layers of every kind, and elementwise operators behind some."""
@@ -54,10 +61,13 @@ class Several(nn.Module):
         self.lines = nn.ModuleList(LINES.values())
         self.heads = nn.Conv2d(4, 6, (20, 12))
         self.first, self.second = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+        self.wide, self.depthwise = nn.Conv2d(4, 72, 1), nn.ModuleList(DEPTHWISE.values())
 
     def forward(self, image, line):
         found = {name: layer(image) for name, layer in zip(IMAGES, self.images, strict=True)}
         found |= {name: layer(line) for name, layer in zip(LINES, self.lines, strict=True)}
+        wide = self.wide(image)
+        found |= {name: layer(wide) for name, layer in zip(DEPTHWISE, self.depthwise, strict=True)}
         first = self.first(image)  # is wanted as it is, too
         found["wanted twice"] = first
         found["residual"] = (self.second(first.relu()) * 2 + image).relu()
@@ -76,12 +86,20 @@ class AnySize(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv2d(4, 8, 3, padding=1)
-        self.second = nn.Conv2d(8, 100, 3, stride=2, dilation=2)
+        self.first = nn.Conv2d(4, 72, 3, padding=1)
+        self.second = nn.Conv2d(72, 100, 3, stride=2, dilation=2)
+        self.third = nn.Conv2d(72, 72, 3, padding=1, groups=72)
+        self.fourth = nn.Conv2d(72, 72, 5, stride=2, padding=2, groups=72)
+        self.line = nn.Conv1d(72, 72, 4, 3, groups=72)
 
     def forward(self, image):
         first = self.first(image).relu()
-        return {"first": first, "second": self.second(first).sigmoid()}
+        found = {"first": first, "second": self.second(first).sigmoid()}
+        found |= {
+            "third": (self.third(first).relu() + first).sigmoid(),
+            "fourth": self.fourth(first),
+        }
+        return {**found, "line": self.line(first.flatten(2)).tanh()}
 
 
 class Linears(nn.Module):
@@ -136,7 +154,7 @@ def linears() -> tuple[torch.export.ExportedProgram, list[Any]]:
 
 def main(directory: Path) -> None:
     torch.manual_seed(0)
-    with torch.no_grad():
+    with torch.no_grad(), mended():
         for make in (convolutions, images, linears):
             program, examples = make()
             torch.save(examples, directory / f"{make.__name__}.pth")

@@ -73,6 +73,9 @@ ONE, TWO = torch.randn(2, 4, 17), torch.randn(2, 4, 11, 9)
         (nn.Conv2d(4, 4, (9, 8), groups=4, padding=1), TWO),
         (nn.Conv2d(4, 4, (3, 2), groups=4, stride=2, padding=1), TWO),
         (nn.Conv2d(4, 4, 3, groups=4, padding="same", dilation=2), TWO),
+        (nn.Conv1d(20, 20, 3, groups=20, stride=2, padding=1), torch.randn(2, 20, 17)),
+        (nn.Conv2d(20, 20, (3, 2), groups=20, stride=2, padding=1), torch.randn(2, 20, 11, 9)),
+        (nn.Conv2d(20, 20, 3, groups=20, padding="same", dilation=2), torch.randn(2, 20, 11, 9)),
     ],
 )
 def test_a_rewritten_convolution_computes_the_same(module, x):

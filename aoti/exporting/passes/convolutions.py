@@ -29,7 +29,7 @@ from aoti.exporting.passes.graph_editing import (
     reshape_views,
 )
 from aoti.exporting.passes.linears import layer as linear
-from aoti.exporting.passes.operators import block_of, convolution, windows
+from aoti.exporting.passes.operators import block_of, convolution, depthwise, windows
 
 aten = torch.ops.aten
 
@@ -40,6 +40,7 @@ CONVOLUTIONS = (
 )
 _CONTIGUOUS = torch.contiguous_format
 _MOST_TERMS = 64  # of a sum: every place of the kernel is one
+_FEW_CHANNELS = 8  # they do not fill a vector
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,14 @@ class Layer:
 
     @property
     def depthwise(self) -> bool:
-        """Whether each channel has its own kernel, of few places."""
-        outputs, depth, *kernel = self.weight
-        return self.groups == outputs and depth == 1 and math.prod(kernel) <= _MOST_TERMS
+        """Whether each channel has a kernel of its own."""
+        return self.groups == self.weight[0] and self.weight[1] == 1
+
+    @property
+    def sum(self) -> bool:
+        """Whether it is depthwise, in few channels and with few places."""
+        few = self.weight[0] < _FEW_CHANNELS and math.prod(self.weight[2:]) <= _MOST_TERMS
+        return self.depthwise and few
 
     @property
     def pixelwise(self) -> bool:
@@ -78,7 +84,7 @@ class Layer:
 
     def rewritten(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The same result without a convolution."""
-        if self.depthwise:
+        if self.sum:
             return self._as_sum(x, weight, bias)
         spatial = range(2, x.dim())
         image = x.permute(0, *spatial, 1)
@@ -93,18 +99,23 @@ class Layer:
         return linear(image, weight.reshape(self.weight[:2]))
 
     def _tiled(self, image: Tensor, weight: Tensor) -> Tensor:
-        """As the operator `convolution`, for which we have a kernel."""
+        """As an operator of ours, for which we have a kernel."""
         stride, dilation, padding = self.stride, self.dilation, _innermost_first(self.padding)
         line = image.dim() == 3
         if line:
             image, weight = image[:, None], weight[:, :, None]
             stride, dilation, padding = (1, *stride), (1, *dilation), [*padding, 0, 0]
         outputs, depth, *kernel = weight.shape
-        own = outputs // self.groups
-        blocks = weight.view(self.groups, -1, block_of(own) or own, depth, *kernel)
-        blocks = blocks.permute(0, 1, 4, 5, 3, 2).clone(memory_format=_CONTIGUOUS)
-        product: Tensor = convolution(image, blocks, stride, padding, dilation)
-        return product[:, 0] if line else product
+        if self.depthwise:
+            by = weight.permute(2, 3, 0, 1).reshape(*kernel, outputs)
+        else:
+            own = outputs // self.groups
+            by = weight.view(self.groups, -1, block_of(own) or own, depth, *kernel)
+            by = by.permute(0, 1, 4, 5, 3, 2)
+        compute = depthwise if self.depthwise else convolution
+        by = by.clone(memory_format=_CONTIGUOUS)
+        result: Tensor = compute(image, by, stride, padding, dilation)
+        return result[:, 0] if line else result
 
     def _as_sum(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """For each place in a window, the shifted input times one weight per channel; summed up."""

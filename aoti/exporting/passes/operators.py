@@ -69,7 +69,45 @@ def convolution(
 
 @convolution.register_fake
 def _(x: Tensor, weight: Tensor, *geometry: Sequence[int]) -> Tensor:
-    return x.new_empty(convolved(x.shape, weight.shape, *geometry))
+    groups, blocks, height, width, _, block = weight.shape
+    sizes = convolved(x.shape[1:3], (height, width), *geometry)
+    return x.new_empty(x.shape[0], *sizes, groups * blocks * block)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::depthwise", mutates_args=())
+def depthwise(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """A convolution with channels innermost, in which each channel has a kernel of its own.
+
+    Parameters
+    ----------
+    x : Tensor
+        (batch, height, width, channels).
+    weight : Tensor
+        (kernel height, kernel width, channels).
+    stride, padding, dilation : sequence of int
+        As of `convolution`.
+
+    Returns
+    -------
+    Tensor
+        (batch, output height, output width, channels).
+    """
+    plain = weight.permute(2, 0, 1)[:, None]
+    padded = torch.nn.functional.pad(x.permute(0, 3, 1, 2), list(padding))
+    result = torch.conv2d(padded, plain, None, stride, 0, dilation, weight.shape[2])
+    return result.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+
+
+@depthwise.register_fake
+def _(x: Tensor, weight: Tensor, *geometry: Sequence[int]) -> Tensor:
+    sizes = convolved(x.shape[1:3], weight.shape[:2], *geometry)
+    return x.new_empty(x.shape[0], *sizes, x.shape[3])
 
 
 @torch.library.custom_op(f"{NAMESPACE}::blocked_product", mutates_args=())
@@ -97,20 +135,17 @@ def _(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def convolved(
-    x: Sequence[Any],
-    weight: Sequence[Any],
+    image: Sequence[Any],
+    kernel: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
-) -> tuple[Any, Any, Any, Any]:
-    """The shape of the result of `convolution`, from the shapes of its arguments."""
+) -> tuple[Any, Any]:
+    """The height and width of the result of a convolution, from those of its arguments."""
     left, right, above, below = padding
-    groups, blocks, height, width, _, block = weight
     return (
-        x[0],
-        length(x[1] + above + below, height, stride[0], dilation[0]),
-        length(x[2] + left + right, width, stride[1], dilation[1]),
-        groups * blocks * block,
+        length(image[0] + above + below, kernel[0], stride[0], dilation[0]),
+        length(image[1] + left + right, kernel[1], stride[1], dilation[1]),
     )
 
 

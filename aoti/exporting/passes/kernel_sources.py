@@ -1,0 +1,353 @@
+"""The C++ code of our operators' kernels, as Jinja templates for `kernel_templates`.
+
+Products call libtorch's `brgemm`: it uses the widest vectors of the machine that it runs on,
+whatever the package was compiled for. It generates its kernel for a shape once per thread, in about
+0.1 ms.
+"""
+
+from __future__ import annotations
+
+# A block of columns of a product. Its rows are taken by eights, and then the rest: brgemm generates
+# a kernel for every number of rows, and these are few.
+_MULTIPLY = r"""
+    const auto multiply = [](int64_t rows, int64_t depth, const float* a, const float* b, bool add,
+                             float* c, int64_t stride) {
+        for (int64_t done = 0, next; done < rows; done += next) {
+            next = rows - done < 8 ? rows - done : (rows - done) / 8 * 8;
+            at::native::cpublas::brgemm(
+                next, block, depth, depth, block, stride, add, a + done * depth, b,
+                c + done * stride, false);
+        }
+    };
+"""
+
+# A parallel region, in which every thread takes products one after the other, in the order of the
+# memory that they use.
+_THREADS = r"""
+{%- if threaded %}
+    #pragma omp parallel{{ "" if every_thread else " num_threads(%d)" % template.num_threads }}
+{%- endif %}
+"""
+
+# What follows a block of products, and the place of the result: `pixels` rows from `begin` on, and
+# the columns from `first` on.
+_FOLLOWING = r"""
+{%- if epilogues %}
+    {%- set target = kernel.slice_nd(
+        result_rows, [("begin", "begin + pixels"), ("first", "first + block")]) %}
+    {%- set computed = kernel.slice_nd(
+        kernel.local_buffers["products"], [("0", "pixels"), ("0", "block")]) %}
+            {{ kernel.store_output(
+                target, computed, product, epilogues,
+                offsets=("begin", "first"), reindexers=reindexers)|indent(12, false) }}
+{%- endif %}
+"""
+
+# Lays out a tile of the image as the windows along its lines, including zeros. All rows of the
+# kernel use the same lines, unless the kernel leaves lines out.
+CONVOLUTION = (
+    r"""
+{{template.header().getvalue()}}
+#include <ATen/native/CPUBlas.h>
+
+extern "C"
+{{kernel.def_kernel(inputs={"X": X, "W": W}, outputs={"Y": Y}, aliases=aliases)}}
+{
+    constexpr int64_t groups = {{groups}}, blocks = {{blocks}}, block = {{block}};
+    constexpr int64_t depth = {{depth}}, channels = groups * depth;
+    constexpr int64_t outputs = groups * blocks * block;
+    constexpr int64_t kernel_height = {{kernel_height}}, kernel_width = {{kernel_width}};
+    constexpr int64_t stride_y = {{stride_y}}, stride_x = {{stride_x}};
+    constexpr int64_t dilation_y = {{dilation_y}}, dilation_x = {{dilation_x}};
+    constexpr int64_t above = {{above}}, left = {{left}};
+    const int64_t batch = {{kernel.size(X, 0)}};
+    const int64_t height = {{kernel.size(X, 1)}}, width = {{kernel.size(X, 2)}};
+    const float* x = &{{kernel.index(X, ["0", "0", "0", "0"])}};
+    const float* w = &{{kernel.index(W, ["0", "0", "0", "0", "0", "0"])}};
+
+    constexpr int64_t reach = (kernel_height - 1) * dilation_y;
+    constexpr bool shared = dilation_y == 1;  // rows of the kernel share lines of the image
+    const int64_t rows = (height + {{zeros_y}} - reach - 1) / stride_y + 1;
+    const int64_t columns =
+        (width + {{zeros_x}} - (kernel_width - 1) * dilation_x - 1) / stride_x + 1;
+
+    // Whole rows of outputs, or parts of one row.
+    constexpr int64_t window = kernel_width * depth;
+    constexpr int64_t most_windows = {{most_bytes}} / (window * int64_t{sizeof(float)});
+    const int64_t tile_columns =
+        std::min(columns, std::clamp<int64_t>(most_windows / kernel_height, 8, {{most_pixels}}));
+    int64_t tile_rows = 1;
+    if (tile_columns == columns) {
+        tile_rows = shared ? (most_windows / columns - reach) / stride_y
+                           : most_windows / (columns * kernel_height);
+        tile_rows = std::min({tile_rows, {{most_pixels}} / columns, rows});
+{%- if threaded %}
+        const int64_t parts = batch * rows * groups * blocks;
+        tile_rows = std::min(tile_rows, parts / (2 * int64_t{omp_get_max_threads()}));
+{%- endif %}
+        tile_rows = std::max<int64_t>(tile_rows, 1);
+    }
+    const int64_t tiles_across = (columns + tile_columns - 1) / tile_columns;
+    const int64_t tiles = (rows + tile_rows - 1) / tile_rows * tiles_across;
+
+    // A row of the kernel meets one matrix: lines that lie a stride apart are stored together. If
+    // the kernel leaves lines out, they are stored for each of its rows.
+    constexpr int64_t phases = shared ? std::min(stride_y, reach + 1) : kernel_height;
+    const int64_t line = tile_columns * window;
+    const int64_t phase_lines = tile_rows + (shared ? reach / stride_y : 0);
+
+    // A line of the image as the windows of outputs in a row.
+    const auto lay_out = [&](const float* from, int64_t begin, int64_t end, float* to) {
+        for (int64_t column = begin; column < end; column++, to += window) {
+            const int64_t first = column * stride_x - left;
+            if (groups == 1 && dilation_x == 1 && first >= 0 && first + kernel_width <= width) {
+                std::memcpy(to, from + first * channels, window * sizeof(float));
+                continue;
+            }
+            for (int64_t place = 0; place < kernel_width; place++) {
+                const int64_t at = first + place * dilation_x;
+                float* pixel = to + place * depth;
+                if (at >= 0 && at < width) {
+                    std::memcpy(pixel, from + at * channels, depth * sizeof(float));
+                } else {
+                    std::memset(pixel, 0, depth * sizeof(float));
+                }
+            }
+        }
+    };
+"""
+    + _MULTIPLY
+    + _THREADS
+    + r"""
+    {
+        const std::unique_ptr<float[]> lines(new float[phases * phase_lines * line]);
+        int64_t laid_out = -1;
+{%- if epilogues %}
+        {{ kernel.define_stack_allocated_buffer("products", [most_pixels, block]) }}
+{%- endif %}
+{%- if threaded %}
+        #pragma omp for
+{%- endif %}
+        for (int64_t number = 0; number < batch * tiles * groups * blocks; number++) {
+            const int64_t image = number / (tiles * groups * blocks);
+            const int64_t tile = number / (groups * blocks) % tiles;
+            const int64_t group = number / blocks % groups;
+            const int64_t first = number % (groups * blocks) * block;
+            const int64_t first_row = tile / tiles_across * tile_rows;
+            const int64_t first_column = tile % tiles_across * tile_columns;
+            const int64_t few_rows = std::min(tile_rows, rows - first_row);
+            const int64_t few_columns = std::min(tile_columns, columns - first_column);
+            const int64_t pixels = few_rows * few_columns;
+            const int64_t begin = (image * rows + first_row) * columns + first_column;
+            if (number / blocks != laid_out) {
+                laid_out = number / blocks;
+                const float* from = x + image * (height * width * channels) + group * depth;
+                for (int64_t phase = 0; phase < phases; phase++) {
+                    const int64_t needed = few_rows + (shared ? (reach - phase) / stride_y : 0);
+                    for (int64_t step = 0; step < needed; step++) {
+                        const int64_t at =
+                            (first_row + step) * stride_y + phase * dilation_y - above;
+                        float* to = lines.get() + (phase * phase_lines + step) * line;
+                        if (at >= 0 && at < height) {
+                            lay_out(
+                                from + at * (width * channels), first_column,
+                                first_column + few_columns, to);
+                        } else {
+                            std::memset(to, 0, few_columns * window * sizeof(float));
+                        }
+                    }
+                }
+            }
+{%- if epilogues %}
+            constexpr int64_t stride = block;
+{%- else %}
+            constexpr int64_t stride = outputs;
+            float* products = Y + begin * outputs + first;
+{%- endif %}
+            const float* weights = w + first * (kernel_height * window);
+            for (int64_t place = 0; place < kernel_height; place++) {
+                const int64_t met = shared ? place % stride_y * phase_lines + place / stride_y
+                                           : place * phase_lines;
+                multiply(
+                    pixels, window, lines.get() + met * line, weights + place * (window * block),
+                    place > 0, products, stride);
+            }
+"""
+    + _FOLLOWING
+    + r"""
+        }
+    }
+}
+"""
+)
+
+# Computes some rows at a time, which stay in the caches while all blocks of the weights pass by.
+BLOCKED_PRODUCT = (
+    r"""
+{{template.header().getvalue()}}
+#include <ATen/native/CPUBlas.h>
+
+extern "C"
+{{kernel.def_kernel(inputs={"X": X, "W": W}, outputs={"Y": Y}, aliases=aliases)}}
+{
+    constexpr int64_t blocks = {{blocks}}, depth = {{depth}}, block = {{block}};
+    constexpr int64_t outputs = blocks * block, tile = {{tile}};
+    const int64_t rows = {{kernel.size(X, 0)}};
+    const float* x = &{{kernel.index(X, ["0", "0"])}};
+    const float* w = &{{kernel.index(W, ["0", "0", "0"])}};
+"""
+    + _MULTIPLY
+    + _THREADS
+    + r"""
+    {
+{%- if epilogues %}
+        {{ kernel.define_stack_allocated_buffer("products", [tile, block]) }}
+{%- endif %}
+{%- if threaded %}
+        #pragma omp for collapse(2)
+{%- endif %}
+        for (int64_t begin = 0; begin < rows; begin += tile) {
+            for (int64_t first = 0; first < outputs; first += block) {
+                const int64_t pixels = std::min(tile, rows - begin);
+{%- if epilogues %}
+                constexpr int64_t stride = block;
+{%- else %}
+                constexpr int64_t stride = outputs;
+                float* products = Y + begin * outputs + first;
+{%- endif %}
+                multiply(
+                    pixels, depth, x + begin * depth, w + first * depth, false, products, stride);
+"""
+    + _FOLLOWING
+    + r"""
+            }
+        }
+    }
+}
+"""
+)
+
+# Computes a part of a line of outputs at a time, in some channels: eight pixels, of which the sums
+# stay in registers. Pixels whose windows meet zeros are computed one by one.
+DEPTHWISE = (
+    r"""
+{{template.header().getvalue()}}
+
+extern "C"
+{{kernel.def_kernel(inputs={"X": X, "W": W}, outputs={"Y": Y}, aliases=aliases)}}
+{
+    using Vector = at::vec::Vectorized<float>;
+    constexpr int64_t lanes = Vector::size();
+    constexpr int64_t channels = {{channels}}, most_channels = {{most_channels}};
+    constexpr int64_t blocks = (channels + most_channels - 1) / most_channels;
+    constexpr int64_t kernel_height = {{kernel_height}}, kernel_width = {{kernel_width}};
+    constexpr int64_t stride_y = {{stride_y}}, stride_x = {{stride_x}};
+    constexpr int64_t dilation_y = {{dilation_y}}, dilation_x = {{dilation_x}};
+    constexpr int64_t above = {{above}}, left = {{left}};
+    const int64_t batch = {{kernel.size(X, 0)}};
+    const int64_t height = {{kernel.size(X, 1)}}, width = {{kernel.size(X, 2)}};
+    const float* x = &{{kernel.index(X, ["0", "0", "0", "0"])}};
+    const float* w = &{{kernel.index(W, ["0", "0", "0"])}};
+
+    const int64_t rows =
+        (height + {{zeros_y}} - (kernel_height - 1) * dilation_y - 1) / stride_y + 1;
+    const int64_t columns =
+        (width + {{zeros_x}} - (kernel_width - 1) * dilation_x - 1) / stride_x + 1;
+    const int64_t parts = (columns + {{most_pixels}} - 1) / {{most_pixels}};
+
+    // Of a kernel's places along a side, those that meet the image: [begin, end).
+    struct Places {
+        int64_t begin, end;
+    };
+    const auto places = [](int64_t first, int64_t count, int64_t step, int64_t size) {
+        const int64_t before = first < 0 ? (-first + step - 1) / step : 0;
+        const int64_t met = first < size ? (size - first + step - 1) / step : 0;
+        return Places{std::min(before, count), std::min(met, count)};
+    };
+"""
+    + _THREADS
+    + r"""
+    {
+{%- if epilogues %}
+        {{ kernel.define_stack_allocated_buffer("products", [most_pixels, most_channels]) }}
+{%- endif %}
+{%- if threaded %}
+        #pragma omp for
+{%- endif %}
+        for (int64_t number = 0; number < batch * rows * parts * blocks; number++) {
+            const int64_t first = number % blocks * most_channels;
+            const int64_t block = std::min(most_channels, channels - first);
+            const int64_t first_column = number / blocks % parts * {{most_pixels}};
+            const int64_t row = number / (blocks * parts) % rows;
+            const int64_t image = number / (blocks * parts * rows);
+            const int64_t pixels = std::min<int64_t>({{most_pixels}}, columns - first_column);
+            const int64_t begin = (image * rows + row) * columns + first_column;
+{%- if epilogues %}
+            constexpr int64_t stride = most_channels;
+{%- else %}
+            constexpr int64_t stride = channels;
+            float* products = Y + begin * channels + first;
+{%- endif %}
+            const float* from = x + image * (height * width * channels) + first;
+            const int64_t top = row * stride_y - above;
+            const Places down = places(top, kernel_height, dilation_y, height);
+
+            // The sums of `count` pixels in a row, which all meet the same places of the kernel.
+            const auto sum = [&](auto some_pixels, int64_t pixel, Places across) {
+                constexpr int64_t count = some_pixels();
+                const int64_t start = (first_column + pixel) * stride_x - left;
+                for (int64_t channel = 0; channel < block; channel += lanes) {
+                    const int64_t some = std::min(lanes, block - channel);
+                    const auto load = [&](const float* at) {
+                        return some == lanes ? Vector::loadu(at) : Vector::loadu(at, some);
+                    };
+                    Vector sums[count];
+                    for (int64_t p = 0; p < count; p++) {
+                        sums[p] = Vector(0.0f);
+                    }
+                    for (int64_t y = down.begin; y < down.end; y++) {
+                        const float* line = from + (top + y * dilation_y) * (width * channels);
+                        for (int64_t place = across.begin; place < across.end; place++) {
+                            const Vector factor =
+                                load(w + (y * kernel_width + place) * channels + first + channel);
+                            const float* at =
+                                line + (start + place * dilation_x) * channels + channel;
+                            for (int64_t p = 0; p < count; p++) {
+                                sums[p] = at::vec::fmadd(
+                                    load(at + p * (stride_x * channels)), factor, sums[p]);
+                            }
+                        }
+                    }
+                    for (int64_t p = 0; p < count; p++) {
+                        sums[p].store(products + (pixel + p) * stride + channel, some);
+                    }
+                }
+            };
+            const auto across = [&](int64_t pixel) {
+                return places(
+                    (first_column + pixel) * stride_x - left, kernel_width, dilation_x, width);
+            };
+            const auto inside = [&](int64_t pixel) {
+                const Places met = across(pixel);
+                return met.begin == 0 && met.end == kernel_width;
+            };
+            for (int64_t pixel = 0; pixel < pixels;) {
+                if (pixel + 8 <= pixels && inside(pixel) && inside(pixel + 7)) {
+                    sum(std::integral_constant<int64_t, 8>(), pixel, {0, kernel_width});
+                    pixel += 8;
+                } else if (pixel + 4 <= pixels && inside(pixel) && inside(pixel + 3)) {
+                    sum(std::integral_constant<int64_t, 4>(), pixel, {0, kernel_width});
+                    pixel += 4;
+                } else {
+                    sum(std::integral_constant<int64_t, 1>(), pixel, across(pixel));
+                    pixel += 1;
+                }
+            }
+"""
+    + _FOLLOWING
+    + r"""
+        }
+    }
+}
+"""
+)
