@@ -4,8 +4,7 @@ usage: OMP_NUM_THREADS=1 python -m tests.benchmarks [--output build/benchmarks] 
 
 Writes OUTPUT/benchmarks.md and benchmarks.svg, and what they are made from as benchmarks.json. It
 needs what engines.py needs, and matplotlib: tools/benchmark installs it all. Packages are exported
-first, unless they are there: exports choose their kernels by measuring, so a busy machine gives
-slower packages. It takes half an hour, on a machine that has nothing else to do.
+first, unless they are there. It takes half an hour, on a machine that has nothing else to do.
 """
 
 from __future__ import annotations
