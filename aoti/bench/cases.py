@@ -113,7 +113,7 @@ class Takes:
             name: tuple(map(int, array.shape)) for name, array in zip(names, arrays, strict=True)
         }
         batches = Batches.of(self.signature)
-        rows = None if batches is None or not arrays else int(arrays[0].shape[0])
+        rows = None if batches is None or not arrays else batches.rows(arrays)
         return Case(sizes, shapes, rows), self._inputs(arrays)
 
     def _inputs(self, arrays: list[Any]) -> Inputs:

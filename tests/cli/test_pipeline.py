@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.arrays.batching import Batches
+from aoti.arrays.batching import Batches, Rows
 from aoti.cli.group import run
 from aoti.cli.io.input_stream import Request
 from aoti.cli.io.pipeline import Stream
@@ -252,7 +252,7 @@ def test_only_as_much_is_held_as_runs():
             taken = n + 1
             yield Request({"line": n}, [np.full((1, 2), n)])
 
-    stream = Stream(Slow(), Batches(1, None), 8)
+    stream = Stream(Slow(), Batches("n", (Rows(),), (Rows(),), 1), 8)
     for given, (request, outcome) in enumerate(stream.results(requests())):
         assert request.label == {"line": given}
         assert outcome[0].tolist() == [[2 * given] * 2]

@@ -7,8 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from aoti.arrays.batching import differ, same
 from aoti.cli.io.input_stream import Request
 from aoti.errors import AotiError, ConfigError, ModelClosedError
 
@@ -97,7 +96,7 @@ class Stream:
                 group, key, rows = [], None, 0
                 continue
             own = self._key(request)
-            own_rows = 0 if own is None else request.inputs[0].shape[0]
+            own_rows = 0 if own is None else self._rows_of(request)
             if group and (own is None or own != key or rows + own_rows > self._rows):
                 yield group
                 group, rows = [], 0
@@ -111,6 +110,9 @@ class Stream:
             return None
         return self._batches.key(request.inputs)
 
+    def _rows_of(self, request: Request) -> int:
+        return (self._batches and self._batches.rows(request.inputs)) or 0
+
     def _run(self, group: Sequence[Request]) -> list[Outcome]:
         if len(group) > 1 and self._batches is not None:
             calls = [request.inputs for request in group]
@@ -122,7 +124,7 @@ class Stream:
             except AotiError:  # the request that caused it is found below
                 pass
             else:
-                parts = self._batches.split(outputs, calls)
+                parts = self._batches.split(outputs, [*map(self._rows_of, group)])
                 if self._proven or self._prove(group, parts):
                     return list(parts)
         return [self._run_alone(request) for request in group]
@@ -142,23 +144,11 @@ class Stream:
         """Whether the first and the last request of a joined call give the same results alone."""
         for index in (0, -1):
             alone = self._run_alone(group[index])
-            if isinstance(alone, AotiError) or not all(map(_same, alone, parts[index])):
+            if isinstance(alone, AotiError) or not all(map(same, alone, parts[index])):
                 self._batches = None
                 self.warning = (
                     "results of this model depend on what else is in a batch, so inputs are run "
                     "one at a time"
                 )
-        self._proven = True
+        self._proven = differ(group[0].inputs, group[-1].inputs)
         return self._batches is not None
-
-
-def _same(alone: Any, joined: Any) -> bool:
-    """Whether two results are equal except for the order of additions in kernels."""
-    if alone.shape != joined.shape:
-        return False
-    if alone.dtype.kind in "biu":
-        return bool(np.array_equal(alone, joined))
-    kind = np.complex128 if alone.dtype.kind == "c" else np.float64
-    tolerance = 1e-3 if alone.dtype.itemsize >= 4 else 2e-2
-    first, second = alone.astype(kind), joined.astype(kind)
-    return bool(np.allclose(first, second, rtol=tolerance, atol=tolerance / 10, equal_nan=True))
