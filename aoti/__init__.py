@@ -47,6 +47,7 @@ if _TYPE_CHECKING:
     from aoti.loading import load
     from aoti.machine.device import Device, DeviceInfo
     from aoti.model import AOTIModel
+    from aoti.options import Batching
     from aoti.package.archive import Limits
     from aoti.package.constants import Constant
     from aoti.package.metadata import load_metadata_from_package
@@ -63,6 +64,7 @@ __all__ = [
     "AOTIModel",
     "AmbiguousModelError",
     "AotiError",
+    "Batching",
     "CallRecord",
     "Config",
     "ConfigError",
@@ -111,6 +113,7 @@ __all__ = [
 
 _HOMES = {
     "AOTIModel": "model",
+    "Batching": "options",
     "CallRecord": "profiling",
     "Config": "config",
     "Constant": "package.constants",

@@ -6,6 +6,9 @@ The file is TOML, with the names of the options of `aoti.load`::
     num_runners = 4
     intra_op_threads = 1
 
+    [batching]
+    max_size = 32
+
     [cache]
     dir = "/var/cache/aoti"
     size = "10G"
@@ -26,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from aoti.errors import ConfigError
-from aoti.options import DEFAULTS, SETTINGS
+from aoti.options import DEFAULTS, SETTINGS, gathered
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -149,7 +152,7 @@ class Config:
 
     @classmethod
     def _of(cls, settings: Mapping[str, Any]) -> Config:
-        named = {key.replace(".", "_"): value for key, value in settings.items()}
+        named = {key.replace(".", "_"): value for key, value in gathered(settings).items()}
         if "cache_enabled" in named:
             named["cache"] = named.pop("cache_enabled")
         return cls(**named)

@@ -110,6 +110,8 @@ def load(source: Source | Config, **options: Any) -> AOTIModel:
         operators only: see `Package.threads`.
     queue_size : int, default 1024
         How many calls of `AOTIModel.submit` and `AOTIModel.run_async` may wait.
+    batching : Batching, optional
+        Join such calls into fewer, larger runs, for models on the CPU: see `Batching`.
     timeout : float, optional
         Seconds that a `AOTIModel.run_async` may take, including the time it waits.
     self_test : bool, default False
@@ -160,8 +162,9 @@ def load(source: Source | Config, **options: Any) -> AOTIModel:
     ConfigError
         `warmup` is True, and the package does not describe its inputs; `num_runners` is less than
         1, or more than 1 for a single-threaded model; `intra_op_threads`, `queue_size` or
-        `timeout` is too small; `outputs` is not one of the libraries; `stream` is not a stream, or
-        belongs to another device; or the directory for extracted packages cannot be used.
+        `timeout` is too small; calls cannot be joined as `batching` says; `outputs` is not one of
+        the libraries; `stream` is not a stream, or belongs to another device; or the directory for
+        extracted packages cannot be used.
     LibtorchError
         No libtorch that fits was found, or this build of aoti does not support GPUs.
     ExecutionError

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from aoti.arrays.input_plan import InputPlan
+from aoti.arrays.joined_calls import JoinedCalls
 from aoti.arrays.validation import Checker
 from aoti.cache.weight_file import read_table
 from aoti.engine._core._bound import bind
@@ -16,13 +17,13 @@ from aoti.engine._core._program import Program
 from aoti.errors import InputError, InputTypeError, ModelClosedError, PackageError
 from aoti.machine.device import Device
 from aoti.machine.streams import handle_of
-from aoti.options import LoadOptions, WeightSource, takes
-from aoti.package.constants import Constant
+from aoti.options import LoadOptions, takes
 from aoti.package.package import Source
 from aoti.protocol import InferenceResult, ModelInfo
 from aoti.run_queue import QueuedCalls, RunQueue
 from aoti.signature.signature import Signature
 from aoti.signature.spec import TensorSpec
+from aoti.weights.aliases import WeightCalls
 from aoti.weights.model_weights import ModelWeights, one_container_per_runner
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _NOT_FLAT = (
 )
 
 
-class AOTIModel(Caller, QueuedCalls):
+class AOTIModel(Caller, QueuedCalls, WeightCalls):
     """A loaded model. Made by `aoti.load`, called as the exported module was called.
 
     Attributes
@@ -154,13 +155,29 @@ class AOTIModel(Caller, QueuedCalls):
                 rebuild=None if self._rebuild is plan.rebuild else self._rebuild,
             )
         self.signature = checker.signature
-        # A worker's own stream is not the one that the caller's arrays are computed on.
-        self._queued = self._program.on_stream if on_gpu else None
+        self._joins = None
+        call: Callable[[Any], Any] = self._program.call_flat
+        if options.batching is not None:
+            self._joins = JoinedCalls(
+                options.batching,
+                self.signature,
+                device=device,
+                fit=functools.partial(checker.fit, inputs=self._inputs),
+                call=call,
+                run=self._program.run_to,
+                rebuild=self._rebuild,
+                outputs=options.outputs,
+            )
+            self._queued, call = self._joins.queued, self._joins.call
+        elif on_gpu:
+            # A worker's own stream is not the one that the caller's arrays are computed on.
+            self._queued, call = self._program.on_stream, self._program.call_on
         self._queue = RunQueue(
-            self._program.call_on if on_gpu else self._program.call_flat,
+            call,
             workers=options.num_runners,
             size=options.queue_size,
             name=f"model {model_name!r} of {path}",
+            joins=self._joins,
         )
 
     @staticmethod
@@ -304,44 +321,6 @@ class AOTIModel(Caller, QueuedCalls):
         latency_ms = (time.perf_counter_ns() - start) / 1e6
         return InferenceResult(outputs, latency_ms, bytes_, version)
 
-    def load_constants(
-        self, weights: Mapping[str, Any], *, full: bool = True, share: bool = False
-    ) -> None:
-        """`ModelWeights.load`, under the name of the C++ loader's method."""
-        self.weights.load(weights, full=full, share=share)
-
-    def update_weights(
-        self,
-        weights: WeightSource,
-        *,
-        full: bool = True,
-        share: bool = False,
-        map_source: bool = False,
-        keep: bool = True,
-    ) -> int:
-        """`ModelWeights.update`, under the name of aoti-rs."""
-        return self.weights.update(
-            weights, full=full, share=share, map_source=map_source, keep=keep
-        )
-
-    def rollback(self) -> int:
-        """`ModelWeights.rollback`."""
-        return self.weights.rollback()
-
-    def extract_constants(self) -> dict[str, Any]:
-        """`ModelWeights.extract`, under the name of the C++ loader's method."""
-        return self.weights.extract()
-
-    @property
-    def constants(self) -> tuple[Constant, ...]:
-        """`ModelWeights.constants`."""
-        return self.weights.constants
-
-    @property
-    def version(self) -> int:
-        """`ModelWeights.version`."""
-        return self.weights.version
-
     def _handle(self, stream: Any) -> int | None:
         return None if stream is None else handle_of(stream, self.device)
 
@@ -373,7 +352,7 @@ class AOTIModel(Caller, QueuedCalls):
     def info(self) -> ModelInfo:
         """Facts about the loaded model: its engine, mapped files and queue."""
         file = self.weights.file
-        running, waiting = self._queue.load()
+        load = self._queue.load()
         return ModelInfo(
             engine=self.engine,
             device=str(self.device),
@@ -385,8 +364,12 @@ class AOTIModel(Caller, QueuedCalls):
             num_runners=self.num_runners,
             containers=self.num_runners if self._apart else 1,
             intra_op_threads=self._threads,
-            running=running,
-            waiting=waiting,
+            running=load.running,
+            waiting=load.waiting,
+            calls=load.calls,
+            runs=load.runs,
+            run_seconds=load.seconds,
+            max_rows=1 if self._joins is None else self._joins.max_rows,
         )
 
     @property

@@ -29,6 +29,51 @@ ENGINES = ("auto", "native", "libtorch")
 _MOST = {"num_runners": 1024, "intra_op_threads": 4096, "queue_size": 1 << 30}
 
 
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How calls of `AOTIModel.submit` and `AOTIModel.run_async` are joined into one run.
+
+    Attributes
+    ----------
+    max_size : int or None
+        The maximum number of rows of a joined run. None: as many as the model accepts, up to 32.
+    max_delay : float
+        The maximum number of seconds that a call waits for others while a runner is free. Calls
+        that wait for a runner are joined without a further delay; 0 joins only those.
+    dim : str or None
+        The name of the dimension that holds the rows, in `Signature`. None: the one that is the
+        first dimension of all outputs, and of all inputs that have it.
+
+    Raises
+    ------
+    ConfigError
+        A value cannot be used.
+
+    Notes
+    -----
+    These calls are joined with each other: those whose arrays have the same library, dtypes and
+    sizes apart from the number of rows, and whose inputs without rows have the same content.
+    """
+
+    max_size: int | None = field(default=None, metadata=_WHOLE)
+    max_delay: float = field(default=0.002, metadata=_NUMBER)
+    dim: str | None = field(default=None, metadata=_TEXT)
+
+    def __post_init__(self) -> None:
+        if self.max_size is not None:
+            object.__setattr__(self, "max_size", operator.index(self.max_size))
+            if not 2 <= self.max_size <= 1 << 30:
+                raise ConfigError(
+                    "max_size must be a number of rows from 2 to 1073741824, not "
+                    f"{_shown(self.max_size)}"
+                )
+        if not 0 <= self.max_delay <= 3600:
+            raise ConfigError(
+                "max_delay must be a number of seconds from 0 to 3600, not "
+                f"{_shown(self.max_delay)}"
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
     """How to load a model. `aoti.load` describes each option.
@@ -52,6 +97,7 @@ class LoadOptions:
     outputs: str | None = field(default=None, metadata=_TEXT)
     intra_op_threads: int | None = field(default=None, metadata=_WHOLE)
     queue_size: int = field(default=1024, metadata=_WHOLE)
+    batching: Batching | None = None
     timeout: float | None = field(default=None, metadata=_NUMBER)
     self_test: bool = field(default=False, metadata=_TRUTH)
     weights: WeightSource | None = field(default=None, metadata=_TEXT)
@@ -76,6 +122,13 @@ class LoadOptions:
             check_engine(self.engine, "engine")
         if self.single_threaded and self.num_runners > 1:
             raise ConfigError("a single-threaded model has one runner: leave num_runners at 1")
+        if self.batching is not None and not isinstance(self.batching, Batching):
+            raise ConfigError(f"batching must be an aoti.Batching, not {self.batching!r:.80}")
+        if self.batching is not None and not self.validate:
+            raise ConfigError(
+                "batching needs the checks of calls, which keep joined calls apart: leave validate "
+                "at True"
+            )
         check_timeout(self.timeout)
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.sha256):
             raise ConfigError(f"sha256 must be 64 hexadecimal digits, not {self.sha256!r:.80}")
@@ -119,12 +172,28 @@ def _shown(number: float) -> str:
 
 DEFAULTS: dict[str, Any] = {option.name: option.default for option in fields(LoadOptions)}
 
+_BATCHING = "batching."
+
 # The options that settings can hold, with the type that they have there.
 SETTINGS: dict[str, type] = {
-    option.name: option.metadata["setting"]
-    for option in fields(LoadOptions)
+    prefix + option.name: option.metadata["setting"]
+    for kind, prefix in ((LoadOptions, ""), (Batching, _BATCHING))
+    for option in fields(kind)
     if "setting" in option.metadata
 }
+
+
+def gathered(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with one `Batching` in place of those about it.
+
+    Raises
+    ------
+    ConfigError
+        As `Batching`.
+    """
+    parts = {k.removeprefix(_BATCHING): v for k, v in settings.items() if k.startswith(_BATCHING)}
+    rest = {k: v for k, v in settings.items() if not k.startswith(_BATCHING)}
+    return {**rest, "batching": Batching(**parts)} if parts else rest
 
 
 def takes(

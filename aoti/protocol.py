@@ -68,6 +68,12 @@ class ModelInfo:
         How many threads a run may use; None if OpenMP decides.
     running, waiting : int
         How many calls of `AOTIModel.submit` and `AOTIModel.run_async` run and wait now.
+    calls, runs : int
+        How many of these calls have run, and in how many runs: fewer if calls are joined.
+    run_seconds : float
+        How long these runs took in all.
+    max_rows : int
+        The maximum number of rows of a joined run: see `Batching`. 1 if calls are not joined.
     """
 
     engine: str
@@ -82,6 +88,10 @@ class ModelInfo:
     intra_op_threads: int | None
     running: int
     waiting: int
+    calls: int
+    runs: int
+    run_seconds: float
+    max_rows: int
 
 
 @runtime_checkable

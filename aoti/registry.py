@@ -35,7 +35,7 @@ from typing import Any
 
 from aoti.config import looks_like_a_path, read_settings, read_toml
 from aoti.errors import AmbiguousModelError, AotiError, ConfigError, PackageNotFoundError
-from aoti.options import SETTINGS
+from aoti.options import SETTINGS, gathered
 
 GROUP = "aoti.models"
 DESCRIPTION = "model.toml"
@@ -256,7 +256,7 @@ def _described(directory: Path, name: str, place: str) -> RegisteredModel:
             raise ConfigError(
                 f"{description}: a version must be numbers as in 2.1, not {version!r:.80}"
             )
-        options = {k.removeprefix("load."): v for k, v in settings.items() if "." in k}
+        options = gathered({k.removeprefix("load."): v for k, v in settings.items() if "." in k})
         if "sha256" in settings:
             options["sha256"] = settings["sha256"]
         if "weights" in options:

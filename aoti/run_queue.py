@@ -11,17 +11,22 @@ import atexit
 import contextlib
 import os
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+import time
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aoti._logging import logger
 from aoti.engine._core._waiting import wait
 from aoti.errors import ModelClosedError, QueueFullError, RunTimeoutError
 from aoti.options import check_timeout
 
+if TYPE_CHECKING:
+    from aoti.arrays.joined_calls import JoinedCalls, QueuedCall
+
 Leaves = Sequence[object]
+Outcome = tuple[Any, BaseException | None]
 
 # All queues that have threads. Set operations are atomic.
 _live: set[RunQueue] = set()
@@ -73,6 +78,16 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+class Load(NamedTuple):
+    """What a queue does now, and what it has done."""
+
+    running: int = 0  # submitted calls
+    waiting: int = 0
+    calls: int = 0  # that have run
+    runs: int = 0  # that these took
+    seconds: float = 0.0  # that these runs took in all
+
+
 class RunQueue:
     """The waiting runs of one model, and its worker threads.
 
@@ -86,6 +101,9 @@ class RunQueue:
         How many runs may wait, in addition to those that the workers run.
     name : str
         The name of the model in messages and names of threads.
+    joins : JoinedCalls, optional
+        How runs with the same key become one; then each is submitted as a `QueuedCall`. They go
+        when they have `max_rows`, or `max_delay` after the first came.
 
     Notes
     -----
@@ -96,8 +114,17 @@ class RunQueue:
     is registered with `atexit` does this.
     """
 
-    def __init__(self, call: Callable[[Any], Any], *, workers: int, size: int, name: str) -> None:
+    def __init__(
+        self,
+        call: Callable[[Any], Any],
+        *,
+        workers: int,
+        size: int,
+        name: str,
+        joins: JoinedCalls | None = None,
+    ) -> None:
         self._call = call
+        self._joins = joins
         self._workers = workers
         self._size = size
         self._name = name
@@ -107,12 +134,13 @@ class RunQueue:
     def _forget(self) -> None:
         """Reset to a state without threads and runs."""
         self._changed = _Condition()
-        self._waiting: OrderedDict[Future[Any], Leaves] = OrderedDict()
+        self._waiting: OrderedDict[Future[Any], Any] = OrderedDict()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
-        self._running = 0
+        self._busy = 0
+        self._load = Load()
 
-    def submit(self, leaves: Leaves) -> Future[Any]:
+    def submit(self, leaves: Leaves | QueuedCall) -> Future[Any]:
         """Queue a run.
 
         Raises
@@ -126,7 +154,7 @@ class RunQueue:
         with self._changed:
             if self._ended or _exiting:
                 raise ModelClosedError(self._ended or "the interpreter is shutting down")
-            if len(self._waiting) + self._running >= self._size + self._workers:
+            if len(self._waiting) + self._busy >= self._size + self._workers:
                 raise QueueFullError(
                     f"{self._name}: {self._size} runs are waiting already (queue_size); "
                     "wait for some of them, or load the model with more runners"
@@ -140,10 +168,10 @@ class RunQueue:
             self._changed.notify()
         return future
 
-    def load(self) -> tuple[int, int]:
-        """How many runs are under way, and how many wait."""
+    def load(self) -> Load:
+        """What the queue does now, and what it has done."""
         with self._changed:
-            return self._running, len(self._waiting)
+            return self._load._replace(waiting=len(self._waiting))
 
     def _start_worker(self, future: Future[Any]) -> None:
         name = f"aoti {self._name} {len(self._threads)}"
@@ -193,40 +221,86 @@ class RunQueue:
             self._changed.notify_all()
 
     def _work(self) -> None:
-        while (item := self._next()) is not None:
-            future, leaves = item
-            if future.set_running_or_notify_cancel():
-                result, error = _outcome(self._call, leaves)
-                self._count_ended()
+        while taken := self._next():
+            runs = [(f, leaves) for f, leaves in taken if f.set_running_or_notify_cancel()]
+            start = time.perf_counter()
+            outcomes = self._outcomes([leaves for _, leaves in runs])
+            self._count_ended(len(taken), len(runs), time.perf_counter() - start)
+            while runs:
+                (future, _), (result, error) = runs.pop(0), outcomes.pop(0)
                 if error is None:
                     future.set_result(result)
                 else:
                     future.set_exception(error)
-                del result, error
-            else:
-                self._count_ended()
-            del item, future, leaves  # keep nothing alive until the next run
+                del future, _, result, error
+            del taken  # keep nothing alive until the next run
 
-    def _next(self) -> tuple[Future[Any], Leaves] | None:
+    def _count_ended(self, taken: int, ran: int, seconds: float) -> None:
+        # Before the futures are done: who waits for one may queue the next run at once.
         with self._changed:
-            while not self._waiting:
-                if self._ended:
+            self._busy -= 1
+            running, waiting, calls, runs, total = self._load
+            runs += ran > 0
+            self._load = Load(running - taken, waiting, calls + ran, runs, total + seconds)
+
+    def _outcomes(self, items: list[Any]) -> list[Outcome]:
+        """The result or the error of each of the runs that go together."""
+        if self._joins is not None and len(items) > 1:
+            results, error = _outcome(self._joins.call_together, items)
+            if error is None:
+                return [(result, None) for result in results]
+            logger.info("%s: joined calls are run one at a time: %s", self._name, error)
+        return [_outcome(self._call, leaves) for leaves in items]
+
+    def _next(self) -> list[tuple[Future[Any], Any]]:
+        """What to run next, as one; nothing if there is no more to come."""
+        with self._changed:
+            while True:
+                ready, pause = self._ready()
+                # The garbage collector may have cancelled some of them by now.
+                taken = [(f, run) for f in ready if (run := self._waiting.pop(f, None)) is not None]
+                if taken:
+                    break
+                if self._ended and not self._waiting:
                     self._threads.discard(threading.current_thread())
                     if not self._threads:
                         _live.discard(self)
-                    return None
-                self._idle += 1
-                try:
-                    self._changed.wait()
-                finally:
-                    self._idle -= 1
-            self._running += 1
-            return self._waiting.popitem(last=False)
+                    return []
+                if not ready:
+                    self._idle += 1
+                    try:
+                        self._changed.wait(pause)
+                    finally:
+                        self._idle -= 1
+            self._busy += 1
+            self._load = self._load._replace(running=self._load.running + len(taken))
+            if self._joins is not None and self._waiting:
+                self._changed.notify()  # another worker is to look when those can go
+            return taken
 
-    def _count_ended(self) -> None:
-        # Before the future is done: its waiter may queue the next run at once.
-        with self._changed:
-            self._running -= 1
+    def _ready(self) -> tuple[list[Future[Any]], float | None]:
+        """The runs that can go now as one; if none can, how long to wait for that."""
+        if (joins := self._joins) is None:
+            return [future for future, _ in zip(self._waiting, range(1), strict=False)], None
+        waiting = list(self._waiting)
+        runs = [(f, run) for f in waiting if (run := self._waiting.get(f)) is not None]
+        if not runs:
+            return [], None
+        _, oldest = runs[0]
+        left = oldest.since + joins.max_delay - time.monotonic()
+        over = left <= 0 or self._ended is not None
+        groups: defaultdict[Hashable, list[Future[Any]]] = defaultdict(list)
+        rows: defaultdict[Hashable, int] = defaultdict(int)
+        for future, run in runs:
+            if over and run.key != oldest.key:
+                continue
+            group = groups[run.key]
+            rows[run.key] += run.rows
+            if not group or rows[run.key] <= joins.max_rows:
+                group.append(future)
+            if run.key is None or rows[run.key] >= joins.max_rows:
+                return group, None
+        return (groups[oldest.key], None) if over else ([], left)
 
 
 class QueuedCalls:
@@ -234,7 +308,7 @@ class QueuedCalls:
 
     _timeout: float | None
     _flatten: Callable[[tuple[object, ...], dict[str, object]], Leaves]
-    _queued: Callable[[Any], Any] | None
+    _queued: Callable[[Any], Any] | None = None
     _queue: RunQueue
 
     @property
@@ -263,8 +337,9 @@ class QueuedCalls:
         Parameters
         ----------
         *args, **kwargs
-            As for a call. Their structure is checked here, in the caller's thread; the arrays are
-            checked when the call runs. Do not write to them until the future is done.
+            As for a call. Their structure is checked here, in the caller's thread. The arrays are
+            checked when the call runs, and with `batching` here, too. Do not write to them until
+            the future is done.
 
         Returns
         -------
@@ -275,7 +350,8 @@ class QueuedCalls:
         Raises
         ------
         InputError, InputTypeError, PackageError
-            As for a call, if the structure of the arguments is wrong.
+            As for a call, if the structure of the arguments is wrong; with `batching`, if
+            anything is.
         QueueFullError
             The queue is full.
         ModelClosedError
@@ -348,7 +424,7 @@ async def result_of(future: Future[Any], timeout: float | None) -> Any:
         del future  # otherwise it and its error would keep each other alive through this frame
 
 
-def _outcome(call: Callable[[Leaves], Any], leaves: Leaves) -> tuple[Any, BaseException | None]:
+def _outcome(call: Callable[[Any], Any], leaves: Any) -> Outcome:
     # A separate frame: a frame that also has the future would form a cycle with the traceback.
     try:
         return call(leaves), None

@@ -1,4 +1,4 @@
-"""Packages for tests of joined calls: one that is much cheaper joined, and one that must not be.
+"""Packages for tests of joined calls: rows at several places, and models that must not be joined.
 
 usage: python tests/batch_packages.py DIRECTORY
 """
@@ -26,6 +26,31 @@ class Mixing(nn.Module):
         return x - x.mean(dim=0, keepdim=True)
 
 
+class Tagged(nn.Module):
+    """Rows of several inputs, one input without rows, and numbers in a dict."""
+
+    def forward(self, x: Tensor, ids: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        return {"scaled": x * scale + ids[:, None], "sums": x.sum(1)}
+
+
+class TimeFirst(nn.Module):
+    """Rows in the second dimension, as recurrent layers have them, and doubled in another input."""
+
+    def forward(self, x: Tensor, h: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return x + h, x.sum(0), pairs * 2
+
+
+class Layouts(nn.Module):
+    """A row that all share in memory, rows that lie in other rows, and the input itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Parameter(torch.arange(3.0))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.shared.expand(x.shape[0], 3), (x + 1).t().contiguous().t(), x
+
+
 def main(directory: Path) -> None:
     torch.manual_seed(0)
     rows = {0: Dim("batch", min=1, max=256)}
@@ -34,6 +59,17 @@ def main(directory: Path) -> None:
     example = (torch.randn(8, 4),)
     export(wide, example, path=directory / "wide.pt2", dynamic_shapes={"input": rows})
     export(Mixing(), example, path=directory / "mixing.pt2", dynamic_shapes={"x": rows})
+    batch, time = Dim("batch", min=1, max=64), Dim("time", min=1, max=16)
+    x, n = torch.randn(8, 3), torch.arange(8)
+    shapes = {"x": {0: batch}, "ids": {0: batch}, "scale": None}
+    tagged = (x, n, torch.ones(3))
+    export(Tagged(), tagged, path=directory / "tagged.pt2", dynamic_shapes=shapes)
+    shapes = {"x": {0: time, 1: batch}, "h": {1: batch}, "pairs": {0: 2 * batch}}
+    first = (torch.randn(4, 8, 3), torch.randn(1, 8, 3), torch.randn(16, 3))
+    export(TimeFirst(), first, path=directory / "time_first.pt2", dynamic_shapes=shapes)
+    lookup = nn.Sequential(nn.Embedding(10, 4)).eval()
+    export(lookup, (n,), path=directory / "lookup.pt2", dynamic_shapes={"input": {0: batch}})
+    export(Layouts(), (x,), path=directory / "layouts.pt2", dynamic_shapes={"x": {0: batch}})
 
 
 if __name__ == "__main__":

@@ -39,11 +39,11 @@ BELOW = {
     "model": """aoti errors machine signature package cache engine arrays weights options protocol
         run_queue""",
     "protocol": "signature",
-    "run_queue": "_logging engine errors options",
+    "run_queue": "_logging engine arrays errors options",
     "registry": "errors options config",
     "config": "errors options",
     "weights": "_text errors signature package cache compat engine arrays options",
-    "arrays": "_text _warnings errors signature engine",
+    "arrays": "_text _warnings errors machine signature engine options",
     "compat": "_text errors machine signature package cache engine",
     "cache": "errors machine signature package engine",
     "engine": "_text _version _warnings errors machine signature options package",

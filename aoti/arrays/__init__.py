@@ -1,4 +1,4 @@
 """Arrays of numpy, torch, jax and cupy, without importing these: conversion, checks, batches.
 
-May import: engine, signature and errors.
+May import: engine, options, machine, signature and errors.
 """

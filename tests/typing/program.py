@@ -37,6 +37,9 @@ with aoti.load(Path("m.pt2"), num_runners=2, sha256="00" * 32, validate=False) a
     assert_type(model.closed, bool)
     runner: aoti.ModelRunner = model
 
+batching = aoti.Batching(max_size=32, max_delay=0.002)
+assert_type(aoti.load("m.pt2", batching=batching).info().max_rows, int)
+
 runner = FakeModel(lambda x: x)
 assert_type(runner.run([x]), list[Any])
 assert_type(FakeModel(package="m.pt2").inputs, tuple[aoti.TensorSpec, ...] | None)
