@@ -54,6 +54,16 @@ def test_the_benchmark_of_loads_runs(weight_packages, tmp_path):
     assert json.loads(out)["aoti load, ms"] > 0
 
 
+def test_the_benchmark_of_batching_runs(batch_packages, tmp_path):
+    np.savez(tmp_path / "inputs.npz", input=np.ones((1, 4), np.float32))
+    arguments = ["--clients", 8, "--seconds", 0.1, "--rounds", 1]
+    figures = figures_of(
+        "batching", batch_packages / "wide.pt2", tmp_path / "inputs.npz", *arguments
+    )
+    assert figures["joined over separate"] > 0
+    assert 1 < figures["calls per joined run"] <= 8
+
+
 def test_page_and_picture_are_written_from_what_was_measured(packages, tmp_path):
     pytest.importorskip("matplotlib")
     quick = Settings(duration=0.05, rounds=2, warmup=0, threads=1)
