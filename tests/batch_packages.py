@@ -40,6 +40,13 @@ class TimeFirst(nn.Module):
         return x + h, x.sum(0), pairs * 2
 
 
+class Halves(nn.Module):
+    """Small floats in a dict, and a number that is part of the code."""
+
+    def forward(self, pair: dict[str, Tensor], times: int) -> dict[str, Tensor]:
+        return {name: value * times for name, value in pair.items()}
+
+
 class Layouts(nn.Module):
     """A row that all share in memory, rows that lie in other rows, and the input itself."""
 
@@ -67,6 +74,9 @@ def main(directory: Path) -> None:
     shapes = {"x": {0: time, 1: batch}, "h": {1: batch}, "pairs": {0: 2 * batch}}
     first = (torch.randn(4, 8, 3), torch.randn(1, 8, 3), torch.randn(16, 3))
     export(TimeFirst(), first, path=directory / "time_first.pt2", dynamic_shapes=shapes)
+    pair = {"half": x.half(), "brain": x.bfloat16()}
+    shapes = {"pair": {"half": {0: batch}, "brain": {0: batch}}, "times": None}
+    export(Halves(), (pair, 3), path=directory / "halves.pt2", dynamic_shapes=shapes)
     lookup = nn.Sequential(nn.Embedding(10, 4)).eval()
     export(lookup, (n,), path=directory / "lookup.pt2", dynamic_shapes={"input": {0: batch}})
     export(Layouts(), (x,), path=directory / "layouts.pt2", dynamic_shapes={"x": {0: batch}})

@@ -31,6 +31,8 @@ ELSEWHERE = {  # documents
 NOT_HERE = {  # commands, by how they begin
     "./tools/": "sets up an environment, builds, or exports MiniLM: minutes; CI runs each of them",
     "pip install": "needs a package index",
+    "aoti serve": "serves until it is ended; tests/serving/test_kserve.py runs it",
+    "curl": "asks that server",
     "python tools/bundle": "tests/tools/test_bundle.py runs it",
     "python3 app/runtime": "tests/tools/test_bundle.py runs it",
     'eval "$(_AOTI_COMPLETE=zsh': "for another shell; tests/cli/test_cache.py has its script",

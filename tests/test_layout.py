@@ -25,11 +25,12 @@ WITH_TORCH = ("exporting/", "bench/engines/")
 BELOW = {
     "cli": """aoti _files _logging _text _version _warnings errors options machine signature
         package arrays compat cache engine model config registry golden diagnostics bench
-        exporting""",
+        exporting serving""",
     "bench": """aoti _processes _text errors machine signature package arrays engine registry golden
         exporting""",
     "exporting": """aoti _files _logging _processes _text _version _warnings errors machine
         signature package golden diagnostics""",
+    "serving": "errors signature package model config registry loading",
     "diagnostics": "errors machine package cache compat engine model loading",
     "loading": """_logging _warnings errors machine signature package cache compat engine weights
         model options config registry golden""",

@@ -44,6 +44,7 @@ _HOMES = {
     "export": ("export", "export"),
     "verify": ("verify", "verify"),
     "bench": ("bench", "bench"),
+    "serve": ("serve", "serve"),
     "unpack": ("unpack", "unpack"),
     "models": ("models", "models"),
     "cache": ("cache", "cache_group"),
