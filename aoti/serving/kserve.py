@@ -20,7 +20,7 @@ from grpc_interceptor.exceptions import DeadlineExceeded, GrpcException, Unavail
 from kserve.errors import InvalidInput
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferResponse
-from kserve.protocol.infer_type import RequestedOutput
+from kserve.protocol.rest.v2_datamodels import InferenceRequest
 from prometheus_client import REGISTRY
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -228,29 +228,20 @@ class Requests(DataPlane):  # type: ignore[misc]
         try:
             start = int(headers["inference-header-content-length"])
             document = orjson.loads(memoryview(body)[:start])
-            inputs = []
+            binary = ["data" not in item for item in document["inputs"]]
             for item in document["inputs"]:
-                tensor = kserve.InferInput(
-                    item["name"], item["shape"], item["datatype"], item.get("data")
-                )
-                if tensor.data is None:
-                    end = start + int(item["parameters"]["binary_data_size"])
+                item.setdefault("data", [])
+            request = super().decode_inference_request(
+                InferenceRequest.model_validate(document), headers, model_name
+            )
+            for tensor, raw in zip(request.inputs, binary, strict=True):
+                if raw:
+                    end = start + int(tensor.parameters["binary_data_size"])
                     if not start <= end <= len(body):
                         raise ValueError("the binary data are too short")
                     tensor._raw_data = memoryview(body)[start:end]
                     start = end
-                inputs.append(tensor)
-            outputs = [
-                RequestedOutput(item["name"], item.get("parameters"))
-                for item in document.get("outputs") or ()
-            ]
-            return kserve.InferRequest(
-                model_name,
-                inputs,
-                document.get("id"),
-                parameters=document.get("parameters"),
-                request_outputs=outputs or None,
-            )
+            return request
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInput(f"the request cannot be read: {error}") from error
 

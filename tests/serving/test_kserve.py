@@ -228,6 +228,17 @@ def test_what_cannot_be_read_is_refused(server):
     length = len(json.dumps({"inputs": [tensor]}))
     binary["Inference-Header-Content-Length"] = str(length)
     status, body, _ = server.get(path, {"inputs": [tensor]}, binary)
+    for document in (
+        {"inputs": [{**tensor, "shape": "ab"}]},
+        {"inputs": [{**tensor, "name": 3}]},
+        {"inputs": [{**tensor, "parameters": [16]}]},
+        {"inputs": [{**tensor, "parameters": {"binary_data_size": -1}}]},
+        {"inputs": [3]},
+        {"inputs": [], "id": 3},
+        [],
+    ):
+        size = {**binary, "Inference-Header-Content-Length": str(len(json.dumps(document)))}
+        assert server.get(path, document, size)[0] == 400, document
     assert (status, "the binary data are too short" in body) == (400, True)
     assert server.get("/v2/models/none/infer", {"inputs": []})[0] == 404
     wrong = {"inputs": [], "outputs": [{"name": "none"}]}
