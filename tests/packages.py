@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch._inductor import aoti_compile_and_package
-from torch.export import Dim, register_dataclass
-from torch.utils._pytree import _register_namedtuple
+from torch.export import Dim
+from torch.utils._pytree import _register_namedtuple, register_pytree_node
 
 import aoti
 
@@ -219,7 +219,10 @@ def main(directory: Path) -> None:
     )
     export(Slow(), (torch.randn(1000, 1000),), path=directory / "slow.pt2")
     export(Scalars(), (x, 3), path=directory / "scalars.pt2")
-    register_dataclass(Result, serialized_type_name="packages.Result")
+    register_pytree_node(
+        Result, lambda result: ([result.value], None), lambda values, _: Result(*values),
+        serialized_type_name="packages.Result",
+    )  # fmt: skip
     stock(Registered(), (x,), directory / "registered.pt2")
     torch.export.save(torch.export.export(mlp, (rows,)), directory / "program.pt2")
 

@@ -16,6 +16,7 @@ from aoti.errors import ConfigError, InputError, PackageError
 from aoti.package.package import Package
 from aoti.signature import example_inputs
 from aoti.signature.pytree import CallPlan
+from aoti.signature.record import Record
 from aoti.signature.signature import Signature
 from aoti.signature.size_guard import sizes_that_hold
 from aoti.signature.spec import ConstantSpec, Dim
@@ -173,8 +174,8 @@ class Takes:
 
 
 def _is_plain(tree: Any) -> bool:
-    """Whether another process has all containers: no stand-in for a namedtuple among them."""
-    if isinstance(tree, tuple) and type(tree) is not tuple:
+    """Whether another process has all containers: no stand-in for a program's own among them."""
+    if isinstance(tree, Record) or (isinstance(tree, tuple) and type(tree) is not tuple):
         return False
     if isinstance(tree, dict):
         return all(map(_is_plain, tree.values()))

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from aoti.errors import InputTypeError, PackageError
+from aoti.signature.record import Record
 from aoti.signature.structure_errors import Key, described, misfit, plain, short, wrong_call
 
 _Make = Callable[[Iterable[object]], object]
@@ -29,7 +30,7 @@ _MAX_DEPTH = 100
 _MAX_PATH_CHARS = 10_000_000
 
 # Types that cannot be a leaf. Exact types only: an array may be of a subclass.
-CONTAINERS = frozenset({tuple, list, dict, OrderedDict, defaultdict, deque})
+CONTAINERS = frozenset({tuple, list, dict, OrderedDict, defaultdict, deque, Record})
 # A default factory is called later, so only these are allowed.
 _FACTORIES: dict[object, Callable[[], object]] = {
     factory.__name__: factory for factory in (int, float, list, dict, set, str, tuple)
@@ -112,7 +113,7 @@ class CallPlan:
         ------
         PackageError
             A document is damaged, of an unknown version or nested too deeply, or it contains a
-            container type that only the exporting program knows.
+            container type that only the exporting program knows, without names for its parts.
         """
         inputs, outputs = _Reader("input", fields or {}), _Reader("output", fields or {})
         plan = cls()
@@ -269,11 +270,34 @@ class _Reader:
                 return node
             case "collections.defaultdict" | "collections.namedtuple":
                 raise self.unreadable("a defaultdict or namedtuple without what makes it")
+        names = self.part_names(context, count)
+        if names is not None:
+            return self.dict_node(path, Record, names, count)
         raise PackageError(
             f"the model's {self.which} contains a {short(type_name)}, a pytree type that only the "
-            "program that exported it knows: the model cannot be called, but run() with a flat "
-            "list works; to call it, export it again with plain dicts, lists or tuples instead"
+            "program that exported it knows, without names for its parts: the model cannot be "
+            "called, but run() with a flat list works; to call it, export it again with plain "
+            "dicts, lists or tuples instead"
         )
+
+    def part_names(self, context: object, count: int) -> list[str] | None:
+        """The names of the parts of a type that only the exporting program has, if they are there.
+
+        The context of such a type is the program's own. Most are the names, or a list that begins
+        with the names: so have dataclasses, and the results and caches of transformers.
+        """
+        try:
+            found = self.parse(context)
+        except PackageError:
+            return None
+        for names in (found, found[0] if isinstance(found, list) and found else None):
+            if (
+                isinstance(names, list)
+                and all(isinstance(name, str) for name in names)
+                and len(names) == len(set(names)) == count
+            ):
+                return names
+        return None
 
     def dict_node(self, path: str, make: _MakeDict, keys: object, count: int) -> _Node:
         if not isinstance(keys, list) or len(keys) != count:

@@ -1,6 +1,7 @@
 """The call plan: what goes in is what torch's own pytree would take, and every refusal helps."""
 
 import json
+import pickle
 import sys
 from collections import OrderedDict, defaultdict, deque, namedtuple
 from typing import Any
@@ -206,6 +207,52 @@ def test_a_class_that_torch_has_under_the_name_needs_as_many_fields() -> None:
     spec = node("collections.namedtuple", "not_imported.Longer", LEAF)
     rebuilt = plan_of_result(spec).rebuild([1])
     assert rebuilt._asdict() == {"_0": 1}
+
+
+# What transformers 5 gives for a causal language model with one layer, with the names that torch
+# writes for its ModelOutput and its DynamicCache.
+CACHE = node(
+    "transformers.cache_utils.DynamicCache",
+    '[["key_cache", "value_cache"], [null, null]]',
+    node("builtins.list", "null", LEAF),
+    node("builtins.list", "null", LEAF),
+)
+OUTPUT = node(
+    "transformers.modeling_outputs.CausalLMOutputWithPast", '["logits", "cache"]', LEAF, CACHE
+)
+
+
+def test_containers_of_the_exporting_program_are_dicts_with_attributes() -> None:
+    kwargs = node("builtins.dict", '["input_ids", "cache"]', LEAF, CACHE)
+    call = node("builtins.tuple", "null", node("builtins.tuple", "null"), kwargs)
+    plan = CallPlan.from_json(json.dumps([1, call]), json.dumps([1, OUTPUT]))
+    assert plan.input_names == ("input_ids", "cache.key_cache.0", "cache.value_cache.0")
+    assert plan.output_names == ("logits", "cache.key_cache.0", "cache.value_cache.0")
+    out: Any = plan.rebuild([1, 2, 3])
+    assert out == {"logits": 1, "cache": {"key_cache": [2], "value_cache": [3]}}
+    assert (out.logits, out.cache.value_cache, list(out)) == (1, [3], ["logits", "cache"])
+    assert plan.flatten((), {"input_ids": 0, "cache": out.cache}) == [0, 2, 3]
+    assert plan.flatten((), {"cache": dict(out.cache), "input_ids": 0}) == [0, 2, 3]
+    with pytest.raises(
+        InputError, match="kwargs\\['cache'\\]: expected a dict with keys 'key_cache'"
+    ):
+        plan.flatten((), {"input_ids": 0, "cache": (2, 3)})
+    with pytest.raises(InputTypeError, match="expected one array, got a dict with keys 'key_c"):
+        plan.flatten((), {"input_ids": out.cache, "cache": out.cache})
+    with pytest.raises(AttributeError, match="the result has logits, cache, not 'loss'"):
+        out.loss  # noqa: B018
+    with pytest.raises(AttributeError):
+        out.logits = 2
+    assert "logits" in dir(out)
+    assert type(pickle.loads(pickle.dumps(out))) is type(out)
+
+
+@pytest.mark.parametrize(
+    "context", ["null", "[]", '["a"]', '["a", "a"]', '["a", 1]', "[[1, 2]]", "[", {}, None]
+)
+def test_containers_of_the_exporting_program_need_names_for_their_parts(context: object) -> None:
+    with pytest.raises(PackageError, match=r"'m\.Cache'.*without names.*run\(\)"):
+        plan_of_result(node("m.Cache", context, LEAF, LEAF))
 
 
 @pytest.mark.parametrize(
