@@ -33,9 +33,9 @@ Words = Callable[[re.Match[str]], tuple[str, str]]
 def _structure(match: re.Match[str]) -> tuple[str, str]:
     name = match[1].rpartition(".")[2]
     return (
-        f"torch does not know how to flatten the type {name}",
-        "use tensors in tuples, lists, dicts and namedtuples, or register a dataclass: "
-        f"torch.export.register_dataclass({name})",
+        f"torch does not know how to flatten the type {name}, and no tensors are found in it",
+        "use tensors, in tuples, lists, dicts, namedtuples or attributes of objects, and pass "
+        "examples that have their tensors",
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -25,7 +25,9 @@ from aoti.exporting.capture.checkpoints import load_checkpoint
 from aoti.exporting.capture.containers import simplify
 from aoti.exporting.capture.dynamic_shapes import named_shapes, parse_dim
 from aoti.exporting.capture.module_source import Source, architecture
+from aoti.exporting.capture.state import buffers_as_arguments, changed_buffers, with_buffers
 from aoti.exporting.capture.trace import Traced, trace
+from aoti.exporting.capture.unregistered import Register, registering
 from aoti.exporting.describe.program_signature import describe_program
 from aoti.exporting.describe.size_guards import size_guards
 from aoti.exporting.error_messages import MachineError
@@ -40,7 +42,7 @@ from aoti.exporting.verify.verifying import verify as compare_with_eager
 from aoti.package.layout import golden_values as golden_file
 from aoti.signature.document import METADATA_KEY, write_signature
 
-Buffers = Literal["refuse", "reset"]
+Buffers = Literal["refuse", "reset", "arguments"]
 
 # A part of dots only would be another directory.
 _MODEL_NAME = re.compile(r"(?!\.+(?:/|$))[\w.-]+(?:/(?!\.+(?:/|$))[\w.-]+)*", re.ASCII)
@@ -110,9 +112,11 @@ def export(
         loader looks for ``model``.
     metadata : mapping of str to str, optional
         Stored in the package; the loaded model has it in `metadata`.
-    buffers : {'refuse', 'reset'}, default 'refuse'
-        What to do with a module that changes its buffers, since a package does not keep changes
-        from call to call: raise an error, or let every call start from their exported values.
+    buffers : {'refuse', 'reset', 'arguments'}, default 'refuse'
+        What to do with a module that changes its buffers or other tensors that it keeps, since a
+        package does not keep changes from call to call: raise an error, let every call start from
+        their exported values, or let every call pass them. The last adds a keyword argument
+        ``buffers`` to the package: a dict by their names, of arrays that the call writes into.
     or_static : bool, default False
         Fix all sizes, with a warning, if the module does not allow dynamic sizes.
     golden : bool, default False
@@ -162,8 +166,8 @@ def export(
         raise TypeError("metadata must contain strings only")
     if METADATA_KEY in (metadata or {}):
         raise ValueError(f"the metadata key {METADATA_KEY!r} is reserved for the exporter")
-    if buffers not in ("refuse", "reset"):
-        raise ConfigError(f"buffers must be 'refuse' or 'reset', not {buffers!r}")
+    if buffers not in get_args(Buffers):
+        raise ConfigError(f"buffers must be 'refuse', 'reset' or 'arguments', not {buffers!r}")
     chosen = find_preset(preset).with_options(options or {})
     if passes is not None:
         check_names(passes)
@@ -180,7 +184,7 @@ def export(
             )
     say = progress or (lambda _: None)
     missing_parents(target)  # to fail early
-    with scratch_directory() as scratch:
+    with scratch_directory() as scratch, registering() as register:
         exports = {}
         for key, spec in models.items():
             source = Source.find(spec)
@@ -191,9 +195,11 @@ def export(
                     kwargs=dict(kwargs or {}),
                     dynamic_shapes=dynamic_shapes,
                 )
+            register((source.args, source.kwargs))
             given = {*(options or {}), *(() if passes is None else ("passes",))}
             exports[key] = _Export(key, source, chosen, given, say)
             exports[key].prepare(
+                register=register,
                 checkpoint=checkpoint,
                 device=device,
                 dims=named,
@@ -246,6 +252,7 @@ class _Export:
     def prepare(
         self,
         *,
+        register: Register,
         checkpoint: str | os.PathLike[str] | None,
         device: str | None,
         dims: Mapping[str, Any],
@@ -265,10 +272,15 @@ class _Export:
             self._preset = self._preset.on_gpu(self._given, passes="passes" in self._given)
         shapes = named_shapes(source.dynamic_shapes, dims)
         self._source = source = replace(source, dynamic_shapes=shapes)
-        self._traced = traced = trace(source, or_static=or_static, say=self._say)
+        self._traced = traced = trace(source, or_static=or_static, say=self._say, register=register)
         self._say(f"describing {self._name}")
         guards = size_guards(traced.program)
-        structure = simplify(traced.program)
+        program = with_buffers(traced.program, source.module)
+        structure = simplify(program)
+        self._state = changed_buffers(structure)
+        self._passes_state = buffers == "arguments"
+        if self._state and self._passes_state:
+            structure = simplify(buffers_as_arguments(program, self._state))
         _check_buffers(structure.functional, buffers)
         signature = describe_program(structure, traced.names, guards)
         self._plain = vectors_as_rows(structure.program)
@@ -362,9 +374,10 @@ class _Export:
     def eager(self) -> Eager:
         """The module to compare the package with."""
         module = self._source.module
+        examples: Any = self._source.args, self._source.kwargs
         if isinstance(module, torch.export.ExportedProgram):
-            return Eager(module, module.example_inputs)
-        return Eager(module, (self._source.args, self._source.kwargs))
+            examples = module.example_inputs
+        return Eager(module, examples, self._state, passes_state=self._passes_state)
 
     def check_load(self, package: Path, scratch: Path) -> None:
         """Check that a process without PyTorch's Python side can load the package."""
@@ -409,11 +422,11 @@ class _Export:
 
 def _check_buffers(program: torch.export.ExportedProgram, buffers: Buffers) -> None:
     changed = ", ".join(program.graph_signature.buffers_to_mutate.values())
-    if changed and buffers == "refuse":
+    if changed and buffers != "reset":
         raise ExportError(
             f"the module changes its buffers ({changed}), which a package does not keep from call "
-            "to call\nmake them arguments and results, or export with buffers='reset' to start "
-            "every call from their exported values"
+            "to call\nexport with buffers='arguments' to pass them to every call, or with "
+            "buffers='reset' to start every call from their exported values"
         )
     if changed:
         warn(

@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 @click.option(
     "--metadata", multiple=True, metavar="NAME=TEXT", help="Text to store in the package."
 )
-@choice_option("--buffers", ["refuse", "reset"], "What to do if the module changes its buffers.")
+@choice_option(
+    "--buffers", ["refuse", "reset", "arguments"], "What to do if the module changes its buffers."
+)
 @click.option("--or-static", is_flag=True, help="Fix all sizes if they cannot be dynamic.")
 @click.option("--golden", is_flag=True, help="Store example values, for aoti verify.")
 @click.option("--verify", is_flag=True, help="Compare with eager PyTorch over the whole ranges.")

@@ -12,6 +12,7 @@ from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from aoti.errors import ConfigError, ExportError
+from aoti.exporting.capture.containers import is_registered, parts_of
 
 _FORM = re.compile(r"(?P<name>[A-Za-z_]\w*)(=(?P<min>\d+)\.\.(?P<max>\d*))?")
 
@@ -104,6 +105,61 @@ def arguments_by_name(
         return {}
 
 
+def shapes_for_torch(value: Any, shapes: Any) -> Any:
+    """Dynamic shapes as torch takes them, where the parts of registered containers are lists.
+
+    Parameters
+    ----------
+    value : object
+        The example arguments, or a part of them.
+    shapes : object
+        As for ``torch.export.export``. A registered container may also have a dict, with its parts
+        by name, or the sizes of a tensor, which are then those of all of its tensors.
+
+    Raises
+    ------
+    ConfigError
+        They name a part that the container does not have.
+    """
+    if is_registered(value) and shapes is not None:
+        parts = parts_of(value)
+        names = list(parts) if isinstance(parts, dict) else list(range(len(parts)))
+        items = list(parts.values()) if isinstance(parts, dict) else list(parts)
+        if not isinstance(shapes, Mapping):
+            return shapes_for_torch(items, shapes)
+        if unknown := [key for key in shapes if key not in names]:
+            if all(isinstance(key, int) for key in shapes):
+                return _everywhere(items, shapes)
+            raise ConfigError(
+                f"the dynamic shapes name {unknown[0]!r}, and {type(value).__name__} has "
+                f"{', '.join(map(str, names)) or 'no parts'}"
+            )
+        return [
+            shapes_for_torch(item, shapes.get(name))
+            for name, item in zip(names, items, strict=True)
+        ]
+    if isinstance(value, Mapping) and isinstance(shapes, Mapping):
+        return {key: shapes_for_torch(value.get(key), item) for key, item in shapes.items()}
+    if isinstance(value, list | tuple) and isinstance(shapes, list | tuple):
+        same = len(value) == len(shapes)
+        return type(shapes)(map(shapes_for_torch, value, shapes)) if same else shapes
+    return shapes
+
+
+def _everywhere(value: Any, sizes: Mapping[int, Any]) -> Any:
+    """The same sizes for all tensors in a value that have them, as torch takes them."""
+    if isinstance(value, torch.Tensor):
+        return {dim: size for dim, size in sizes.items() if dim < value.dim()} or None
+    if is_registered(value):
+        parts = parts_of(value)
+        value = list(parts.values()) if isinstance(parts, dict) else list(parts)
+    if isinstance(value, Mapping):
+        return {key: _everywhere(item, sizes) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_everywhere(item, sizes) for item in value]
+    return None
+
+
 def shapes_by_tensor(arguments: Mapping[str, Any], shapes: Any) -> dict[int, Any]:
     """The dynamic shape of each example tensor, by the identity of the tensor.
 
@@ -112,7 +168,7 @@ def shapes_by_tensor(arguments: Mapping[str, Any], shapes: Any) -> dict[int, Any
     arguments : mapping
         The example arguments by name, without repeated tensors: see `arguments_by_name`.
     shapes : object
-        As for ``torch.export.export``.
+        As `shapes_for_torch` returns them.
     """
     dims: dict[int, Any] = {}
     if isinstance(shapes, Mapping):
@@ -127,6 +183,8 @@ def _pair(value: Any, shapes: Any, dims: dict[int, Any]) -> None:
         return
     if isinstance(value, torch.Tensor):
         dims[id(value)] = shapes
+    elif is_registered(value):
+        _pair(pytree.SUPPORTED_NODES[type(value)].flatten_fn(value)[0], shapes, dims)
     elif isinstance(value, Mapping) and isinstance(shapes, Mapping):
         for key in shapes.keys() & value.keys():
             _pair(value[key], shapes[key], dims)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,14 @@ from torch.utils import _pytree as pytree
 from aoti._logging import debugging
 from aoti._warnings import warn
 from aoti.errors import ExportError
-from aoti.exporting.capture.dynamic_shapes import arguments_by_name, check_examples
+from aoti.exporting.capture.dynamic_shapes import (
+    arguments_by_name,
+    check_examples,
+    shapes_for_torch,
+)
 from aoti.exporting.capture.module_source import Source
+from aoti.exporting.capture.state import unchanged
+from aoti.exporting.capture.unregistered import Register
 from aoti.exporting.describe.program_signature import names_of_symbols
 from aoti.exporting.error_messages import cause, explain
 
@@ -67,7 +73,9 @@ class Traced:
     static: bool = False
 
 
-def trace(source: Source, *, or_static: bool, say: Say) -> Traced:
+def trace(
+    source: Source, *, or_static: bool, say: Say, register: Register = lambda _: None
+) -> Traced:
     """Trace a module; an exported program is returned as it is.
 
     Parameters
@@ -78,6 +86,8 @@ def trace(source: Source, *, or_static: bool, say: Say) -> Traced:
         Whether sizes may be fixed if the module does not allow dynamic sizes.
     say : callable
         Called with a line of text at each attempt.
+    register : callable, optional
+        Makes torch flatten the containers of a result: see `registering`.
 
     Raises
     ------
@@ -100,14 +110,17 @@ def trace(source: Source, *, or_static: bool, say: Say) -> Traced:
     _warn_of_training(module)
     args, kwargs = _distinct((source.args, source.kwargs))
     arguments = arguments_by_name(module.forward, args, kwargs)
-    check_examples(arguments, source.dynamic_shapes)
+    wanted = source.dynamic_shapes
+    in_order = arguments if isinstance(wanted, Mapping) else list(arguments.values())
+    wanted = shapes_for_torch(in_order, wanted)
+    check_examples(arguments, wanted)
     tried: list[Attempt] = []
     first: ExportError | None = None
     reason: BaseException | None = None
-    for how, strict, shapes in _ways(source.dynamic_shapes, or_static):
+    for how, strict, shapes in _ways(wanted, or_static):
         say(f"tracing, {how}")
         try:
-            with _quiet():
+            with _quiet(), unchanged(module), _seeing_results(module, register):
                 program = torch.export.export(
                     module, args, kwargs, dynamic_shapes=shapes, strict=strict
                 )
@@ -118,7 +131,7 @@ def trace(source: Source, *, or_static: bool, say: Say) -> Traced:
                 first, reason = refusal, error
         else:
             names = names_of_symbols(program, (args, kwargs), shapes, arguments)
-            static = shapes is not source.dynamic_shapes
+            static = shapes is not wanted
             return Traced(program, names, (*tried, Attempt(how, None)), static)
     assert first is not None and reason is not None
     raise first from cause(reason)
@@ -133,12 +146,24 @@ def _ways(shapes: Any, or_static: bool) -> Iterator[tuple[str, bool, Any]]:
 
 
 @contextlib.contextmanager
+def _seeing_results(module: torch.nn.Module, register: Register) -> Iterator[None]:
+    """Call a function with each result of a module."""
+    hook = module.register_forward_hook(lambda _module, _args, result: register(result))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hide what torch logs about a failure: the error summarizes it."""
     logger = logging.getLogger("torch")
     level = logger.level
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+        # The tracer asks for gradients, which an export does not have.
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not")
         try:
             if not debugging():
                 logger.setLevel(logging.CRITICAL + 1)
@@ -167,7 +192,7 @@ def _distinct(arguments: Any) -> Any:
     def another_if_seen(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            return tensor
+            return tensor if tensor.is_leaf else tensor.detach()  # torch warns of its gradient
         if (
             0 in tensor.stride()
         ):  # broadcast: it does not have the memory that a copy would be written to

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.printers import PythonPrinter
 
 from aoti.errors import ExportError
+from aoti.exporting.capture.containers import plain_arguments
 from aoti.exporting.describe.program_signature import parameters
 from aoti.signature.size_guard import SizeGuard
 
@@ -89,7 +90,8 @@ def _size_at(node: ast.expr, arguments: Mapping[str, Any]) -> Any:
         case ast.Call(ast.Attribute(value, "size")) | ast.Attribute(value, "shape"):
             return _size_at(value, arguments).shape
         case ast.Attribute(value, name):
-            return getattr(_size_at(value, arguments), name)
+            container = _size_at(value, arguments)
+            return container[name] if isinstance(container, dict) else getattr(container, name)
     raise ValueError(f"not a size: {ast.unparse(node)}")
 
 
@@ -101,7 +103,9 @@ def _arguments(program: torch.export.ExportedProgram) -> dict[str, Any]:
         for spec in program.graph_signature.input_specs
         if spec.kind.name == "USER_INPUT"
     ]
-    args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
+    # Not in the containers of the program: their constructors may look at tensors.
+    structure = pytree.tree_structure(plain_arguments(program))
+    args, kwargs = pytree.tree_unflatten(leaves, structure)
     names = parameters(program)
     named = dict(zip(names, args, strict=False))
     variadic: dict[str, list[Any]] = {}  # torch names the arguments of *xs xs_0, xs_1 ...

@@ -6,7 +6,7 @@ Also golden values: the results of eager PyTorch for the examples, stored in the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from aoti.exporting.describe.random_inputs import (
 )
 from aoti.golden import Comparison, compare
 from aoti.signature.signature import Signature
-from aoti.signature.spec import ConstantSpec
+from aoti.signature.spec import ConstantSpec, TensorSpec
 
 _SEED = 0
 _MAX_GOLDEN_BYTES = 16 << 20
@@ -64,25 +64,49 @@ class Eager:
         The exported module.
     examples : tuple
         Its example arguments, ``(args, kwargs)``.
+    state : dict of str to torch.Tensor, optional
+        The buffers that it changes: see `aoti.exporting.capture.state`.
+    passes_state : bool, default False
+        Whether these buffers are arguments, too.
     """
 
-    def __init__(self, module: Any, examples: Any) -> None:
+    def __init__(
+        self,
+        module: Any,
+        examples: Any,
+        state: Mapping[str, torch.Tensor] | None = None,
+        *,
+        passes_state: bool = False,
+    ) -> None:
         program = isinstance(module, torch.export.ExportedProgram)
         self._module = module.module(check_guards=False) if program else module
-        self.leaves, self._structure = pytree.tree_flatten(examples)
+        self._state = state or {}
+        self._passed: list[torch.Tensor] = [*self._state.values()] if passes_state else []
+        leaves, self._structure = pytree.tree_flatten(examples)
+        self.leaves = [*leaves, *(buffer.clone() for buffer in self._passed)]
 
     def __call__(self, leaves: Sequence[Any]) -> list[Any]:
         """All leaves of the result. Changes of the module's buffers are undone."""
-        copies = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        with _unchanged(self._module):
-            result: list[Any] = pytree.tree_leaves(plain(self.call(copies)))
-        return [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in result]
+        with _unchanged([*self._module.buffers(), *self._state.values()]):
+            return copied(pytree.tree_leaves(plain(self.call(leaves))))
 
     def call(self, leaves: Sequence[Any]) -> Any:
         """The result of the module as it returns it."""
-        args, kwargs = pytree.tree_unflatten(list(leaves), self._structure)
+        end = len(leaves) - len(self._passed)
+        args, kwargs = pytree.tree_unflatten(list(leaves[:end]), self._structure)
+        passed = list(zip(self._passed, leaves[end:], strict=True))
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            return self._module(*args, **kwargs)
+            for buffer, given in passed:
+                buffer.copy_(given)
+            result = self._module(*args, **kwargs)
+            for buffer, given in passed:
+                given.copy_(buffer)
+        return result
+
+
+def copied(leaves: Sequence[Any]) -> list[Any]:
+    """The same leaves, with copies of the tensors."""
+    return [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
 
 
 def golden_values(eager: Eager) -> str:
@@ -94,7 +118,7 @@ def golden_values(eager: Eager) -> str:
         They are too large for a package.
     """
     inputs = [leaf for leaf in eager.leaves if isinstance(leaf, torch.Tensor)]
-    outputs = [leaf for leaf in eager(eager.leaves) if isinstance(leaf, torch.Tensor)]
+    outputs = [leaf for leaf in eager(copied(eager.leaves)) if isinstance(leaf, torch.Tensor)]
     total = sum(tensor.nbytes for tensor in (*inputs, *outputs))
     if total > _MAX_GOLDEN_BYTES:
         raise ExportError(
@@ -165,13 +189,14 @@ def _refused(run: Run, leaves: Sequence[Any], sizes: dict[str, int], signature: 
 def _compare(
     eager: Eager, run: Run, leaves: Sequence[Any], sizes: dict[str, int], signature: Signature
 ) -> Case:
+    theirs, ours = copied(leaves), copied(leaves)
     try:
-        expected = eager(leaves)
+        expected = eager(theirs)
     except Exception as error:  # of the module: it does not accept these sizes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return Case(sizes, (), f"eager fails: {reason}")
     try:
-        got = run([leaf.clone() for leaf in leaves if isinstance(leaf, torch.Tensor)])
+        got = run([leaf for leaf in ours if isinstance(leaf, torch.Tensor)])
     except AotiError as error:
         raise ExportError(
             f"the package fails where eager does not{f', at {sizes}' if sizes else ''}: {error}\n"
@@ -189,6 +214,10 @@ def _compare(
                 )
         else:
             outputs.append(compare(spec.name, str(spec.dtype), _wide(next(tensors)), _wide(value)))
+    for argument, left, right in zip(signature.arguments or (), ours, theirs, strict=True):
+        if isinstance(argument, TensorSpec) and argument.mutated:
+            name = f"{argument.name}, after the call"
+            outputs.append(compare(name, str(argument.dtype), _wide(left), _wide(right)))
     return Case(sizes, tuple(outputs))
 
 
@@ -213,8 +242,8 @@ def _runs_here(signature: Signature) -> bool:
 
 
 @contextlib.contextmanager
-def _unchanged(module: torch.nn.Module) -> Iterator[None]:
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+def _unchanged(buffers: Sequence[torch.Tensor]) -> Iterator[None]:
+    before = [(buffer, buffer.clone()) for buffer in buffers]
     try:
         yield
     finally:
