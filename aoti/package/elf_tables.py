@@ -39,7 +39,8 @@ class Part(NamedTuple):
 
     def read(self, size: int, offset: int) -> bytes:
         """The bytes at an offset, fewer where the part ends."""
-        return os.pread(self.descriptor, max(0, min(size, self.size - offset)), self.start + offset)
+        offset = min(offset, self.size)
+        return os.pread(self.descriptor, min(size, self.size - offset), self.start + offset)
 
 
 class Segment(NamedTuple):

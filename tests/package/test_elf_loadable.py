@@ -176,6 +176,14 @@ def test_thread_local_variables_have_room(shared_object, tmp_path, mapped):
     assert "thread-local variables" in said
 
 
+@pytest.mark.parametrize("start", [0, 1 << 40, (1 << 64) - 1])
+def test_a_file_may_have_no_sections(shared_object, tmp_path, start):
+    data = bytearray(shared_object.read_bytes())
+    struct.pack_into("<Q", data, 40, start)
+    (tmp_path / "x.so").write_bytes(data)
+    check_loadable(tmp_path / "x.so", MACHINE)
+
+
 def thread_local_header(path: Path) -> int:
     """Where a file's program header PT_TLS is."""
     data = path.read_bytes()
