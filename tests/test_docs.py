@@ -109,7 +109,10 @@ TORCH_SAYS = (  # 2.13, shortened
     "ConstraintViolationError: You marked batch as dynamic but your code specialized it to be a "
     "constant (3). If you're using Dim.DYNAMIC, replace it with either Dim.STATIC or Dim.AUTO.",
     "ConstraintViolationError: Not all values of batch = L['x'].size()[0] in the specified range "
-    "satisfy the generated guard L['x'].size()[0] <= 16\nSuggested fixes:\n  batch = Dim(max=16)",
+    "satisfy the generated guard L['x'].size()[0] <= 16\nSuggested fixes:\n"
+    "  batch = Dim('batch', max=16)",
+    "UserError: Constraints violated (h)!\n  - The values of h = L['x'].size()[0] must always be "
+    "related to the values of n = L['y'].size()[0] by h = 4*n.\nSuggested fixes:\n  h = 4*n",
     "UserError: When `dynamic_shapes` is specified as a dict, its top-level keys must be names",
     "UserError: Unsupported input type <class 'm.Result'>. Export only supports pytree containers",
     "AssertionError: Found <class 'm.Result'> in output, which is not a known type.",

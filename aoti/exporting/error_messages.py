@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
-import sysconfig
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
-
-import torch
 
 from aoti._logging import debugging
 from aoti.errors import ExportError
-
-# Code in these directories is not the user's.
-_NOT_THE_USERS = tuple(
-    f"{Path(path).resolve()}{os.sep}"
-    for path in (
-        *(torch.__path__[0], Path(__file__).parent),
-        *(sysconfig.get_path("stdlib"), Path(__file__).parent.parent / "cli"),
-    )
-)
-_FRAME_IN_TEXT = re.compile(r'File "([^"\n]+)", line (\d+), in ([^\s,]+)')
+from aoti.exporting.places import place_of
+from aoti.exporting.size_errors import explain_sizes
 
 T = TypeVar("T")
 Words = Callable[[re.Match[str]], tuple[str, str]]
@@ -36,21 +22,6 @@ def _structure(match: re.Match[str]) -> tuple[str, str]:
         f"torch does not know how to flatten the type {name}, and no tensors are found in it",
         "use tensors, in tuples, lists, dicts, namedtuples or attributes of objects, and pass "
         "examples that have their tensors",
-    )
-
-
-def _too_wide(match: re.Match[str]) -> tuple[str, str]:
-    return (
-        f"the module does not accept the whole range of size {match[1]!r}: {match[2]}",
-        f"narrow the range: {match[3].strip()}",
-    )
-
-
-def _fixed(match: re.Match[str]) -> tuple[str, str]:
-    return (
-        f"size {match[1]!r} cannot change: the module fixes it at {match[2]}",
-        "do not declare it as dynamic, or find what fixes it: an example of size 0 or 1, a "
-        "constant in the code, or another input that must have the same size but does not name it",
     )
 
 
@@ -83,14 +54,6 @@ _RULES: tuple[tuple[str, Words], ...] = (
     (r"Found <class '([^']+)'> in output", _structure),
     (r"unrecognized type \w+\(([^)]*)\) at output", _structure),
     (r"(?:Unsupported input type|inputs with type) `?<class '([^']+)'>", _structure),
-    (
-        r"Not all values of (\w+) = .* satisfy the generated guard (.*)\n(?s:.*)fixes:\n(.*)",
-        _too_wide,
-    ),
-    (
-        r"You marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)",
-        _fixed,
-    ),
     (
         r"(\d+) not in range \[(\d+), (\d+|int_oo)\]",
         lambda match: (
@@ -177,13 +140,17 @@ def explain(error: BaseException, doing: str) -> ExportError:
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return explain_text("No space left on device", doing, "")
-    return explain_text(f"{type(error).__name__}: {error}", doing, _place(error))
+    sizes = explain_sizes(str(error), error)
+    place = sizes[2] if sizes else place_of(error)
+    return explain_text(f"{type(error).__name__}: {error}", doing, place)
 
 
 def explain_text(said: str, doing: str, place: str) -> ExportError:
     """`explain` for a failure of which only the text is known: ``"TypeError: ..."``."""
     name, _, message = said.partition(": ")
     where = f" ({place})" if place else ""
+    if (sizes := explain_sizes(message)) is not None:
+        return ExportError(f"cannot {doing}: {sizes[0]}{where}\n{sizes[1]}")
     for rules, kind in ((_MACHINE_RULES, MachineError), (_RULES, ExportError)):
         for pattern, words in rules:
             match = re.search(pattern, said) or re.search(pattern, message)
@@ -229,20 +196,3 @@ def attempt(what: str, work: Callable[[], T], otherwise: T, notes: list[str]) ->
 def cause(error: BaseException) -> BaseException | None:
     """The cause to raise an explanation from: torch's error when debugging, else None."""
     return error if debugging() else None
-
-
-def _place(error: BaseException) -> str:
-    """The innermost line of the user's code in the traceback of an error."""
-    frames = [
-        (frame.filename, frame.lineno or 0, frame.name)
-        for frame in traceback.extract_tb(error.__traceback__)
-    ]
-    # The strict tracer reports the user's frames in its message only.
-    frames += [(m[1], int(m[2]), m[3]) for m in _FRAME_IN_TEXT.finditer(str(error))]
-    for filename, line, name in reversed(frames):
-        path = Path(filename)
-        if path.is_file() and not str(path.resolve()).startswith(_NOT_THE_USERS):
-            source = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            code = source[line - 1].strip() if 0 < line <= len(source) else ""
-            return f"{path.name}:{line}, in {name}: {code}"[:200]
-    return ""

@@ -23,7 +23,7 @@ from aoti.exporting.build.presets import Option, Preset, find_preset
 from aoti.exporting.build.threads import thread_options
 from aoti.exporting.capture.checkpoints import load_checkpoint
 from aoti.exporting.capture.containers import simplify
-from aoti.exporting.capture.dynamic_shapes import named_shapes, parse_dim
+from aoti.exporting.capture.dynamic_shapes import named_shapes, parse_size
 from aoti.exporting.capture.module_source import Source, architecture
 from aoti.exporting.capture.state import buffers_as_arguments, changed_buffers, with_buffers
 from aoti.exporting.capture.trace import Traced, trace
@@ -88,10 +88,12 @@ def export(
         The file to write, ending in ``.pt2``. It is replaced only once the package is complete.
     dynamic_shapes : optional
         Which sizes may change, as for `torch.export.export`, or by name:
-        ``{"x": {0: "batch=1..64"}}``. All other sizes are fixed. In the examples, dynamic sizes
-        must be at least 2: torch specialises on 0 and 1.
+        ``{"x": {0: "batch=1..64"}}``. A size may be computed from another one: ``"height=4*n"``.
+        All other sizes are fixed. In the examples, dynamic sizes must be at least 2: torch
+        specialises on 0 and 1.
     dims : mapping of str to str, optional
-        Ranges of sizes that `dynamic_shapes` names: ``{"batch": "1..64"}``.
+        Ranges of sizes that `dynamic_shapes` names, or how to compute them:
+        ``{"batch": "1..64", "height": "4*n"}``.
     checkpoint : str or os.PathLike, optional
         Weights for the module: a ``.safetensors`` file, or a state dict that torch saved.
     device : str, optional
@@ -172,7 +174,7 @@ def export(
     if passes is not None:
         check_names(passes)
         chosen = replace(chosen, passes=tuple(passes))
-    named = {key: parse_dim(f"{key}={text}") for key, text in (dims or {}).items()}
+    named = {key: parse_size(f"{key}={text}") for key, text in (dims or {}).items()}
     models = module if isinstance(module, Mapping) else {name: module}
     if isinstance(module, Mapping) and (args or kwargs or dynamic_shapes or checkpoint):
         raise ValueError("for several models, pass (module, args, kwargs, dynamic_shapes) for each")

@@ -14,7 +14,7 @@ import aoti
 from aoti.exporting.build.presets import PRESETS, parse_option
 from aoti.exporting.capture.checkpoints import load_checkpoint
 from aoti.exporting.capture.containers import plain, simplify
-from aoti.exporting.capture.dynamic_shapes import named_shapes, parse_dim
+from aoti.exporting.capture.dynamic_shapes import named_shapes, parse_size
 from aoti.exporting.capture.module_source import Source
 from aoti.exporting.capture.trace import trace
 from aoti.exporting.describe.program_signature import describe_program
@@ -102,13 +102,71 @@ def test_sizes_have_names_and_ranges():
     first, second = shapes["x"][0], shapes["y"][0][1]
     assert first is second
     assert (first.__name__, first.min, first.max) == ("batch", 1, 64)
-    assert parse_dim("n=2..").min == 2
+    assert (parse_size("n=2..").low, parse_size("n=2..").high) == (2, None)
 
 
 def test_ranges_of_names_can_be_given_apart():
-    given = {"batch": parse_dim("batch=1..8")}
+    given = {"batch": parse_size("batch=1..8")}
     shapes = named_shapes(({0: Dim("batch", max=4)}, {0: "batch=1..2"}), given)
-    assert shapes[0][0] is shapes[1][0] is given["batch"]
+    assert shapes[0][0] is shapes[1][0]
+    assert (shapes[0][0].min, shapes[0][0].max) == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dims"),
+    [
+        ({"x": {0: "h=4*n"}, "y": {0: "n=2..9"}}, {}),
+        ({"x": {0: "4*n"}, "y": {0: "n=2..9"}}, {}),
+        ({"x": {0: "h"}, "y": {0: "n"}}, {"h": "4*n", "n": "2..9"}),
+        ({"x": {0: "h=2*m"}, "y": {0: "n=2..9"}}, {"m": "2*n"}),
+        ({"x": {0: "h=4*n"}, "y": {0: Dim("n", min=2, max=9)}}, {}),
+    ],
+)
+def test_a_size_may_be_computed_from_another_one(shapes, dims):
+    dims = {name: parse_size(f"{name}={value}") for name, value in dims.items()}
+    source = Source(Repeats(), (torch.ones(12), torch.ones(3)), {}, named_shapes(shapes, dims))
+    traced = trace(source, or_static=False, say=lambda _: None)
+    signature = describe_program(simplify(traced.program), traced.names)
+    assert [str(spec.shape[0]) for spec in signature.inputs] == ["4*n", "n"]
+    assert signature.ranges == {"n": (2, 9)}
+
+
+def test_offsets_and_other_names_of_sizes():
+    shapes = named_shapes(({0: "a=3*n - 2"}, {0: "b=n + 1"}, {0: "c=n"}, {0: "n=1..5"}), {})
+    a, b, c, n = (shape[0] for shape in shapes)
+    assert (a.min, a.max, b.min, b.max) == (1, 13, 2, 6)
+    assert c is n
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (({0: "h=2*n"}, {0: "h=3*n"}), "size 'h' has two values"),
+        (({0: "h=2*n"}, {0: "n=h+1"}), "the sizes h, n are computed from each other"),
+    ],
+)
+def test_contradictory_sizes_are_refused(shapes, message):
+    with pytest.raises(aoti.ConfigError, match=message):
+        named_shapes(shapes, {})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (13, 3, "size '4\\*n' is 13 in an example .* no whole number n gives that"),
+        (12, 4, "size 'n' is 3 in one example and 4 in another"),
+    ],
+)
+def test_examples_must_have_the_computed_sizes(first, second, message):
+    shapes = named_shapes({"x": {0: "h=4*n"}, "y": {0: "n"}}, {})
+    source = Source(Repeats(), (torch.ones(first), torch.ones(second)), {}, shapes)
+    with pytest.raises(aoti.ExportError, match=message):
+        trace(source, or_static=False, say=lambda _: None)
+
+
+class Repeats(nn.Module):
+    def forward(self, x, y):
+        return x + y.repeat_interleave(4)
 
 
 class Variadic(nn.Module):
@@ -145,11 +203,12 @@ def test_a_multiple_of_a_size_keeps_its_range(factor, least, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1..2", "batch=", "batch=1", "batch=8..1", "a b=1..2", "x=a..b"]
+    "text",
+    ["", "1..2", "batch=", "batch=1", "batch=8..1", "a b=1..2", "x=a..b", "h=n*m", "h=0*n", "h=-n"],
 )
 def test_misspelt_sizes_are_refused(text):
     with pytest.raises(aoti.ConfigError):
-        parse_dim(text)
+        parse_size(text)
 
 
 # -- checkpoints ---------------------------------------------------------------------------------

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", required=True, metavar="PT2", help="The package to write.")
 @click.option("--checkpoint", metavar="FILE", help="Weights: .safetensors, or a state dict.")
 @click.option(
-    "--dim", "dims", multiple=True, metavar="NAME=MIN..MAX", help="The range of a named size."
+    "--dim",
+    "dims",
+    multiple=True,
+    metavar="NAME=MIN..MAX",
+    help="The range of a named size, or how to compute it: height=4*n.",
 )
 @click.option("--device", metavar="DEVICE", help="cpu or cuda. Default: the device of the module.")
 @choice_option(
@@ -103,7 +107,7 @@ def export(
         exported = export_package(
             named,
             path=output,
-            dims=dict(_pair(text, "a size must be NAME=MIN..MAX") for text in dims),
+            dims=dict(_pair(text, "a size must be NAME=MIN..MAX or NAME=4*OTHER") for text in dims),
             checkpoint=checkpoint,
             device=device,
             preset=preset,

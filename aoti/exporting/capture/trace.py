@@ -31,6 +31,7 @@ from aoti.exporting.capture.state import unchanged
 from aoti.exporting.capture.unregistered import Register
 from aoti.exporting.describe.program_signature import names_of_symbols
 from aoti.exporting.error_messages import cause, explain
+from aoti.exporting.size_errors import located_guards
 
 Say = Callable[[str], None]
 
@@ -120,7 +121,12 @@ def trace(
     for how, strict, shapes in _ways(wanted, or_static):
         say(f"tracing, {how}")
         try:
-            with _quiet(), unchanged(module), _seeing_results(module, register):
+            with (
+                _quiet(),
+                located_guards(),
+                unchanged(module),
+                _seeing_results(module, register),
+            ):
                 program = torch.export.export(
                     module, args, kwargs, dynamic_shapes=shapes, strict=strict
                 )
