@@ -196,6 +196,72 @@ def test_tables_may_be_inputs_of_dynamic_size():
     assert values is not None
 
 
+def _messages(x, source, target):
+    return torch.zeros_like(x).index_add(0, target, x[source])
+
+
+def _with_loops(x, edges):
+    loops = torch.arange(x.shape[0])
+    edges = torch.cat([edges, loops.unsqueeze(0).repeat(2, 1)], 1)
+    return _messages(x, edges[0], edges[1])
+
+
+EDGES = torch.zeros(2, 7, dtype=torch.long)
+ALL, NOT_NEGATIVE = ("-1*(n)", "(n) - 1"), ("0", "(n) - 1")
+
+
+@pytest.mark.parametrize(
+    ("function", "values"),
+    [
+        (lambda t, i, x: x[i], ALL),
+        (lambda t, i, x: x[i[0]] + x[i[1]], ALL),
+        (lambda t, i, x: x[i[0]] + x[i[-1]], ALL),
+        (lambda t, i, x: x[i.t()[:, 0]] + x[i.permute(1, 0)[:, 1]], ALL),
+        (lambda t, i, x: torch.zeros_like(x).index_put((i[1],), x[i[0]], accumulate=True), ALL),
+        (lambda t, i, x: _messages(x, *i), NOT_NEGATIVE),
+        (lambda t, i, x: _messages(x, *i.to(torch.int32).unbind(0)), NOT_NEGATIVE),
+        (lambda t, i, x: _messages(x, i[1].clone(), i[0].view(-1)), NOT_NEGATIVE),
+        (lambda t, i, x: x.scatter_add(0, i[1][:, None].expand(-1, 3), x[i[0]]), NOT_NEGATIVE),
+        (lambda t, i, x: x.index_select(0, i[0]) + x.gather(0, i[1:].t()), None),
+        (lambda t, i, x: _with_loops(x, i), NOT_NEGATIVE),
+        (
+            lambda t, i, x: x.new_zeros(x.shape[0], 3)
+            .scatter_reduce(0, i[1].view(-1, 1).expand_as(x[i[0]]), x[i[0]], "amax"),
+            NOT_NEGATIVE,
+        ),
+    ],
+)  # fmt: skip
+def test_edges_of_a_graph_are_nodes_of_it(function, values):
+    shapes = {"i": {1: Dim("e", min=1, max=99)}, "x": {0: Dim("n", min=1, max=100)}}
+    known, unchecked = found(function, i=EDGES, shapes=shapes)
+    assert known == values
+    assert unchecked == (() if values else ("i",))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t, i, x: x[i[0]],
+        lambda t, i, x: x[i[0]] * i[1][:, None],
+        lambda t, i, x: x[i[0]] + t[i[1], :3],
+        lambda t, i, x: x[i[0] + 1] + x[i[1]],
+        lambda t, i, x: x[i[:, 0]] + x[i[:, 1]],
+        lambda t, i, x: x[i.flip(0)[0]] + x[i[1]],
+        lambda t, i, x: x[torch.cat([i[0], torch.arange(t.shape[0])])] + x[i[1]].sum(),
+    ],
+)
+def test_parts_that_index_alone_or_other_tables_are_reported(function):
+    shapes = {"i": {1: Dim("e", min=2, max=99)}, "x": {0: Dim("n", min=1, max=100)}}
+    assert "i" in found(function, i=EDGES, shapes=shapes)[1]
+
+
+def test_a_range_that_is_counted_indexes_as_far_as_it_goes():
+    shapes = {"i": None, "x": {0: Dim("n", min=3, max=100)}}
+    assert found(lambda t, i, x: x[torch.arange(x.shape[0])], shapes=shapes) == (None, ())
+    assert found(lambda t, i, x: x[torch.arange(1, x.shape[0])], shapes=shapes) == (None, ())
+    assert found(lambda t, i, x: t[torch.arange(x.shape[0])], shapes=shapes) == (None, ("x",))
+
+
 def test_masks_and_floats_do_not_index():
     mask = torch.ones(5, dtype=torch.bool)
     assert found(lambda t, i, x: torch.where(i[:, None], x, 0), i=mask) == (None, ())

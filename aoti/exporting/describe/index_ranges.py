@@ -9,7 +9,8 @@ that indexes with them: the input is then reported as unchecked.
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,21 +18,25 @@ from torch._ops import OpOverload
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from aoti.signature.size_expr import affine
+from aoti.signature.size_expr import affine, polynomial
 
 # A bound is a number, or a linear expression over symbols of sizes, as text.
 Bound = int | str
 
 aten = torch.ops.aten
 
+# Operators that keep all elements where they are.
+_IN_PLACE = {
+    *(aten.clone.default, aten.alias.default, aten.detach.default, aten.contiguous.default),
+    *(aten._to_copy.default, aten.to.dtype, aten.lift_fresh_copy.default),
+}
 # Operators that keep the values of all elements and drop none.
 _KEEPING = {
+    *_IN_PLACE,
     *(aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default),
     *(aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims),
     *(aten.permute.default, aten.transpose.int, aten.t.default, aten.flatten.using_ints),
-    *(aten.clone.default, aten.alias.default, aten.detach.default, aten.contiguous.default),
-    *(aten._to_copy.default, aten.to.dtype, aten.repeat.default, aten.flip.default),
-    aten.lift_fresh_copy.default,
+    *(aten.repeat.default, aten.flip.default),
 }
 # (table, dim, index): negative indices are errors in all of them.
 _ALONG_DIM = {
@@ -51,6 +56,7 @@ _EMBEDDINGS = {
 }
 # (table, index): the table is read as one row; a negative index counts from the end.
 _FLAT = {aten.take.default, aten.put.default}
+_RANGES = {aten.arange.default, aten.arange.start, aten.arange.start_step}
 # Operators whose integer results are positions or counts, which are valid whatever the input is.
 _POSITIONS = {
     *(aten.argmax, aten.argmin, aten.argsort, aten.nonzero, aten.nonzero_static),
@@ -72,9 +78,34 @@ _NUMBERS = {
 }
 
 
+@dataclass(frozen=True)
+class _Part:
+    """The values of an input, or of one position along one of its axes.
+
+    Attributes
+    ----------
+    name : str
+        The input.
+    axes : tuple of int or None
+        For each dimension of a node with these values, the axis of the input; None if the node
+        mixes the axes up.
+    place : tuple of (int, int), or None
+        The axis and the position; None for the whole input.
+    """
+
+    name: str
+    axes: tuple[int | None, ...] = ()
+    place: tuple[int, int] | None = None
+
+
+# Where the values of a node come from: parts of inputs, or numbers from 0 to a bound.
+_Values = Sequence[_Part | Bound]
+_Range = tuple[Bound, Bound]
+
+
 def value_ranges(
     graph: torch.fx.Graph, inputs: Iterable[str]
-) -> tuple[dict[str, tuple[Bound, Bound]], tuple[str, ...]]:
+) -> tuple[dict[str, _Range], tuple[str, ...]]:
     """Find the values that are valid for inputs that index tables.
 
     Parameters
@@ -93,52 +124,180 @@ def value_ranges(
         under a mask, or in an operator that is not known here.
     """
     names = set(inputs)
-    kept: dict[Node, str] = {}  # nodes with the values of an integer input
+    values: dict[Node, _Values] = {}  # of nodes all of whose values are known to come from these
     derived: dict[Node, set[str]] = {}  # the inputs that the values of other nodes depend on
-    bounded: dict[Node, int] = {}  # nodes with values between 0 and a number
-    ranges: dict[str, tuple[Bound, Bound]] = {}
+    wanted: dict[str, dict[tuple[int, int] | None, _Range]] = {}  # by input and place
     unchecked: set[str] = set()
 
     def sources(nodes: Collection[Node]) -> set[str]:
-        found = {kept[node] for node in nodes if node in kept}
+        parts = (part for node in nodes for part in values.get(node, ()))
+        found = {part.name for part in parts if isinstance(part, _Part)}
         return found.union(*(derived.get(node, ()) for node in nodes))
 
     for node in graph.nodes:
         if node.op == "placeholder":
             if node.name in names and _is_integer(node):
-                kept[node] = node.name
+                values[node] = [_Part(node.name, tuple(range(node.meta["val"].dim())))]
             elif node.name in names:
                 derived[node] = {node.name}
         uses = list(_uses(node))
         for index, size, wraps in uses:
-            if (name := kept.get(index)) is not None:
-                low: Bound = 0
-                if wraps:
-                    low = -size if isinstance(size, int) else f"-1*({size})"
-                high: Bound = size - 1 if isinstance(size, int) else f"({size}) - 1"
-                together = _intersection(ranges.get(name), (low, high))
-                if together is None:
-                    unchecked.add(name)
-                else:
-                    ranges[name] = together
-            elif not (index in bounded and isinstance(size, int) and bounded[index] <= size - 1):
+            known: _Values = values.get(index, ())
+            if not known or not all(_at_most(v, size) for v in known if not isinstance(v, _Part)):
                 unchecked |= derived.get(index, set())
+            for part in known:
+                if isinstance(part, _Part):
+                    ranges = wanted.setdefault(part.name, {})
+                    together = _intersection(ranges.get(part.place), _valid(size, wraps))
+                    if together is None:
+                        unchecked.add(part.name)
+                    else:
+                        ranges[part.place] = together
         unchecked |= sources(_unknown_uses(node, {index for index, _, _ in uses}))
         if node.op == "placeholder":
             continue
-        first = node.args[0] if node.args and isinstance(node.args[0], Node) else None
-        if node.target in _KEEPING and first in kept and _is_integer(node):
-            kept[node] = kept[first]
-            continue
+        if (found := _values(node, values)) is not None:
+            values[node] = found
         if not _has_positions(node):
             derived[node] = sources(node.all_input_nodes)
-        if _dtype(node) == torch.bool:
-            bounded[node] = 1
-        elif node.target is aten.clamp.default and len(node.args) == 3 and _are_indices(node):
-            bounded[node] = node.args[2]
-        elif node.target in _KEEPING and first in bounded:
-            bounded[node] = bounded[first]
-    return ranges, tuple(sorted(unchecked))
+    shapes = {n.name: n.meta["val"].shape for n in graph.nodes if n.name in wanted}
+    result = {}
+    for name, ranges in wanted.items():
+        together, is_whole = _whole(ranges, shapes[name])
+        if together is not None:
+            result[name] = together
+        if not is_whole:
+            unchecked.add(name)
+    return result, tuple(sorted(unchecked))
+
+
+def _whole(
+    ranges: dict[tuple[int, int] | None, _Range], shape: Sequence[Any]
+) -> tuple[_Range | None, bool]:
+    """One range for all parts of an input, and whether that checks each of them.
+
+    There is no such range if some part does not index at all, since its values may be any, or if
+    parts index tables of different sizes. Negative indices are valid only if they are in all parts.
+    """
+    together = ranges.get(None)
+    parts = [place for place in ranges if place is not None]
+    if together is None:
+        axes = {axis for axis, _ in parts}
+        count = shape[axes.pop()]
+        if axes or not isinstance(count, int) or len(parts) != count:
+            return None, False
+    for place in parts:
+        both = _intersection(together, ranges[place])
+        if both is None or (together and both[1] != together[1]):  # they index other tables
+            return ranges.get(None), False
+        together = both
+    is_whole = None not in ranges or together == ranges[None]
+    return (together if is_whole else ranges[None]), is_whole
+
+
+def _values(node: Node, values: dict[Node, _Values]) -> _Values | None:
+    """Where the values of a node come from, if that is known."""
+    if _dtype(node) == torch.bool:
+        return [1]
+    if node.target is aten.clamp.default and len(node.args) == 3 and _are_indices(node):
+        return [node.args[2]]  # type: ignore[list-item]
+    if node.target in _RANGES and _is_integer(node):
+        return _counted(node)
+    if node.target is aten.cat.default:
+        tensors: Any = node.args[0]
+        if not all(tensor in values for tensor in tensors):
+            return None
+        dim: Any = node.args[1] if len(node.args) > 1 else 0
+        dim %= node.meta["val"].dim()
+        pieces = [v for tensor in tensors for v in values[tensor]]
+        return [_at(v, lambda axes: _without(axes, dim)) for v in pieces]
+    first = node.args[0] if node.args and isinstance(node.args[0], Node) else None
+    if node.target is operator.getitem and first is not None:  # of the results of unbind
+        if first.target is not aten.unbind.int or first.args[0] not in values:
+            return None
+        dim = first.args[1] if len(first.args) > 1 else 0
+        return _selected(first.args[0], dim, node.args[1], values)  # type: ignore[arg-type]
+    if first is None or first not in values:
+        return None
+    if node.target is aten.select.int:
+        return _selected(first, node.args[1], node.args[2], values)
+    if node.target not in _KEEPING:
+        return None
+    kept = values[first]
+    if any(isinstance(v, _Part) for v in kept) and not _is_integer(node):
+        return None
+    rank = first.meta["val"].dim()
+    if node.target in _IN_PLACE:
+        return kept
+    order = _order(node, rank)
+    return [_at(v, lambda axes: tuple(axes[i] for i in order) if axes else ()) for v in kept]
+
+
+def _at(value: _Part | Bound, moved: Any) -> _Part | Bound:
+    return replace(value, axes=moved(value.axes)) if isinstance(value, _Part) else value
+
+
+def _without(axes: tuple[int | None, ...], dim: int) -> tuple[int | None, ...]:
+    return tuple(None if n == dim else axis for n, axis in enumerate(axes))
+
+
+def _order(node: Node, rank: int) -> Sequence[int]:
+    """The dimension of its argument that each dimension of a node is; empty if they are mixed."""
+    if node.target is aten.permute.default:
+        dims: Any = node.args[1]
+        return [dim % rank for dim in dims]
+    if node.target in (aten.transpose.int, aten.t.default):
+        order = list(range(rank))
+        a, b = node.args[1:] if node.target is aten.transpose.int else (0, rank - 1)
+        order[a], order[b] = order[b], order[a]  # type: ignore[index]
+        return order
+    return ()
+
+
+def _selected(source: Node, dim: Any, position: Any, values: dict[Node, _Values]) -> _Values | None:
+    """The values at one position along a dimension."""
+    shape = source.meta["val"].shape
+    dim = dim % len(shape)
+    found: list[_Part | Bound] = []
+    for value in values[source]:
+        if not isinstance(value, _Part):
+            found.append(value)
+            continue
+        axis = value.axes[dim] if value.axes else None
+        if axis is None or value.place is not None or not isinstance(position, int):
+            return None
+        if position < 0:
+            if not isinstance(shape[dim], int):
+                return None
+            position += shape[dim]
+        axes = (*value.axes[:dim], *value.axes[dim + 1 :])
+        found.append(replace(value, axes=axes, place=(axis, position)))
+    return found
+
+
+def _counted(node: Node) -> _Values | None:
+    """The values of ``arange``."""
+    numbers = dict(_arguments(node))
+    start, step = numbers.get("start", 0), numbers.get("step", 1)
+    end = numbers.get("end")
+    end = end.meta["val"] if isinstance(end, Node) else end
+    if not isinstance(start, int) or start < 0 or step != 1:
+        return None
+    if isinstance(end, int):
+        return [max(end - 1, 0)]
+    return [f"({end}) - 1"] if isinstance(end, torch.SymInt) else None
+
+
+def _valid(size: Bound, wraps: bool) -> _Range:
+    """The valid indices of a dimension; with `wraps`, negative ones count from the end."""
+    if isinstance(size, int):
+        return (-size if wraps else 0), size - 1
+    return (f"-1*({size})" if wraps else 0), f"({size}) - 1"
+
+
+def _at_most(bound: Bound, size: Bound) -> bool:
+    """Whether an index up to a bound is valid for all sizes."""
+    return _least(_valid(size, False)[1], bound) == bound
 
 
 def _uses(node: Node) -> Iterator[tuple[Node, Bound, bool]]:
@@ -254,14 +413,28 @@ def _are_indices(clamp: Node) -> bool:
     return isinstance(low, int) and isinstance(high, int) and low >= 0
 
 
-def _intersection(
-    known: tuple[Bound, Bound] | None, more: tuple[Bound, Bound]
-) -> tuple[Bound, Bound] | None:
+def _intersection(known: _Range | None, more: _Range) -> _Range | None:
     """The values in both ranges; None if they cannot be compared."""
     if known is None:
         linear = all(isinstance(bound, int) or affine(bound) for bound in more)
         return more if linear else None
-    low, high = zip(known, more, strict=True)
-    if all(isinstance(bound, int) for bound in (*low, *high)):
-        return max(low), min(high)
-    return known if known == more else None
+    low, high = _largest(known[0], more[0]), _least(known[1], more[1])
+    return None if low is None or high is None else (low, high)
+
+
+def _least(a: Bound, b: Bound) -> Bound | None:
+    """The smaller one of two bounds, whatever the sizes are; None if that depends on them."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    # Sizes are not negative: neither is a sum whose terms are not.
+    difference = polynomial(f"{a} - ({b})")
+    if difference is None:
+        return None
+    if all(factor >= 0 for factor in difference.values()):
+        return b
+    return a if all(factor <= 0 for factor in difference.values()) else None
+
+
+def _largest(a: Bound, b: Bound) -> Bound | None:
+    least = _least(a, b)
+    return least if least is None or a == b else a if least == b else b
