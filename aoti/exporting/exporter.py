@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from aoti._logging import debugging
 from aoti._warnings import warn
 from aoti.errors import ConfigError, ExportError
 from aoti.exporting.build.children import scratch_directory
@@ -41,6 +43,8 @@ from aoti.exporting.verify.verifying import Case, Eager, golden_values
 from aoti.exporting.verify.verifying import verify as compare_with_eager
 from aoti.package.layout import golden_values as golden_file
 from aoti.signature.document import METADATA_KEY, write_signature
+
+_log = logging.getLogger("aoti.exporting")
 
 Buffers = Literal["refuse", "reset", "arguments"]
 
@@ -115,10 +119,11 @@ def export(
     metadata : mapping of str to str, optional
         Stored in the package; the loaded model has it in `metadata`.
     buffers : {'refuse', 'reset', 'arguments'}, default 'refuse'
-        What to do with a module that changes its buffers or other tensors that it keeps, since a
-        package does not keep changes from call to call: raise an error, let every call start from
-        their exported values, or let every call pass them. The last adds a keyword argument
-        ``buffers`` to the package: a dict by their names, of arrays that the call writes into.
+        What to do with a module that reads and changes its buffers or other tensors that it keeps,
+        since a package does not keep changes from call to call: raise an error, let every call
+        start from their exported values, or let every call pass them. The last adds a keyword
+        argument ``buffers`` to the package: a dict by their names, of arrays that the call writes
+        into.
     or_static : bool, default False
         Fix all sizes, with a warning, if the module does not allow dynamic sizes.
     golden : bool, default False
@@ -153,8 +158,9 @@ def export(
     Warns
     -----
     UserWarning
-        The module is in training mode; its buffers are reset; sizes were fixed; or an input indexes
-        tables in a way that cannot be checked at calls.
+        The module is in training mode; its buffers are reset; its code assigns attributes; sizes
+        were fixed; options were left out, because the model does not compile with them; or an
+        input indexes tables in a way that cannot be checked at calls.
 
     Notes
     -----
@@ -283,7 +289,7 @@ class _Export:
         self._passes_state = buffers == "arguments"
         if self._state and self._passes_state:
             structure = simplify(buffers_as_arguments(program, self._state))
-        _check_buffers(structure.functional, buffers)
+        _check_state(structure.functional, traced.assigned, buffers)
         signature = describe_program(structure, traced.names, guards)
         self._plain = vectors_as_rows(structure.program)
         threads = thread_options(structure.program, self._notes) if source.device == "cpu" else {}
@@ -337,18 +343,24 @@ class _Export:
     def _note(self, text: str) -> None:
         self._notes.append(text)
         self._say(f"compiling {self._name} again, {text}")
+        _log.info("compiling %s again, %s", self._name, text, exc_info=debugging())
 
     def _compile(self, compile_once: Callable[[], None]) -> None:
-        """Compile the rewritten program, or if that fails, the traced one."""
+        """Compile the rewritten program. If that fails, leave out what may be the cause."""
         try:
             compile_once()
         except ExportError as error:
-            if self._program is self._plain or isinstance(error, MachineError):
+            weaker = self._preset.weaker(rewritten=self._program is not self._plain)
+            if weaker is None or isinstance(error, MachineError):
                 raise
+            what, preset = weaker
             _, _, reason = str(error).splitlines()[0].partition(": ")
-            self._note(f"not rewritten, because that does not compile: {reason}")
-            self._rewrite(replace(self._preset, passes=()))
-            compile_once()
+            self._note(f"{what}, because that does not compile: {reason}")
+            asked = (self._preset.options.keys() - preset.options.keys()) & set(self._given)
+            if asked:
+                warn(f"the model does not compile with {', '.join(sorted(asked))}: {reason}")
+            self._rewrite(preset)
+            self._compile(compile_once)
 
     def _compile_once(
         self, directory: Path, metadata: Mapping[str, str], *, in_process: bool
@@ -422,16 +434,32 @@ class _Export:
         )
 
 
-def _check_buffers(program: torch.export.ExportedProgram, buffers: Buffers) -> None:
-    changed = ", ".join(program.graph_signature.buffers_to_mutate.values())
+def _check_state(
+    program: torch.export.ExportedProgram, assigned: Mapping[str, str], buffers: Buffers
+) -> None:
+    """Refuse what the module reads and changes in a call; warn of what it only changes."""
+    buffer_names = program.graph_signature.buffers_to_mutate.values()
+    read = [name for name in assigned if name in program.constants]
+    changed = ", ".join((*buffer_names, *read))
+    what = "attributes" if read else "buffers"
     if changed and buffers != "reset":
+        cure = "make them arguments and results"
+        if not read:
+            cure = "export with buffers='arguments' to pass them to every call"
         raise ExportError(
-            f"the module changes its buffers ({changed}), which a package does not keep from call "
-            "to call\nexport with buffers='arguments' to pass them to every call, or with "
-            "buffers='reset' to start every call from their exported values"
+            f"the module changes its {what} ({changed}), which a package does not keep from call "
+            f"to call\n{cure}, or export with buffers='reset' to start every call from their "
+            "exported values"
         )
     if changed:
         warn(
-            f"the module changes its buffers ({changed}); in a package every call starts from "
+            f"the module changes its {what} ({changed}); in a package every call starts from "
             "their exported values"
+        )
+    written = [f"{name}{at and f' ({at})'}" for name, at in assigned.items() if name not in read]
+    if written:
+        warn(
+            f"the module's code assigns attributes: {', '.join(written)}. A package does not keep "
+            "them: every call starts from their values at the export, and a caller cannot read "
+            "them. Return what a caller or the next call needs"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import traceback
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -113,7 +114,10 @@ def compile_program(
     except ChildError as error:
         raise _died(error, name) from None
     if "error" in result:
-        raise explain_text(result["error"], f"compile {name}", "")
+        refusal = explain_text(result["error"], f"compile {name}", "")
+        if result["trace"]:
+            refusal.add_note(result["trace"])
+        raise refusal
     files: list[str] = result["files"]
     return files
 
@@ -250,6 +254,5 @@ def compile_in_child(channel: Channel, directory: Path) -> None:
         files = compile_here(program, options, directory, corrects=corrects)
         channel.answer({"files": files})
     except Exception as error:  # the parent explains it
-        if debugging():
-            raise
-        channel.answer({"error": f"{type(error).__name__}: {error}"})
+        trace = traceback.format_exc() if debugging() else ""
+        channel.answer({"error": f"{type(error).__name__}: {error}", "trace": trace})

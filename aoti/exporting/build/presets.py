@@ -127,6 +127,34 @@ class Preset:
         """Whether kernels run on the calling thread only, which can catch their exceptions."""
         return on_one_thread(self.options)
 
+    def weaker(self, *, rewritten: bool) -> tuple[str, Preset] | None:
+        """What to try next if a program does not compile: the first of these that is still there.
+
+        Measured choices (``max_autotune``), the rewrites of the graph, and frozen weights.
+
+        Parameters
+        ----------
+        rewritten : bool
+            Whether the passes changed the program.
+
+        Returns
+        -------
+        tuple of (str, Preset), or None
+            What is left out, for people, and the rest. None if nothing is left that only makes a
+            package faster.
+        """
+        measured = [name for name in self.options if "autotune" in name]
+        if any(self.options[name] is True for name in measured):
+            return f"without {measured[0]}", self._without(measured)
+        if rewritten:
+            return "not rewritten", replace(self, passes=())
+        if self.frozen:
+            return "not frozen", self._without(_TUNED)
+        return None
+
+    def _without(self, names: Collection[str]) -> Preset:
+        return replace(self, options={k: v for k, v in self.options.items() if k not in names})
+
     @property
     def gives_up(self) -> tuple[str, ...]:
         """The limits of a package with these options, for people."""

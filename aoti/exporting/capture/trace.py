@@ -12,7 +12,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 from aoti._logging import debugging
 from aoti._warnings import warn
 from aoti.errors import ExportError
+from aoti.exporting.capture.attributes import attributes_kept
 from aoti.exporting.capture.dynamic_shapes import (
     arguments_by_name,
     check_examples,
@@ -66,12 +67,16 @@ class Traced:
         All attempts; the last one worked. Empty if the source was a program.
     static : bool
         Whether sizes were fixed that should be dynamic.
+    assigned : dict of str to str
+        Attributes that the module's code changed, each with the line that did; the line may be
+        empty. The module has its own values again.
     """
 
     program: torch.export.ExportedProgram
     names: dict[str, str]
     attempts: tuple[Attempt, ...] = ()
     static: bool = False
+    assigned: dict[str, str] = field(default_factory=dict)
 
 
 def trace(
@@ -108,6 +113,7 @@ def trace(
     module = getattr(
         source.module, "_orig_mod", source.module
     )  # the module that torch.compile wraps
+    _refuse_torchscript(module)
     _warn_of_training(module)
     args, kwargs = _distinct((source.args, source.kwargs))
     arguments = arguments_by_name(module.forward, args, kwargs)
@@ -118,6 +124,7 @@ def trace(
     tried: list[Attempt] = []
     first: ExportError | None = None
     reason: BaseException | None = None
+    assigned: dict[str, str] = {}
     for how, strict, shapes in _ways(wanted, or_static):
         say(f"tracing, {how}")
         try:
@@ -125,6 +132,7 @@ def trace(
                 _quiet(),
                 located_guards(),
                 unchanged(module),
+                attributes_kept(module, assigned, located=not strict),
                 _seeing_results(module, register),
             ):
                 program = torch.export.export(
@@ -138,7 +146,7 @@ def trace(
         else:
             names = names_of_symbols(program, (args, kwargs), shapes, arguments)
             static = shapes is not wanted
-            return Traced(program, names, (*tried, Attempt(how, None)), static)
+            return Traced(program, names, (*tried, Attempt(how, None)), static, assigned)
     assert first is not None and reason is not None
     raise first from cause(reason)
 
@@ -170,12 +178,26 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
         # The tracer asks for gradients, which an export does not have.
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not")
+        # The exporter's own warning says what that means for a package.
+        warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export")
         try:
             if not debugging():
                 logger.setLevel(logging.CRITICAL + 1)
             yield
         finally:
             logger.setLevel(level)
+
+
+def _refuse_torchscript(module: torch.nn.Module) -> None:
+    for name, child in module.named_modules():
+        if isinstance(child, torch.jit.ScriptModule):
+            what = f"its submodule {name!r}" if name else "it"
+            raise ExportError(
+                f"cannot trace {type(module).__name__}: {what} is a TorchScript module "
+                "(torch.jit.script, torch.jit.trace, torch.jit.load), without the Python code that "
+                "torch.export needs\nexport the module that it was made from, which can load its "
+                "weights: original.load_state_dict(scripted.state_dict())"
+            )
 
 
 def _warn_of_training(module: torch.nn.Module) -> None:
