@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from aoti.exporting.error_messages import attempt
+from aoti.exporting.passes import recurrence  # noqa: F401 (registers its operator)
 
 # Multiplications that one core does in about a quarter of a millisecond.
 _LITTLE = 15_000_000
@@ -84,6 +85,12 @@ def _layer_flops(x: Sequence[int], *arguments: Sequence[int], **_: Any) -> int:
     return 2 * math.prod(x[:-1]) * weights
 
 
+def _recurrent_flops(_: str, gates: Sequence[int], *others: Any, **__: Any) -> int:
+    """FLOPs of one direction of a recurrent layer, without those of its inputs."""
+    weight: Sequence[int] = others[2]
+    return 2 * math.prod(gates[:-1]) * math.prod(weight)
+
+
 def _attention_flops(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
     return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
 
@@ -91,5 +98,6 @@ def _attention_flops(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
 # CPU operators that are unknown to torch's counter.
 _FLOPS = {
     torch.ops.aten.mkldnn_rnn_layer: _layer_flops,
+    torch.ops.aoti.recurrent_layer: _recurrent_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
 }

@@ -28,6 +28,7 @@ from aoti.exporting.capture.dynamic_shapes import (
     shapes_for_torch,
 )
 from aoti.exporting.capture.module_source import Source
+from aoti.exporting.capture.recurrent_layers import WholeSequences
 from aoti.exporting.capture.state import unchanged
 from aoti.exporting.capture.unregistered import Register
 from aoti.exporting.describe.program_signature import names_of_symbols
@@ -134,6 +135,7 @@ def trace(
                 unchanged(module),
                 attributes_kept(module, assigned, located=not strict),
                 _seeing_results(module, register),
+                contextlib.nullcontext() if strict else WholeSequences(),
             ):
                 program = torch.export.export(
                     module, args, kwargs, dynamic_shapes=shapes, strict=strict
@@ -180,6 +182,9 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not")
         # The exporter's own warning says what that means for a package.
         warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export")
+        # torch's recurrent layers list their weights in every call.
+        listed = r"self\.(\w+\.)*_flat_weights\[\d+\]"
+        warnings.filterwarnings("ignore", rf"The tensor attributes? {listed}(, {listed})* w")
         try:
             if not debugging():
                 logger.setLevel(logging.CRITICAL + 1)
