@@ -5,21 +5,28 @@ torch traces LSTM, GRU and RNN step by step, which fixes the number of steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from aoti.exporting.capture.packed_sequences import UNSUPPORTED, PackedData, any_batch, pack, pad
 from aoti.exporting.passes.recurrence import GATES, in_blocks, recurrent_layer
 
 _KINDS = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "tanh", "rnn_relu": "relu"}
 
 
-class WholeSequences(TorchFunctionMode):
-    """A mode in which recurrent layers of float32 on CPUs become `recurrent_layer`."""
+@contextlib.contextmanager
+def whole_sequences() -> Iterator[None]:
+    """Let recurrent layers of float32 on CPUs become `recurrent_layer`."""
+    with any_batch(), _WholeSequences():
+        yield
 
+
+class _WholeSequences(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -28,24 +35,52 @@ class WholeSequences(TorchFunctionMode):
         kwargs: Any = None,
     ) -> Any:
         """Call a function of torch, or replace the call."""
-        kind = _KINDS.get(getattr(func, "__name__", ""))
-        if kind and not kwargs and _is_covered(args):
-            return _layers(kind, *args)
+        name = getattr(func, "__name__", "")
+        if name in _KINDS and len(args) == 9:
+            if isinstance(args[0], PackedData):
+                return _packed_layers(_KINDS[name], *args)
+            if isinstance(args[2], (list, tuple)) and _is_covered(*args[:3], *args[5:7]):
+                return _layers(_KINDS[name], None, *args)
+        elif name == "_pack_padded_sequence" and _is_plain(args[0]):
+            return pack(*args)
+        elif name == "_pad_packed_sequence" and isinstance(args[0], PackedData):
+            return pad(*args)
         return func(*args, **(kwargs or {}))
 
 
-def _is_covered(args: Sequence[Any]) -> bool:
-    if len(args) != 9 or not isinstance(args[2], (list, tuple)):
-        return False
-    x, hx, params, _, _, dropout, train, _, _ = args
-    tensors = [x, *(hx if isinstance(hx, (list, tuple)) else [hx]), *params]
-    return not (train and dropout) and all(
-        tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors
-    )
+def _is_covered(x: Tensor, hx: Any, params: Sequence[Tensor], dropout: float, train: bool) -> bool:
+    states = hx if isinstance(hx, (list, tuple)) else [hx]
+    return not (train and dropout) and all(map(_is_plain, (x, *states, *params)))
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+
+
+def _packed_layers(
+    kind: str,
+    data: PackedData,
+    _batch_sizes: Any,
+    hx: Any,
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+) -> tuple[Any, ...]:
+    """All layers of packed sequences: the arguments are those of ``torch.lstm`` and its like."""
+    x, lengths, first = data.padded, data.lengths, data.batch_first
+    if not _is_covered(x, hx, params, dropout, train):
+        raise NotImplementedError(UNSUPPORTED)
+    settings = has_biases, num_layers, dropout, train, bidirectional, first
+    output, *states = _layers(kind, lengths, x, hx, params, *settings)
+    return PackedData(output, lengths, first), *states
 
 
 def _layers(
     kind: str,
+    lengths: Tensor | None,
     x: Tensor,
     hx: Any,
     params: Sequence[Tensor],
@@ -76,7 +111,7 @@ def _layers(
                 in_blocks(of_hidden, GATES[kind]),
                 bias,
                 in_blocks(others[0], 1) if others else None,
-                None,
+                lengths,
                 batch_first,
                 direction == 1,
             )

@@ -28,7 +28,7 @@ from aoti.exporting.capture.dynamic_shapes import (
     shapes_for_torch,
 )
 from aoti.exporting.capture.module_source import Source
-from aoti.exporting.capture.recurrent_layers import WholeSequences
+from aoti.exporting.capture.recurrent_layers import whole_sequences
 from aoti.exporting.capture.state import unchanged
 from aoti.exporting.capture.unregistered import Register
 from aoti.exporting.describe.program_signature import names_of_symbols
@@ -135,7 +135,7 @@ def trace(
                 unchanged(module),
                 attributes_kept(module, assigned, located=not strict),
                 _seeing_results(module, register),
-                contextlib.nullcontext() if strict else WholeSequences(),
+                contextlib.nullcontext() if strict else whole_sequences(),
             ):
                 program = torch.export.export(
                     module, args, kwargs, dynamic_shapes=shapes, strict=strict

@@ -18,6 +18,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
+from aoti.exporting.passes import recurrence  # noqa: F401 (registers its operator)
 from aoti.signature.size_expr import affine, polynomial
 
 # A bound is a number, or a linear expression over symbols of sizes, as text.
@@ -154,7 +155,7 @@ def value_ranges(
                     else:
                         ranges[part.place] = together
         unchecked |= sources(_unknown_uses(node, {index for index, _, _ in uses}))
-        if node.op == "placeholder":
+        if node.op == "placeholder" or node.target is aten.sym_size.int:  # sizes are not values
             continue
         if (found := _values(node, values)) is not None:
             values[node] = found
@@ -345,6 +346,8 @@ def _unknown_uses(node: Node, known: set[Node]) -> list[Node]:
     integers = [n for n in node.all_input_nodes if _is_integer(n) and n not in known]
     if not isinstance(node.target, OpOverload) or not integers:
         return []  # arithmetic of sizes
+    if node.target == torch.ops.aoti.recurrent_layer.default:
+        return []  # lengths, which are compared with the number of a step
     if node.target.namespace not in ("aten", "prims"):
         return integers
     if torch.Tag.pointwise in node.target.tags or node.target in _KEEPING:
