@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 
@@ -27,7 +27,13 @@ from aoti.exporting.capture.checkpoints import load_checkpoint
 from aoti.exporting.capture.containers import simplify
 from aoti.exporting.capture.dynamic_shapes import named_shapes, parse_size
 from aoti.exporting.capture.module_source import Source, architecture
-from aoti.exporting.capture.state import buffers_as_arguments, changed_buffers, with_buffers
+from aoti.exporting.capture.state import (
+    Buffers,
+    buffers_as_arguments,
+    changed_buffers,
+    check_state,
+    with_buffers,
+)
 from aoti.exporting.capture.trace import Traced, trace
 from aoti.exporting.capture.unregistered import Register, registering
 from aoti.exporting.describe.program_signature import describe_program
@@ -46,7 +52,6 @@ from aoti.signature.document import METADATA_KEY, write_signature
 
 _log = logging.getLogger("aoti.exporting")
 
-Buffers = Literal["refuse", "reset", "arguments"]
 
 # A part of dots only would be another directory.
 _MODEL_NAME = re.compile(r"(?!\.+(?:/|$))[\w.-]+(?:/(?!\.+(?:/|$))[\w.-]+)*", re.ASCII)
@@ -289,7 +294,7 @@ class _Export:
         self._passes_state = buffers == "arguments"
         if self._state and self._passes_state:
             structure = simplify(buffers_as_arguments(program, self._state))
-        _check_state(structure.functional, traced.assigned, buffers)
+        check_state(structure.functional, traced.assigned, buffers)
         signature = describe_program(structure, traced.names, guards)
         self._plain = vectors_as_rows(structure.program)
         threads = thread_options(structure.program, self._notes) if source.device == "cpu" else {}
@@ -431,35 +436,4 @@ class _Export:
             tuple(self._cases),
             self._speed,
             self._seconds,
-        )
-
-
-def _check_state(
-    program: torch.export.ExportedProgram, assigned: Mapping[str, str], buffers: Buffers
-) -> None:
-    """Refuse what the module reads and changes in a call; warn of what it only changes."""
-    buffer_names = program.graph_signature.buffers_to_mutate.values()
-    read = [name for name in assigned if name in program.constants]
-    changed = ", ".join((*buffer_names, *read))
-    what = "attributes" if read else "buffers"
-    if changed and buffers != "reset":
-        cure = "make them arguments and results"
-        if not read:
-            cure = "export with buffers='arguments' to pass them to every call"
-        raise ExportError(
-            f"the module changes its {what} ({changed}), which a package does not keep from call "
-            f"to call\n{cure}, or export with buffers='reset' to start every call from their "
-            "exported values"
-        )
-    if changed:
-        warn(
-            f"the module changes its {what} ({changed}); in a package every call starts from "
-            "their exported values"
-        )
-    written = [f"{name}{at and f' ({at})'}" for name, at in assigned.items() if name not in read]
-    if written:
-        warn(
-            f"the module's code assigns attributes: {', '.join(written)}. A package does not keep "
-            "them: every call starts from their values at the export, and a caller cannot read "
-            "them. Return what a caller or the next call needs"
         )

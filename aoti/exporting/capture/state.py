@@ -6,16 +6,18 @@ import contextlib
 import operator
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
+from aoti._warnings import warn
 from aoti.errors import ExportError
 from aoti.exporting.capture.containers import Structure, torch_at_ease
 from aoti.exporting.capture.unregistered import HEAP_TYPE, attributes
 
+Buffers = Literal["refuse", "reset", "arguments"]  # what to do with tensors that a call changes
 ARGUMENT = "buffers"  # what the argument with the changed buffers is called
 
 _INTERNAL = frozenset(vars(torch.nn.Module()))  # attributes of every module
@@ -145,6 +147,52 @@ def buffers_as_arguments(
     call.inputs = [*call.inputs, *(TensorArgument(name) for name in inputs.values())]
     call.forward_arg_names = [*(call.forward_arg_names or ()), ARGUMENT]
     return made
+
+
+def check_state(
+    program: torch.export.ExportedProgram, assigned: Mapping[str, str], buffers: Buffers
+) -> None:
+    """Refuse what a module reads and changes in a call; warn of what it only changes.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        The program, without operators that write in place.
+    assigned : mapping of str to str
+        The attributes that the module's code assigns, and the line that does.
+    buffers : {'refuse', 'reset', 'arguments'}
+        As for `aoti.export`.
+
+    Raises
+    ------
+    ExportError
+        It would start every call from the values at the export, which was not asked for.
+    """
+    buffer_names = program.graph_signature.buffers_to_mutate.values()
+    read = [name for name in assigned if name in program.constants]
+    changed = ", ".join((*buffer_names, *read))
+    what = "attributes" if read else "buffers"
+    if changed and buffers != "reset":
+        cure = "make them arguments and results"
+        if not read:
+            cure = "export with buffers='arguments' to pass them to every call"
+        raise ExportError(
+            f"the module changes its {what} ({changed}), which a package does not keep from call "
+            f"to call\n{cure}, or export with buffers='reset' to start every call from their "
+            "exported values"
+        )
+    if changed:
+        warn(
+            f"the module changes its {what} ({changed}); in a package every call starts from "
+            "their exported values"
+        )
+    written = [f"{name}{at and f' ({at})'}" for name, at in assigned.items() if name not in read]
+    if written:
+        warn(
+            f"the module's code assigns attributes: {', '.join(written)}. A package does not keep "
+            "them: every call starts from their values at the export, and a caller cannot read "
+            "them. Return what a caller or the next call needs"
+        )
 
 
 def _value(program: torch.export.ExportedProgram, spec: InputSpec) -> Any:
