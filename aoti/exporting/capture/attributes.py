@@ -7,8 +7,11 @@ of the trace, which are not real tensors, would be left in it.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ import torch
 from aoti.exporting.places import current_place
 
 _MISSING = object()
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 # Parameters, buffers, children and hooks: torch's tracer looks after them.
 _REGISTRIES = frozenset(vars(torch.nn.Module()))
 
@@ -50,6 +54,8 @@ def attributes_kept(
 
     def assigned(self: torch.nn.Module, name: str, value: Any) -> None:
         assign(self, name, value)
+        if sys._getframe(1).f_code.co_filename.startswith(_TORCH):
+            return  # as nn.LSTM does with lists of its weights
         if id(self) in children and name not in _REGISTRIES and name in vars(self):
             path = _path(children[id(self)][0], name)
             if _differs(before[id(self)].get(name, _MISSING), value):
