@@ -14,8 +14,7 @@ namespace {
 
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kLoose = 4;
-constexpr std::size_t kSpare = 16 << 20;  // pieces of many sizes do not fit into each other
-constexpr int kLately = 64;               // calls
+constexpr int kLately = 64;  // calls
 
 struct Pool {
   std::atomic<bool> locked = false;
@@ -75,7 +74,7 @@ Piece* find(Pool& pool, std::size_t bytes) noexcept {
 
 // Gives the oldest pieces back until no more is kept than should be.
 void shrink(Pool& pool) noexcept {
-  const std::size_t limit = pool.most + std::max(pool.most / 2, kSpare), used = pool.used_bytes;
+  const std::size_t limit = 2 * pool.most, used = pool.used_bytes;
   auto last = pool.kept.begin();
   for (; pool.kept_bytes > limit - std::min(used, limit); ++last) {
     pool.kept_bytes -= (*last)->capacity;

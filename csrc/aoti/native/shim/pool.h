@@ -31,8 +31,8 @@ constexpr std::size_t kLeast = 64 * 1024;
 Piece* take(std::size_t bytes);
 
 // Keeps a piece, or gives it back to the system. What is kept and what is in use are together never
-// more than one and a half times what was in use at once lately, or 16 MiB more: calls whose
-// tensors have several sizes would else ask the system again and again.
+// more than twice what was in use at once lately: calls whose tensors have several sizes would else
+// ask the system again and again.
 void give(Piece* piece) noexcept;
 
 // To be said after each call of a model: "lately" are the last hundred calls or so.
