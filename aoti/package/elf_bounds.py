@@ -161,7 +161,7 @@ class Bounds:
         """
         (start,) = struct.unpack_from("<Q", header, 40)
         size, count = struct.unpack_from("<HH", header, 58)
-        if size != _SECTION.size:
+        if not start or size != _SECTION.size:
             return
         table = part.read(size * count, start)
         for _, _, flags, address, _, length, *_ in _SECTION.iter_unpack(

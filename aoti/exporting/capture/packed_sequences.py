@@ -16,6 +16,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.nn.utils import rnn
 
 UNSUPPORTED = (
     "an exported packed sequence can be passed to LSTM, GRU and RNN layers of float32 without "
@@ -125,13 +126,22 @@ def pad(
 
 @contextlib.contextmanager
 def any_batch() -> Iterator[None]:
-    """Let layers check their states without taking the size of the batch for a constant."""
+    """Let layers check their states without taking the size of the batch for a constant.
+
+    Orders are inverted by sorting them: torch's way writes numbers to places, so that the checks of
+    indices cannot know the result.
+    """
     hidden, cell = nn.RNNBase.get_expected_hidden_size, nn.LSTM.get_expected_cell_size
     with (
         patch.object(nn.RNNBase, "get_expected_hidden_size", _of_any_batch(hidden)),
         patch.object(nn.LSTM, "get_expected_cell_size", _of_any_batch(cell)),
+        patch.object(rnn, "invert_permutation", _inverted),
     ):
         yield
+
+
+def _inverted(order: Tensor | None) -> Tensor | None:
+    return None if order is None else order.argsort()
 
 
 def _of_any_batch(expected: Callable[..., Any]) -> Callable[..., Any]:

@@ -155,7 +155,7 @@ def value_ranges(
                     else:
                         ranges[part.place] = together
         unchecked |= sources(_unknown_uses(node, {index for index, _, _ in uses}))
-        if node.op == "placeholder" or node.target is aten.sym_size.int:  # sizes are not values
+        if node.op == "placeholder":
             continue
         if (found := _values(node, values)) is not None:
             values[node] = found
