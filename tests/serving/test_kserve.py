@@ -62,12 +62,12 @@ class Served:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode(), error.headers
 
-    def infer(self, model, **arrays):
+    def infer(self, model, headers=None, **arrays):
         inputs = [
             {"name": n, "shape": a.shape, "datatype": names[a.dtype.name], "data": a.tolist()}
             for n, a in arrays.items()
         ]
-        return self.get(f"/v2/models/{model}/infer", {"inputs": inputs})
+        return self.get(f"/v2/models/{model}/infer", {"inputs": inputs}, headers)
 
     def metric(self, name, model):
         text = self.get("/metrics")[1]
@@ -151,8 +151,10 @@ def test_answers_are_those_of_the_model(client, batch_packages):
     assert answer.as_numpy("scaled") is None
 
 
-def test_answers_in_json_are_those_of_the_model(server, batch_packages):
-    status, body, _ = server.infer("tagged", **TAGGED)
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded"])
+def test_answers_in_json_are_those_of_the_model(server, batch_packages, kind):
+    """The second kind is what curl says of all that it sends."""
+    status, body, _ = server.infer("tagged", {"Content-Type": kind}, **TAGGED)
     assert status == 200
     outputs = {output["name"]: output for output in json.loads(body)["outputs"]}
     assert outputs["scaled"]["shape"] == [2, 3]
