@@ -139,9 +139,9 @@ def rewrite_convolutions(program: torch.export.ExportedProgram) -> Rewritten:
     """Replace convolutions by generated code.
 
     Handles `conv1d` and `conv2d` in float32 on the CPU, with any stride, padding, dilation and
-    groups. Depthwise ones with small kernels become a sum, all others products with weights in
-    blocks. Sizes may be dynamic. Transposed and unbatched ones stay as they are. This needs frozen
-    weights, or a call would rearrange the weights.
+    groups. Depthwise ones become sums, all others products with weights in blocks. Sizes may be
+    dynamic. Transposed and unbatched ones stay as they are. This needs frozen weights, or a call
+    would rearrange the weights.
 
     Parameters
     ----------
