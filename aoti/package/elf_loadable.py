@@ -6,7 +6,9 @@ lead, and writes where relocations tell it to. The checks are those that glibc l
 glibc refuses by itself, with words, is left to glibc.
 
 The checks do not find a changed instruction. They do not find a pointer or a name that was changed
-to another valid value either: such a file is well-formed. A pin protects from both (`aoti.load`).
+to another valid value either: such a file is well-formed. How much room thread-local variables need
+is checked if the file has section headers, as compilers write them. A pin protects from all of this
+(`aoti.load`).
 """
 
 from __future__ import annotations

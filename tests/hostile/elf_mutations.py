@@ -78,8 +78,13 @@ class Code:
             struct.unpack_from("<IIQQQQQQ", data, self.table + 56 * n) for n in range(self.count)
         ]
         self.loads = [(h[3], h[5], h[2]) for h in headers if h[0] == 1]
-        # Without debug information and section headers, which the loader does not read.
-        self.data = data[: max(offset + size for _, size, offset in self.loads)]
+        # Without debug information, which nobody reads: the section headers move to its place.
+        end = max(offset + size for _, size, offset in self.loads)
+        (sections,) = struct.unpack_from("<Q", data, 40)
+        size, count = struct.unpack_from("<HH", data, 58)
+        self.data = b"".join(
+            (data[:40], struct.pack("<Q", end), data[48:end], data[sections:][: size * count])
+        )
         self.headers = {h[0]: h for h in headers}
         self.random = random.Random(seed)
         start, size = self.headers[_DYNAMIC][2], self.headers[_DYNAMIC][5]
