@@ -67,7 +67,7 @@ class Layer:
 
     @property
     def depthwise(self) -> bool:
-        """Whether each channel has a kernel of its own."""
+        """Whether each channel has its own kernel."""
         return self.groups == self.weight[0] and self.weight[1] == 1
 
     @property

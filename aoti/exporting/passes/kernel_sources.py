@@ -9,16 +9,31 @@ from __future__ import annotations
 
 # A block of columns of a product. Its rows are taken by eights, and then the rest: brgemm generates
 # a kernel for every number of rows, and these are few.
-_MULTIPLY = r"""
-    const auto multiply = [](int64_t rows, int64_t depth, const float* a, const float* b, bool add,
-                             float* c, int64_t stride) {
+MULTIPLY = r"""
+    const auto multiply = [](int64_t rows, int64_t columns, int64_t depth, const float* a,
+                             const float* b, bool add, float* c, int64_t stride) {
         for (int64_t done = 0, next; done < rows; done += next) {
             next = rows - done < 8 ? rows - done : (rows - done) / 8 * 8;
             at::native::cpublas::brgemm(
-                next, block, depth, depth, block, stride, add, a + done * depth, b,
+                next, columns, depth, depth, columns, stride, add, a + done * depth, b,
                 c + done * stride, false);
         }
     };
+"""
+
+# A convolution's image `x`, and the height and width of its result.
+_GEOMETRY = r"""
+    constexpr int64_t kernel_height = {{kernel_height}}, kernel_width = {{kernel_width}};
+    constexpr int64_t stride_y = {{stride_y}}, stride_x = {{stride_x}};
+    constexpr int64_t dilation_y = {{dilation_y}}, dilation_x = {{dilation_x}};
+    constexpr int64_t above = {{above}}, left = {{left}};
+    const int64_t batch = {{kernel.size(X, 0)}};
+    const int64_t height = {{kernel.size(X, 1)}}, width = {{kernel.size(X, 2)}};
+    const float* x = &{{kernel.index(X, ["0", "0", "0", "0"])}};
+    constexpr int64_t reach = (kernel_height - 1) * dilation_y;
+    const int64_t rows = (height + {{zeros_y}} - reach - 1) / stride_y + 1;
+    const int64_t columns =
+        (width + {{zeros_x}} - (kernel_width - 1) * dilation_x - 1) / stride_x + 1;
 """
 
 # A parallel region, in which every thread takes products one after the other, in the order of the
@@ -26,6 +41,16 @@ _MULTIPLY = r"""
 _THREADS = r"""
 {%- if threaded %}
     #pragma omp parallel{{ "" if every_thread else " num_threads(%d)" % template.num_threads }}
+{%- endif %}
+"""
+
+# Where the products of a block go: into a buffer if something follows, else to their place.
+_PRODUCTS = r"""
+{%- if epilogues %}
+            constexpr int64_t stride = most_columns;
+{%- else %}
+            constexpr int64_t stride = outputs;
+            float* products = Y + begin * outputs + first;
 {%- endif %}
 """
 
@@ -55,21 +80,12 @@ extern "C"
 {
     constexpr int64_t groups = {{groups}}, blocks = {{blocks}}, block = {{block}};
     constexpr int64_t depth = {{depth}}, channels = groups * depth;
-    constexpr int64_t outputs = groups * blocks * block;
-    constexpr int64_t kernel_height = {{kernel_height}}, kernel_width = {{kernel_width}};
-    constexpr int64_t stride_y = {{stride_y}}, stride_x = {{stride_x}};
-    constexpr int64_t dilation_y = {{dilation_y}}, dilation_x = {{dilation_x}};
-    constexpr int64_t above = {{above}}, left = {{left}};
-    const int64_t batch = {{kernel.size(X, 0)}};
-    const int64_t height = {{kernel.size(X, 1)}}, width = {{kernel.size(X, 2)}};
-    const float* x = &{{kernel.index(X, ["0", "0", "0", "0"])}};
+    constexpr int64_t outputs = groups * blocks * block, most_columns = block;
+"""
+    + _GEOMETRY
+    + r"""
     const float* w = &{{kernel.index(W, ["0", "0", "0", "0", "0", "0"])}};
-
-    constexpr int64_t reach = (kernel_height - 1) * dilation_y;
     constexpr bool shared = dilation_y == 1;  // rows of the kernel share lines of the image
-    const int64_t rows = (height + {{zeros_y}} - reach - 1) / stride_y + 1;
-    const int64_t columns =
-        (width + {{zeros_x}} - (kernel_width - 1) * dilation_x - 1) / stride_x + 1;
 
     // Whole rows of outputs, or parts of one row.
     constexpr int64_t window = kernel_width * depth;
@@ -116,7 +132,7 @@ extern "C"
         }
     };
 """
-    + _MULTIPLY
+    + MULTIPLY
     + _THREADS
     + r"""
     {
@@ -158,19 +174,16 @@ extern "C"
                     }
                 }
             }
-{%- if epilogues %}
-            constexpr int64_t stride = block;
-{%- else %}
-            constexpr int64_t stride = outputs;
-            float* products = Y + begin * outputs + first;
-{%- endif %}
+"""
+    + _PRODUCTS
+    + r"""
             const float* weights = w + first * (kernel_height * window);
             for (int64_t place = 0; place < kernel_height; place++) {
                 const int64_t met = shared ? place % stride_y * phase_lines + place / stride_y
                                            : place * phase_lines;
                 multiply(
-                    pixels, window, lines.get() + met * line, weights + place * (window * block),
-                    place > 0, products, stride);
+                    pixels, block, window, lines.get() + met * line,
+                    weights + place * (window * block), place > 0, products, stride);
             }
 """
     + _FOLLOWING
@@ -191,12 +204,12 @@ extern "C"
 {{kernel.def_kernel(inputs={"X": X, "W": W}, outputs={"Y": Y}, aliases=aliases)}}
 {
     constexpr int64_t blocks = {{blocks}}, depth = {{depth}}, block = {{block}};
-    constexpr int64_t outputs = blocks * block, tile = {{tile}};
+    constexpr int64_t outputs = blocks * block, most_columns = block, tile = {{tile}};
     const int64_t rows = {{kernel.size(X, 0)}};
     const float* x = &{{kernel.index(X, ["0", "0"])}};
     const float* w = &{{kernel.index(W, ["0", "0", "0"])}};
 """
-    + _MULTIPLY
+    + MULTIPLY
     + _THREADS
     + r"""
     {
@@ -209,14 +222,12 @@ extern "C"
         for (int64_t begin = 0; begin < rows; begin += tile) {
             for (int64_t first = 0; first < outputs; first += block) {
                 const int64_t pixels = std::min(tile, rows - begin);
-{%- if epilogues %}
-                constexpr int64_t stride = block;
-{%- else %}
-                constexpr int64_t stride = outputs;
-                float* products = Y + begin * outputs + first;
-{%- endif %}
+"""
+    + _PRODUCTS
+    + r"""
                 multiply(
-                    pixels, depth, x + begin * depth, w + first * depth, false, products, stride);
+                    pixels, block, depth, x + begin * depth, w + first * depth, false, products,
+                    stride);
 """
     + _FOLLOWING
     + r"""
@@ -238,21 +249,13 @@ extern "C"
 {
     using Vector = at::vec::Vectorized<float>;
     constexpr int64_t lanes = Vector::size();
-    constexpr int64_t channels = {{channels}}, most_channels = {{most_channels}};
-    constexpr int64_t blocks = (channels + most_channels - 1) / most_channels;
-    constexpr int64_t kernel_height = {{kernel_height}}, kernel_width = {{kernel_width}};
-    constexpr int64_t stride_y = {{stride_y}}, stride_x = {{stride_x}};
-    constexpr int64_t dilation_y = {{dilation_y}}, dilation_x = {{dilation_x}};
-    constexpr int64_t above = {{above}}, left = {{left}};
-    const int64_t batch = {{kernel.size(X, 0)}};
-    const int64_t height = {{kernel.size(X, 1)}}, width = {{kernel.size(X, 2)}};
-    const float* x = &{{kernel.index(X, ["0", "0", "0", "0"])}};
+    constexpr int64_t channels = {{channels}}, outputs = channels;
+    constexpr int64_t most_columns = {{most_channels}};
+    constexpr int64_t blocks = (channels + most_columns - 1) / most_columns;
+"""
+    + _GEOMETRY
+    + r"""
     const float* w = &{{kernel.index(W, ["0", "0", "0"])}};
-
-    const int64_t rows =
-        (height + {{zeros_y}} - (kernel_height - 1) * dilation_y - 1) / stride_y + 1;
-    const int64_t columns =
-        (width + {{zeros_x}} - (kernel_width - 1) * dilation_x - 1) / stride_x + 1;
     const int64_t parts = (columns + {{most_pixels}} - 1) / {{most_pixels}};
 
     // Of a kernel's places along a side, those that meet the image: [begin, end).
@@ -275,19 +278,16 @@ extern "C"
         #pragma omp for
 {%- endif %}
         for (int64_t number = 0; number < batch * rows * parts * blocks; number++) {
-            const int64_t first = number % blocks * most_channels;
-            const int64_t block = std::min(most_channels, channels - first);
+            const int64_t first = number % blocks * most_columns;
+            const int64_t block = std::min(most_columns, channels - first);
             const int64_t first_column = number / blocks % parts * {{most_pixels}};
             const int64_t row = number / (blocks * parts) % rows;
             const int64_t image = number / (blocks * parts * rows);
             const int64_t pixels = std::min<int64_t>({{most_pixels}}, columns - first_column);
             const int64_t begin = (image * rows + row) * columns + first_column;
-{%- if epilogues %}
-            constexpr int64_t stride = most_channels;
-{%- else %}
-            constexpr int64_t stride = channels;
-            float* products = Y + begin * channels + first;
-{%- endif %}
+"""
+    + _PRODUCTS
+    + r"""
             const float* from = x + image * (height * width * channels) + first;
             const int64_t top = row * stride_y - above;
             const Places down = places(top, kernel_height, dilation_y, height);

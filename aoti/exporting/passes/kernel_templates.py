@@ -98,14 +98,15 @@ class Template(CppTemplate):
                 aliases=aliases,
                 epilogues=epilogues,
                 reindexers=reindexers,
-                threaded=_threaded(),
+                threaded=threaded(),
                 every_thread=config.cpp.dynamic_threads
                 or (config.cpp.threads < 1 and self.num_threads == os.cpu_count()),
             )
         return code
 
 
-def _threaded() -> bool:
+def threaded() -> bool:
+    """Whether kernels may run on several threads."""
     return bool(config.cpp.dynamic_threads) or parallel_num_threads() > 1
 
 
@@ -124,7 +125,8 @@ def _generated(
     return template.generate().output_node()
 
 
-def _contiguous(given: Any) -> Any:
+def contiguous(given: Any) -> Any:
+    """An input of a kernel in memory, in C order."""
     return ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(given))
 
 
@@ -160,7 +162,7 @@ def _geometry(
 def _(
     x: Any, weight: Any, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Any:
-    inputs = x, weight = _contiguous(x), _contiguous(weight)
+    inputs = x, weight = contiguous(x), contiguous(weight)
     groups, blocks, kernel_height, kernel_width, depth, block = map(int, weight.get_size())
     numbers = {
         **_geometry((kernel_height, kernel_width), stride, padding, dilation),
@@ -178,7 +180,7 @@ def _(
 def _(
     x: Any, weight: Any, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Any:
-    inputs = x, weight = _contiguous(x), _contiguous(weight)
+    inputs = x, weight = contiguous(x), contiguous(weight)
     kernel_height, kernel_width, channels = map(int, weight.get_size())
     numbers = {
         **_geometry((kernel_height, kernel_width), stride, padding, dilation),
@@ -191,7 +193,7 @@ def _(
 
 @lowering.register_lowering(torch.ops.aoti.blocked_product.default, type_promotion_kind=None)
 def _(x: Any, weight: Any) -> Any:
-    inputs = x, weight = _contiguous(x), _contiguous(weight)
+    inputs = x, weight = contiguous(x), contiguous(weight)
     blocks, depth, block = map(int, weight.get_size())
     numbers = {"blocks": blocks, "depth": depth, "block": block, "tile": _ROWS}
     return _generated(

@@ -62,15 +62,13 @@ def convolution(
     """
     groups, _, height, width, depth, _ = weight.shape
     plain = weight.permute(0, 1, 5, 4, 2, 3).reshape(-1, depth, height, width)
-    padded = torch.nn.functional.pad(x.permute(0, 3, 1, 2), list(padding))
-    result = torch.conv2d(padded, plain, None, stride, 0, dilation, groups)
-    return result.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+    return _convolved(x, plain, stride, padding, dilation, groups)
 
 
 @convolution.register_fake
 def _(x: Tensor, weight: Tensor, *geometry: Sequence[int]) -> Tensor:
     groups, blocks, height, width, _, block = weight.shape
-    sizes = convolved(x.shape[1:3], (height, width), *geometry)
+    sizes = sizes_convolved(x.shape[1:3], (height, width), *geometry)
     return x.new_empty(x.shape[0], *sizes, groups * blocks * block)
 
 
@@ -82,7 +80,7 @@ def depthwise(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Tensor:
-    """A convolution with channels innermost, in which each channel has a kernel of its own.
+    """A convolution with channels innermost, and a separate kernel for each channel.
 
     Parameters
     ----------
@@ -99,14 +97,12 @@ def depthwise(
         (batch, output height, output width, channels).
     """
     plain = weight.permute(2, 0, 1)[:, None]
-    padded = torch.nn.functional.pad(x.permute(0, 3, 1, 2), list(padding))
-    result = torch.conv2d(padded, plain, None, stride, 0, dilation, weight.shape[2])
-    return result.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+    return _convolved(x, plain, stride, padding, dilation, weight.shape[2])
 
 
 @depthwise.register_fake
 def _(x: Tensor, weight: Tensor, *geometry: Sequence[int]) -> Tensor:
-    sizes = convolved(x.shape[1:3], weight.shape[:2], *geometry)
+    sizes = sizes_convolved(x.shape[1:3], weight.shape[:2], *geometry)
     return x.new_empty(x.shape[0], *sizes, x.shape[3])
 
 
@@ -134,7 +130,21 @@ def _(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0] * weight.shape[2])
 
 
-def convolved(
+def _convolved(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """A convolution of an image with channels innermost, with weights as torch has them."""
+    padded = torch.nn.functional.pad(x.permute(0, 3, 1, 2), list(padding))
+    result = torch.conv2d(padded, weight, None, stride, 0, dilation, groups)
+    return result.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+
+
+def sizes_convolved(
     image: Sequence[Any],
     kernel: Sequence[int],
     stride: Sequence[int],

@@ -16,6 +16,8 @@ from torch._inductor.codegen.cpp_template import CppTemplate
 from torch._inductor.utils import parallel_num_threads
 from torch._inductor.virtualized import V
 
+from aoti.exporting.passes.kernel_sources import MULTIPLY
+from aoti.exporting.passes.kernel_templates import contiguous, threaded
 from aoti.exporting.passes.recurrence import GATES
 
 # At most so many rows of the batch are computed at a time; a thread gets at least so many, since
@@ -54,7 +56,7 @@ class RecurrenceTemplate(CppTemplate):
             Y=template_buffer_node or self.output_node,
             most_rows=_MOST_ROWS,
             few_rows=_FEW_ROWS,
-            threaded=config.cpp.dynamic_threads or self.num_threads > 1,
+            threaded=threaded(),
             threads="omp_get_max_threads()" if config.cpp.dynamic_threads else self.num_threads,
         )
         return code
@@ -82,7 +84,7 @@ def _(
         "projection": projection,
         "lengths": lengths,
     }
-    inputs = {name: _contiguous(node) for name, node in given.items() if node is not None}
+    inputs = {name: contiguous(node) for name, node in given.items() if node is not None}
     *outer, of_gates = inputs["gates"].get_size()
     batch, shown = inputs["first_hidden"].get_size()
     units = int(of_gates) // GATES[kind]
@@ -112,13 +114,10 @@ def _(
     return views
 
 
-def _contiguous(given: Any) -> Any:
-    return ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(given))
-
-
 # `weight` has blocks of columns: some units of the layer, gate after gate. After the product of a
 # block its units are advanced. `before` and `after` are the states of some rows of the batch.
-_RECURRENCE = r"""
+_RECURRENCE = (
+    r"""
 {%- set place = "((begin + row) * steps + now)" if batch_first else "(now * batch + begin + row)" %}
 {{template.header().getvalue()}}
 #include <ATen/native/CPUBlas.h>
@@ -139,17 +138,9 @@ extern "C"
     float* last_cell = last_hidden + batch * shown;
 {%- endif %}
 
-    // Rows are taken by eights, and then the rest: brgemm generates a kernel for every number of
-    // rows, and these are few.
-    const auto multiply = [](int64_t rows, int64_t depth, const float* a, int64_t columns,
-                             const float* b, float* c) {
-        for (int64_t done = 0, next; done < rows; done += next) {
-            next = rows - done < 8 ? rows - done : (rows - done) / 8 * 8;
-            at::native::cpublas::brgemm(
-                next, columns, depth, depth, columns, columns, false, a + done * depth, b,
-                c + done * columns, false);
-        }
-    };
+"""
+    + MULTIPLY
+    + r"""
     // Eigen's rational approximation (generic_fast_tanh_float): within 3e-7, and exact at the ends.
     const auto tanh = [](Vec x) {
         x = at::vec::clamp(x, Vec(-7.99881172180175781f), Vec(7.99881172180175781f));
@@ -198,7 +189,9 @@ extern "C"
         for (int64_t step = 0; step < steps; step++) {
             const int64_t now = {{"steps - 1 - step" if reverse else "step"}};
             for (int64_t number = 0; number < blocks; number++) {
-                multiply(rows, shown, before, block, weight + number * (shown * block), products);
+                multiply(
+                    rows, block, shown, before, weight + number * (shown * block), false, products,
+                    block);
                 const int64_t first = number * units;
                 const int64_t few = hidden % units == 0 ? units : std::min(units, hidden - first);
                 for (int64_t row = 0; row < rows; row++) {
@@ -264,7 +257,8 @@ extern "C"
             for (int64_t first = 0; first < shown; first += columns) {
                 const int64_t few = std::min(columns, shown - first);
                 multiply(
-                    rows, hidden, whole.get(), columns, projection + first * hidden, products);
+                    rows, columns, hidden, whole.get(), projection + first * hidden, false,
+                    products, columns);
                 for (int64_t row = 0; row < rows; row++) {
                     float* next = after + row * shown + first;
                     float* to = results + {{place}} * shown + first;
@@ -286,3 +280,4 @@ extern "C"
     }
 }
 """
+)
