@@ -20,11 +20,8 @@ _NOT_THE_USERS = (
     *(
         f"{Path(path).resolve()}{os.sep}"
         for path in (
-            *(
-                torch.__path__[0],
-                sysconfig.get_path("stdlib"),
-                Path(__file__).parent.parent / "cli",
-            ),
+            *(torch.__path__[0], sysconfig.get_path("stdlib")),
+            Path(__file__).parent.parent / "cli",
         )
     ),
 )

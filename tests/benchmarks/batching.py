@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
+from figures import tell
 from turns import in_turns
 
 import aoti
@@ -84,12 +83,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures = compare(arguments)
-    if arguments.json:
-        json.dump(figures, sys.stdout, indent=2)
-        print()
-    else:
-        for name, figure in figures.items():
-            print(f"  {name:<32} {figure:9.2f}")
+    tell(figures, as_json=arguments.json)
 
 
 if __name__ == "__main__":

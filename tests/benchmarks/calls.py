@@ -11,7 +11,6 @@ medians.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import threading
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import tell
 from turns import in_turns, per_call
 
 import aoti
@@ -193,12 +193,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     figures = measure(options.packages, options.rounds)
-    if options.json:
-        json.dump(figures, sys.stdout, indent=2)
-        print()
-        return
-    for name, value in figures.items():
-        print(f"  {name:<44} {value:8.2f}")
+    tell(figures, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+from figures import tell
 
 from aoti._processes import Channel, Child
 from aoti.bench.process import memory
@@ -98,12 +98,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures = compare(arguments.model, arguments.inputs, arguments.small, arguments.repeats)
-    if arguments.json:
-        json.dump(figures, sys.stdout, indent=2)
-        print()
-    else:
-        for name, figure in figures.items():
-            print(f"  {name:<32} {figure:9.2f}")
+    tell(figures, as_json=arguments.json)
 
 
 if __name__ == "__main__":

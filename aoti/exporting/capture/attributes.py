@@ -11,7 +11,6 @@ import os
 import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +18,9 @@ import torch
 from aoti.exporting.places import current_place
 
 _MISSING = object()
-_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+_TORCH = f"{torch.__path__[0]}{os.sep}"
 # Parameters, buffers, children and hooks: torch's tracer looks after them.
-_REGISTRIES = frozenset(vars(torch.nn.Module()))
+REGISTRIES = frozenset(vars(torch.nn.Module()))
 
 _CONTAINERS = (list, tuple, dict, set, OrderedDict, defaultdict)
 
@@ -56,7 +55,7 @@ def attributes_kept(
         assign(self, name, value)
         if sys._getframe(1).f_code.co_filename.startswith(_TORCH):
             return  # as nn.LSTM does with lists of its weights
-        if id(self) in children and name not in _REGISTRIES and name in vars(self):
+        if id(self) in children and name not in REGISTRIES and name in vars(self):
             path = _path(children[id(self)][0], name)
             if _differs(before[id(self)].get(name, _MISSING), value):
                 changed.setdefault(path, current_place() or "")
@@ -83,7 +82,7 @@ def _path(child: str, name: str) -> str:
 
 
 def _attributes(module: torch.nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in vars(module).items() if name not in _REGISTRIES}
+    return {name: value for name, value in vars(module).items() if name not in REGISTRIES}
 
 
 def _containers(value: Any) -> Iterator[tuple[Any, Any]]:

@@ -29,7 +29,7 @@ class NamedSize:
     name : str
         Its name; ``4*n`` for a size that is only computed from another one.
     low, high : int or None
-        Its range; None where there is no bound.
+        The least and the largest value. None: no bound.
     form : tuple of (str, int, int), or None
         The size as ``scale * other + offset``: the name of the other size, scale, offset.
     """

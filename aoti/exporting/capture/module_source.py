@@ -136,6 +136,11 @@ class Source:
             )
 
 
+def uncompiled(module: Any) -> Any:
+    """The module that `torch.compile` wraps; the same if it is none of its modules."""
+    return getattr(module, "_orig_mod", module)
+
+
 def architecture(source: Source) -> str:
     """The architecture of the GPU that a source is on: ``sm_90`` or ``gfx942``."""
     (device, *_) = {tensor.device for tensor in source._tensors()}

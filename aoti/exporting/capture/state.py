@@ -14,13 +14,14 @@ from torch.utils import _pytree as pytree
 
 from aoti._warnings import warn
 from aoti.errors import ExportError
+from aoti.exporting.capture.attributes import REGISTRIES
 from aoti.exporting.capture.containers import Structure, torch_at_ease
+from aoti.exporting.capture.module_source import uncompiled
 from aoti.exporting.capture.unregistered import HEAP_TYPE, attributes
 
 Buffers = Literal["refuse", "reset", "arguments"]  # what to do with tensors that a call changes
 ARGUMENT = "buffers"  # what the argument with the changed buffers is called
 
-_INTERNAL = frozenset(vars(torch.nn.Module()))  # attributes of every module
 _KEPT = (InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
@@ -64,7 +65,7 @@ def with_buffers(
     if not constants:
         return program
     buffers = {places[s.arg.name]: s.arg.name for s in specs if s.kind == InputKind.BUFFER}
-    module = getattr(module, "_orig_mod", module)  # the module that torch.compile wraps
+    module = uncompiled(module)
     found = _tensors(module, "", set()) if isinstance(module, torch.nn.Module) else ()
     paths = {_place(tensor): path for path, tensor in found}
     graph_module, signature = deepcopy(program.graph_module), deepcopy(program.graph_signature)
@@ -221,7 +222,7 @@ def _tensors(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, torch
     elif isinstance(value, list | tuple):
         parts = dict(enumerate(value))
     elif type(value).__flags__ & HEAP_TYPE:
-        parts = {name: part for name, part in attributes(value).items() if name not in _INTERNAL}
+        parts = {name: part for name, part in attributes(value).items() if name not in REGISTRIES}
         if isinstance(value, torch.nn.Module):
             parts |= dict(value.named_children())
     for name, part in parts.items():

@@ -27,7 +27,7 @@ from aoti.exporting.capture.dynamic_shapes import (
     check_examples,
     shapes_for_torch,
 )
-from aoti.exporting.capture.module_source import Source
+from aoti.exporting.capture.module_source import Source, uncompiled
 from aoti.exporting.capture.recurrent_layers import whole_sequences
 from aoti.exporting.capture.state import unchanged
 from aoti.exporting.capture.unregistered import Register
@@ -111,9 +111,7 @@ def trace(
                 "the exported program has no example inputs\nexport it again with example inputs"
             )
         return Traced(source.module, {})
-    module = getattr(
-        source.module, "_orig_mod", source.module
-    )  # the module that torch.compile wraps
+    module = uncompiled(source.module)
     _refuse_torchscript(module)
     _warn_of_training(module)
     args, kwargs = _distinct((source.args, source.kwargs))

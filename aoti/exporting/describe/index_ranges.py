@@ -177,8 +177,9 @@ def _whole(
 ) -> tuple[_Range | None, bool]:
     """One range for all parts of an input, and whether that checks each of them.
 
-    There is no such range if some part does not index at all, since its values may be any, or if
-    parts index tables of different sizes. Negative indices are valid only if they are in all parts.
+    An input has no such range if one of its parts does not index at all: this part may have any
+    values. It has none either if its parts index tables of different sizes. Negative indices are
+    valid only if all parts may have them.
     """
     together = ranges.get(None)
     parts = [place for place in ranges if place is not None]
