@@ -95,7 +95,7 @@ class Batches:
     def of(cls, signature: Signature) -> Batches | None:
         """Those along the first dimension of all outputs, and of all inputs that have it.
 
-        None if there is no such dimension.
+        The result is None if the signature has no such dimension.
         """
         for batches in cls.all_of(signature):
             if not any(rows and rows.axis for rows in (*batches.inputs, *batches.outputs)):

@@ -171,7 +171,7 @@ def _chosen(batching: Batching, signature: Signature) -> Batches:
     Raises
     ------
     ConfigError
-        There is none, or the caller has to choose.
+        No dimension can hold the rows, or several can and `batching` does not name one.
     """
     found = {batches.dim: batches for batches in Batches.all_of(signature)}
     if not found:

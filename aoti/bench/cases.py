@@ -174,7 +174,7 @@ class Takes:
 
 
 def _is_plain(tree: Any) -> bool:
-    """Whether another process has all containers: no stand-in for a program's own among them."""
+    """Whether other processes know all containers, so that no container is a stand-in here."""
     if isinstance(tree, Record) or (isinstance(tree, tuple) and type(tree) is not tuple):
         return False
     if isinstance(tree, dict):
