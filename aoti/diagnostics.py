@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from aoti.cache.cache import extract
@@ -125,7 +125,7 @@ def _check_installation() -> list[Finding]:
         ]
     used = libtorch.build_info()["libtorch"]
     return [
-        native_engine if wish == "native" else replace(native_engine, ok=True),
+        native_engine if wish == "native" else native_engine._replace(ok=True),
         Finding("build", True, f"compiled for {built}"),
         Finding("libtorch", True, f"runs on torch {used['version']} in {used['path']}"),
     ]

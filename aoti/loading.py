@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import functools
-import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aoti import _logging, _warnings, registry
+from aoti import _logging, _warnings
 from aoti.cache.cache import configure as configure_cache
 from aoti.cache.cache import extract
 from aoti.cache.extraction import unpacked_form
 from aoti.compat.check import check_package
 from aoti.compat.finding import require
-from aoti.compat.libtorch import stands_on_libtorch
 from aoti.compat.platform import check_machine
-from aoti.config import Config
-from aoti.engine import libtorch
-from aoti.engine.devices import start_device
+from aoti.config import Config, looks_like_a_path
 from aoti.engine.select import choose
 from aoti.errors import (
     ConfigError,
@@ -231,10 +227,13 @@ def resolve(source: Source | Config, options: Mapping[str, Any]) -> tuple[Source
             raise ConfigError("the configuration names no model: set model, or AOTI_MODEL")
         layers.append(source.options)
         source = source.model
-    if (model := registry.resolve(source)) is not None:
-        _logging.logger.info("%s is %s, from %s", source, model.path, model.place)
-        layers.append(model.options)
-        source = model.path
+    if isinstance(source, str) and not looks_like_a_path(source):
+        from aoti.registry import resolve as registered  # few loads need it
+
+        if (model := registered(source)) is not None:
+            _logging.logger.info("%s is %s, from %s", source, model.path, model.place)
+            layers.append(model.options)
+            source = model.path
     return source, merged(*reversed(layers))
 
 
@@ -253,10 +252,7 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
         engine = choice.load()
         form: Form = choice.form
         if choice.name == "libtorch":
-            target = start_device(target)
-            # libtorch takes directories since 2.13; below, it gets an archive of the same files.
-            if libtorch.minor() < (2, 13):
-                form = "zip"
+            target, form = _start_libtorch(target)
         extracted = functools.partial(
             extract,
             package,
@@ -281,10 +277,7 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
                 signature=signature,
                 options=options,
                 reload=_reload(package, name, options),
-                may_keep_gil=form == "native"
-                or (
-                    form == "dir" and stands_on_libtorch(extraction.code(name), libtorch.library())
-                ),
+                may_keep_gil=_may_keep_gil(form, extraction.code(name)),
             )
 
         model = _from_files(
@@ -300,6 +293,25 @@ def _load(source: Source, options: LoadOptions) -> AOTIModel:
         model.close()
         raise
     return model
+
+
+def _start_libtorch(device: Device) -> tuple[Device, Form]:
+    """Start a device of libtorch: its number, and the form of the files that libtorch takes."""
+    from aoti.engine import libtorch  # most models run without it
+    from aoti.engine.devices import start_device
+
+    # libtorch takes directories since 2.13; below, it gets an archive of the same files.
+    return start_device(device), "dir" if libtorch.minor() >= (2, 13) else "zip"
+
+
+def _may_keep_gil(form: Form, code: Path) -> bool:
+    """Whether short runs may keep the GIL: no code of others runs in them."""
+    if form != "dir":
+        return form == "native"
+    from aoti.compat.libtorch import stands_on_libtorch  # most models run without libtorch
+    from aoti.engine import libtorch
+
+    return stands_on_libtorch(code, libtorch.library())
 
 
 def _from_files(
@@ -387,7 +399,7 @@ def _code(package: Package, name: str, engine: str | None) -> SharedObject | Non
 
 
 def _verified_digest(package: Package, sha256: str) -> str:
-    if not hmac.compare_digest(digest := package.digest, sha256.lower()):
+    if (digest := package.digest) != sha256.lower():
         raise IntegrityError(
             f"{package.name} is not the package that was asked for: its SHA-256 is {digest}, "
             f"not {sha256.lower()}; get it again from a source that you trust"

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from aoti.arrays.input_plan import InputPlan
-from aoti.arrays.joined_calls import JoinedCalls
 from aoti.arrays.validation import Checker
 from aoti.cache.weight_file import read_table
 from aoti.engine._core._bound import bind
@@ -158,6 +157,8 @@ class AOTIModel(Caller, QueuedCalls, WeightCalls):
         self._joins = None
         call: Callable[[Any], Any] = self._program.call_flat
         if options.batching is not None:
+            from aoti.arrays.joined_calls import JoinedCalls  # few models need it
+
             self._joins = JoinedCalls(
                 options.batching,
                 self.signature,

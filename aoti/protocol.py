@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from aoti.signature.spec import TensorSpec
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceResult:
+class InferenceResult(NamedTuple):
     """The result of `AOTIModel.infer`.
 
     Attributes
@@ -37,8 +35,7 @@ class InferenceResult:
     version: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
+class ModelInfo(NamedTuple):
     """Facts about a loaded model, from `AOTIModel.info`.
 
     Attributes

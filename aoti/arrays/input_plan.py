@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from aoti.arrays.convert import as_array
 from aoti.engine._core._tensor import Tensor
@@ -12,8 +11,7 @@ from aoti.errors import InputError
 from aoti.signature.spec import TensorSpec
 
 
-@dataclass(frozen=True, slots=True)
-class InputPlan:
+class InputPlan(NamedTuple):
     """What a call would do with one input.
 
     Attributes

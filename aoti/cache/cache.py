@@ -26,11 +26,12 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from aoti.cache import digests, filelock, manifest, private
 from aoti.cache.extraction import (
+    NAME,
     OLD,
     PARTIAL,
     Extraction,
@@ -59,8 +60,7 @@ swept: set[Path] = set()
 configured: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An extracted model in the cache.
 
     Attributes
@@ -379,7 +379,7 @@ def _beside(directory: Path, suffix: str) -> Path:
 def _entries(root: Path) -> list[Entry]:
     found = []
     for directory in root.iterdir():
-        if Key.PATTERN.fullmatch(directory.name):
+        if re.fullmatch(NAME, directory.name):
             last_used = 0.0
             with contextlib.suppress(OSError):
                 last_used = (directory / MANIFEST).stat().st_mtime
@@ -439,7 +439,7 @@ def _sweep(root: Path) -> None:
     """Remove what killed processes left behind."""
     suffixes = (_LOCK, PARTIAL, OLD)
     names = (path.stem for path in root.iterdir() if path.suffix in suffixes)
-    for directory in {root / name for name in names if Key.PATTERN.fullmatch(name)}:
+    for directory in {root / name for name in names if re.fullmatch(NAME, name)}:
         with _changing(directory, wait=False) as may:
             if may:
                 discard(_beside(directory, PARTIAL))

@@ -15,8 +15,6 @@ import shutil
 import weakref
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -111,8 +109,11 @@ class Extraction:
         self._give_back()
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+# The names of extractions: `Key.name`.
+NAME = r"[0-9a-f]{64}-(?:dir|zip|native)\+?-[a-z0-9_~-]+"
+
+
+class Key(NamedTuple):
     """What an extraction is made from. Its content depends on nothing else.
 
     Attributes
@@ -137,11 +138,13 @@ class Key:
         """A file name of bounded length, different for every key."""
         # A plain name contains no "~", so no model can pass for another one's hash. No capitals:
         # some file systems ignore case.
-        plain = re.fullmatch(r"[a-z0-9_-]{1,48}", self.model)
-        model = self.model if plain else "~" + sha256(os.fsencode(self.model)).hexdigest()[:40]
-        return f"{self.digest}-{self.form}{'+' * self.bare}-{model}"
+        if re.fullmatch(r"[a-z0-9_-]{1,48}", self.model):
+            model = self.model
+        else:
+            from hashlib import sha256  # loads OpenSSL, which most starts do not need
 
-    PATTERN = re.compile(r"[0-9a-f]{64}-(?:dir|zip|native)\+?-[a-z0-9_~-]+")
+            model = "~" + sha256(os.fsencode(self.model)).hexdigest()[:40]
+        return f"{self.digest}-{self.form}{'+' * self.bare}-{model}"
 
 
 def needed_bytes(package: Package, key: Key) -> int:

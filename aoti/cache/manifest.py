@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import stat
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,6 +158,8 @@ def _has_size(status: os.stat_result, size: int) -> bool:
 
 
 def _digest(path: Path) -> str:
+    from hashlib import sha256  # loads OpenSSL, which most starts do not need
+
     whole = sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

@@ -10,8 +10,8 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from aoti.errors import AotiError, ConfigError
 from aoti.package.package import Package
@@ -20,8 +20,7 @@ _OTHERS_WRITE = 0o022
 _NOT_THE_PLACE = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A directory for extractions, and the environment variable that sets it."""
 
     path: Path

@@ -15,9 +15,7 @@ import atexit
 import collections
 import contextlib
 import os
-import secrets
 import shutil
-import tempfile
 import threading
 from functools import partial
 from pathlib import Path
@@ -65,9 +63,10 @@ def sweep() -> None:
 
 
 def _place() -> Place:
-    # Not gettempdir() alone: it silently uses another directory if this one is unusable.
-    temporary = os.environ.get("TMPDIR") or tempfile.gettempdir()
-    return Place(Path(temporary).absolute() / f"aoti-{os.geteuid()}", "TMPDIR")
+    # Not gettempdir(): it silently uses another directory if this one is unusable.
+    return Place(
+        Path(os.environ.get("TMPDIR") or "/tmp").absolute() / f"aoti-{os.geteuid()}", "TMPDIR"
+    )
 
 
 class _Store:
@@ -153,7 +152,7 @@ class _Store:
 
     def _make_root(self) -> Path:
         if self._root is None or self._root.parent != self._place.path:
-            self._root = self._place.path / secrets.token_hex(8)
+            self._root = self._place.path / os.urandom(8).hex()
         # A process that removes unused directories may be faster than this lock.
         for attempt in range(_ATTEMPTS):
             if self._guard is not None and self._guard.in_place():

@@ -7,9 +7,7 @@ from functools import partial
 from aoti.cache.extraction import Extraction
 from aoti.compat.binary import check_files
 from aoti.compat.finding import Finding
-from aoti.compat.libtorch import check_libtorch
 from aoti.compat.native import check_native
-from aoti.engine import libtorch
 from aoti.machine.device import Device
 from aoti.package.package import Package
 
@@ -56,5 +54,8 @@ def check_package(
     files = [finding for finding in findings if finding.check != "versions"]
     if engine == "native":
         return files + check_native(directory)
+    from aoti.compat.libtorch import check_libtorch  # most models run without libtorch
+    from aoti.engine import libtorch
+
     fine = all(finding.ok for finding in files)
     return files + check_libtorch(directory, libtorch.library(), libtorch.has_operator, load=fine)

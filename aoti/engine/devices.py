@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import replace
 
 from aoti.engine import backend, libtorch
 from aoti.engine._core import _device
@@ -55,7 +54,7 @@ def usable_gpus() -> tuple[tuple[DeviceInfo, ...], str]:
         return (), f"this build of aoti is for {kind}, and the GPU here is a {found[0].name}"
     if fitting and (why := too_old(fitting[0].driver, runtime)):
         return (), why
-    return tuple(replace(gpu, runtime=runtime) for gpu in fitting), reason
+    return tuple(gpu._replace(runtime=runtime) for gpu in fitting), reason
 
 
 def too_old(driver: str | None, runtime: str | None) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from aoti._text import listing
-from aoti.engine import libtorch, native
+from aoti.engine import native
 from aoti.errors import EngineError, IncompatiblePackageError, LibtorchError
 from aoti.machine.device import Device
 from aoti.options import check_engine
@@ -20,8 +19,7 @@ VARIABLE = "AOTI_ENGINE"
 _log = logging.getLogger("aoti.engine")
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """The engine for a model.
 
     Attributes
@@ -50,6 +48,8 @@ class Choice:
         """
         if self.name == "native":
             return native.engine()
+        from aoti.engine import libtorch  # most models run without it
+
         try:
             return libtorch.engine()
         except LibtorchError as error:

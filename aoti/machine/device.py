@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aoti.errors import DeviceError
 
@@ -59,8 +60,7 @@ class Device:
         return f"Device({str(self)!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceInfo:
+class DeviceInfo(NamedTuple):
     """A description of a device.
 
     Attributes

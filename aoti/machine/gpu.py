@@ -10,7 +10,6 @@ import ctypes
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +201,7 @@ def _amd(kfd: Path, drm: Path, env: Mapping[str, str]) -> tuple[DeviceInfo, ...]
     found = _visible(found, env.get("ROCR_VISIBLE_DEVICES"))
     of_hip = env.get("HIP_VISIBLE_DEVICES", env.get("CUDA_VISIBLE_DEVICES"))
     found = _visible(found, of_hip)[:_MAX_GPUS]
-    return tuple(replace(gpu, device=Device(f"cuda:{n}")) for n, gpu in enumerate(found))
+    return tuple(gpu._replace(device=Device(f"cuda:{n}")) for n, gpu in enumerate(found))
 
 
 def _visible(found: list[DeviceInfo], chosen: str | None) -> list[DeviceInfo]:

@@ -7,14 +7,12 @@ that match the archive's, and contents whose checksums were verified.
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import os
 import stat
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, BinaryIO, NamedTuple, cast
@@ -52,8 +50,7 @@ class Span(NamedTuple):
     identity: Identity | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How much a package may contain before it is refused.
 
     Attributes
@@ -278,7 +275,9 @@ class Directory:
 
     def digest(self) -> str:
         """SHA-256 of all names and contents together, in hex, as `Zip.digest`."""
-        whole = hashlib.sha256()
+        from hashlib import sha256  # loads OpenSSL, which most starts do not need
+
+        whole = sha256()
         for name in self.files:
             if name not in self._hashes:
                 with self.open_file(name) as file, readable(str(self._path)):

@@ -11,17 +11,13 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from aoti.errors import PackageError
 from aoti.signature.dtypes import DTYPES
 
-_FROZEN = re.compile(r"_frozen_param\d+")
 
-
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(NamedTuple):
     """One constant of a model: a parameter, a buffer, or another tensor that its code refers to.
 
     Attributes
@@ -52,7 +48,7 @@ class Constant:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     kind: str
-    slot: int = field(default=0, repr=False)
+    slot: int = 0
     loaded: bool = False
     device: str = "cpu"
 
@@ -78,8 +74,7 @@ class Constant:
         return f"{self.dtype} {self.shape}"
 
 
-@dataclass(frozen=True, slots=True)
-class ConstantTable:
+class ConstantTable(NamedTuple):
     """All constants of a model that are not computed from others.
 
     Attributes
@@ -111,7 +106,8 @@ class ConstantTable:
 
     def to_json(self) -> str:
         """Return the table as text, for `from_json`."""
-        return json.dumps(asdict(self))
+        constants = [constant._asdict() for constant in self.constants]
+        return json.dumps({**self._asdict(), "constants": constants})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> ConstantTable:
@@ -126,7 +122,7 @@ class ConstantTable:
 
 def is_frozen(fqns: Sequence[str]) -> bool:
     """Whether the export merged the weights into others, whose names mean nothing."""
-    return any(map(_FROZEN.fullmatch, fqns))
+    return any(re.fullmatch(r"_frozen_param\d+", fqn) for fqn in fqns)
 
 
 def check_table(table: ConstantTable, facts: Sequence[tuple[str, str, str]], package: str) -> None:

@@ -11,8 +11,8 @@ import os
 import struct
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from aoti.errors import PackageError
@@ -70,8 +70,7 @@ class Undefined(NamedTuple):
     weak: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SharedObject:
+class SharedObject(NamedTuple):
     """A shared object, as the dynamic loader sees it.
 
     Attributes
@@ -96,6 +95,10 @@ class SharedObject:
         The symbols that other libraries can use, and their addresses.
     undefined : tuple of Undefined
         The symbols that other libraries must define.
+    segments : tuple of Segment
+        Its program headers.
+    start : int
+        Where it starts in the file, in bytes.
 
     Notes
     -----
@@ -110,10 +113,10 @@ class SharedObject:
     executable_stack: bool = False
     needed: tuple[str, ...] = ()
     runpath: str | None = None
-    defined: Mapping[str, int] = field(default_factory=dict)
+    defined: Mapping[str, int] = MappingProxyType({})
     undefined: tuple[Undefined, ...] = ()
-    _segments: tuple[Segment, ...] = ()
-    _start: int = 0
+    segments: tuple[Segment, ...] = ()
+    start: int = 0
 
     @property
     def for_this_machine(self) -> bool:
@@ -130,8 +133,8 @@ class SharedObject:
             No segment maps so many bytes there.
         """
         with self.path.open("rb") as file:
-            part = Part(file.fileno(), self._start, self.size)
-            return Image(self.path, part, self._segments).at(address, size)
+            part = Part(file.fileno(), self.start, self.size)
+            return Image(self.path, part, self.segments).at(address, size)
 
 
 def read_elf(path: Path, start: int = 0, nbytes: int | None = None) -> SharedObject:
@@ -185,8 +188,8 @@ def read_elf(path: Path, start: int = 0, nbytes: int | None = None) -> SharedObj
             runpath=None if runpath is None else names.at(runpath),
             defined=defined,
             undefined=undefined,
-            _segments=tables.image.segments,
-            _start=start,
+            segments=tables.image.segments,
+            start=start,
         )
 
 

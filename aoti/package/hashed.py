@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from typing import IO, TYPE_CHECKING
@@ -39,8 +38,10 @@ class Hash:
     """
 
     def __init__(self, file: IO[bytes]) -> None:
+        from hashlib import sha256  # loads OpenSSL, which most starts do not need
+
         self.block_size = max(_BLOCK, file.seek(0, io.SEEK_END) // _BLOCKS)
-        self._states = [hashlib.sha256()]
+        self._states = [sha256()]
         self.size = 0
         file.seek(0)
         while block := _read(file, self.block_size):

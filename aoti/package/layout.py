@@ -23,11 +23,11 @@ _PICKLES = "data/weights"
 
 # A file of a model: its name without the prefix, and the name of the model.
 # The name may contain slashes.
-MODEL_FILE = re.compile(rf"(?:[^/]+/)?({_MODELS}/((?s:.+))/[^/]+)")
+MODEL_FILE = rf"(?:[^/]+/)?({_MODELS}/((?s:.+))/[^/]+)"
 # A constant that operators outside of the package read: its name without the prefix.
-CONSTANT_FILE = re.compile(rf"(?:[^/]+/)?({_CONSTANTS}/[^/]+)")
+CONSTANT_FILE = rf"(?:[^/]+/)?({_CONSTANTS}/[^/]+)"
 # A TorchBind object. Packages have it among the constants, libtorch reads it beside the code.
-CUSTOM_OBJECT = re.compile(rf"(?:[^/]+/)?{_CONSTANTS}/(custom_obj_[^/]+)")
+CUSTOM_OBJECT = rf"(?:[^/]+/)?{_CONSTANTS}/(custom_obj_[^/]+)"
 
 # Endings of the names of a model's files.
 CODE = (".wrapper.so", ".so")  # the shared object, by preference
@@ -46,17 +46,17 @@ WEIGHTS_START, WEIGHTS_END = "_binary_constants_bin_start", "_binary_constants_b
 
 _OTHER_KINDS = (
     (
-        re.compile(r"(^|/)models/[^/]+\.json$"),
+        r"(^|/)models/[^/]+\.json$",
         "is an exported program (torch.export.save), not a compiled one; compile it: "
         "aoti.export(torch.export.load(...), path=...)",
     ),
-    (re.compile(r"\.pte$"), "holds an ExecuTorch program: run it with executorch"),
+    (r"\.pte$", "holds an ExecuTorch program: run it with executorch"),
     (
-        re.compile(r"(^|/)code/__torch__"),
+        r"(^|/)code/__torch__",
         "is a TorchScript model: export the module itself with aoti.export",
     ),
     (
-        re.compile(r"(^|/)data\.pkl$"),
+        r"(^|/)data\.pkl$",
         "is a checkpoint (torch.save): load it into its module and export that with aoti.export",
     ),
 )
@@ -105,7 +105,7 @@ def golden_values(model: str) -> str:
 def other_kind(files: Iterable[str]) -> str:
     """The kind of an archive without a model, and what to do: "is a checkpoint ..."."""
     for pattern, kind in _OTHER_KINDS:
-        if any(pattern.search(name) for name in files):
+        if any(re.search(pattern, name) for name in files):
             return kind
     return f"is not an AOTInductor package: no {model_folder('<model>')}/ in it"
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import collections
 import io
 import os
+import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -284,6 +284,8 @@ class Package:
     def _read_elf(self, name: str) -> SharedObject:
         if self.path is not None and (span := self._archive.span(name)) is not None:
             return read_elf(span.path, span.offset, span.nbytes)
+        import tempfile  # few packages need it
+
         with tempfile.TemporaryDirectory(prefix="aoti-") as directory:
             path = Path(directory, "model.so")
             self._write(name, path)
@@ -381,18 +383,18 @@ class Package:
         """
         for name in self.model(model_name).files:
             if not name.endswith((layout.GENERATED, layout.KERNEL_METADATA)):
-                yield name, layout.MODEL_FILE.fullmatch(name)[1]  # type: ignore[index]
+                yield name, re.fullmatch(layout.MODEL_FILE, name)[1]  # type: ignore[index]
         for name in self.files:
-            if match := layout.CONSTANT_FILE.fullmatch(name):
+            if match := re.fullmatch(layout.CONSTANT_FILE, name):
                 yield name, match[1]
-            if match := layout.CUSTOM_OBJECT.fullmatch(name):
+            if match := re.fullmatch(layout.CUSTOM_OBJECT, name):
                 yield name, f"{layout.model_folder(model_name)}/{match[1]}"
 
     def extract_source(self, model_name: str, destination: Path) -> None:
         """Write the C++ that Inductor generated for a model, as `extract` writes the rest."""
         for name in self.model(model_name).files:
             if name.endswith(layout.GENERATED):
-                path = destination / layout.MODEL_FILE.fullmatch(name)[1]  # type: ignore[index]
+                path = destination / re.fullmatch(layout.MODEL_FILE, name)[1]  # type: ignore[index]
                 self._write(name, path)
 
     def _write(self, source: str, path: Path) -> None:
@@ -427,7 +429,7 @@ class Package:
     def _find_models(self) -> dict[str, ModelFiles]:
         found: dict[str, dict[str, int]] = {}
         for name, size in self.files.items():
-            if match := layout.MODEL_FILE.fullmatch(name):
+            if match := re.fullmatch(layout.MODEL_FILE, name):
                 found.setdefault(match[2], {})[name] = size
         return {
             model: ModelFiles(self.name, model, files, self._document)

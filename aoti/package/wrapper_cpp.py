@@ -27,50 +27,50 @@ _DEVICE_TYPES = {0: "cpu", 1: "cuda", 12: "xpu", 13: "mps"}  # c10/core/DeviceTy
 # and does not take long to search.
 #
 # `generate_input_output_runtime_checks` in torch/_inductor/codegen/cpp_wrapper_cpu.py.
-_INPUT = re.compile(r"ConstantHandle (\w+) = ConstantHandle\(input_handles\[(\d{1,6})\]\);")
-_CHECKS_END = re.compile(r"void AOTInductorModel::run_impl\(")
-_DTYPE = re.compile(r"_expected_dtype = aoti_torch_dtype_(\w+)\(\)")
-_DEVICE = re.compile(r"_expected_device_type = (\d{1,3});")
-_STATIC = re.compile(r"if \((\d{1,18}) != \w+_(size|stride)\[(\d{1,2})\]\)")
-_BOUND = re.compile(r"if \(\w+_size\[(\d{1,2})\] ([<>]) (\d{1,19})\)")
+_INPUT = r"ConstantHandle (\w+) = ConstantHandle\(input_handles\[(\d{1,6})\]\);"
+_CHECKS_END = r"void AOTInductorModel::run_impl\("
+_DTYPE = r"_expected_dtype = aoti_torch_dtype_(\w+)\(\)"
+_DEVICE = r"_expected_device_type = (\d{1,3});"
+_STATIC = r"if \((\d{1,18}) != \w+_(size|stride)\[(\d{1,2})\]\)"
+_BOUND = r"if \(\w+_size\[(\d{1,2})\] ([<>]) (\d{1,19})\)"
 # `codegen_input_size_asserts`, in the same file.
-_SYMBOL = re.compile(r"int64_t ([a-z]+\d+) = (\w+)_size\[(\d{1,2})\];")
-_ASSERT = re.compile(r"assert_size_stride\((\w+), \{([^{}]*)\}, \{([^{}]*)\}")
-_UNREADABLE = re.compile(r"::|\d{19}")  # functions, whose arguments have commas; too large
-_LONG = re.compile(r"\b(\d+)L\b")
+_SYMBOL = r"int64_t ([a-z]+\d+) = (\w+)_size\[(\d{1,2})\];"
+_ASSERT = r"assert_size_stride\((\w+), \{([^{}]*)\}, \{([^{}]*)\}"
+_UNREADABLE = r"::|\d{19}"  # functions, whose arguments have commas; too large
+_LONG = r"\b(\d+)L\b"
 # Kernels take memory that they write to as non-const. Operators that write to their first argument
 # have names that end in "_out" or "_".
-_WRITTEN = re.compile(r"\((?!const )[\w ]{1,40}\*\)\((\w{1,200})\.data_ptr\(\)\)")
-_OPERATOR = re.compile(r"\baoti_torch_(\w{1,120})\((\w{1,200})[,)]")
-_NUM_THREADS = re.compile(r"#pragma omp parallel\b[^\n]{0,99}?\bnum_threads\((\d{1,6})\)")
+_WRITTEN = r"\((?!const )[\w ]{1,40}\*\)\((\w{1,200})\.data_ptr\(\)\)"
+_OPERATOR = r"\baoti_torch_(\w{1,120})\((\w{1,200})[,)]"
+_NUM_THREADS = r"#pragma omp parallel\b[^\n]{0,99}?\bnum_threads\((\d{1,6})\)"
 # `codegen_model_constructor`, in the same file.
-_NUM_CONSTANTS = re.compile(r"AOTInductorModelBase\(\s*\d+,\s*\d+,\s*(\d{1,9}),")
-_FIELD = re.compile(r"constants_info_\[(\d{1,9})\]\.(\w{1,40}) = ([^\n]{0,10000});\n")
-_CONSTANT_SIZE = re.compile(r"constants_info_\[\d{1,9}\]\.data_size = (\d{1,18});")
-_QUOTED = re.compile(r'"([^"\\]{1,1000})"')
-_NUMBERS = re.compile(rf"\{{((?:\d{{1,18}}L?(?:, )?){{0,{MAX_RANK}}})\}}")
-_NUMBER = re.compile(r"\d{1,18}")
-_KIND = re.compile(r"ConstantType::(\w{1,40})\)")
+_NUM_CONSTANTS = r"AOTInductorModelBase\(\s*\d+,\s*\d+,\s*(\d{1,9}),"
+_FIELD = r"constants_info_\[(\d{1,9})\]\.(\w{1,40}) = ([^\n]{0,10000});\n"
+_CONSTANT_SIZE = r"constants_info_\[\d{1,9}\]\.data_size = (\d{1,18});"
+_QUOTED = r'"([^"\\]{1,1000})"'
+_NUMBERS = rf"\{{((?:\d{{1,18}}L?(?:, )?){{0,{MAX_RANK}}})\}}"
+_NUMBER = r"\d{1,18}"
+_KIND = r"ConstantType::(\w{1,40})\)"
 _KINDS = {"Parameter": "parameter", "Buffer": "buffer", "TensorConstant": "constant"}
 
 
 def read_inputs(source: str) -> tuple[TensorSpec, ...] | None:
     """The inputs of a model; None if the text contains no checks of inputs."""
-    end = _CHECKS_END.search(source)
+    end = re.search(_CHECKS_END, source)
     checks_end = end.start() if end else len(source)
-    found = list(_INPUT.finditer(source, 0, checks_end))
+    found = list(re.finditer(_INPUT, source[:checks_end]))
     if [int(match[2]) for match in found] != list(range(len(found))) or not found:
         return None
     run = source[checks_end:]
     symbols: dict[str, dict[int, str]] = {}
-    for match in _SYMBOL.finditer(run):
+    for match in re.finditer(_SYMBOL, run):
         symbols.setdefault(match[2], {})[int(match[3])] = match[1]
-    mutated = set(_WRITTEN.findall(run))
-    mutated.update(name for op, name in _OPERATOR.findall(run) if op.endswith(("_out", "_")))
+    mutated = set(re.findall(_WRITTEN, run))
+    mutated.update(name for op, name in re.findall(_OPERATOR, run) if op.endswith(("_out", "_")))
     asserted: dict[str, tuple[list[str], list[str]]] = {}
-    for match in _ASSERT.finditer(run):
+    for match in re.finditer(_ASSERT, run):
         sizes, strides = _expressions(match[2]), _expressions(match[3])
-        if len(sizes) == len(strides) <= MAX_RANK and not _UNREADABLE.search(match[0]):
+        if len(sizes) == len(strides) <= MAX_RANK and not re.search(_UNREADABLE, match[0]):
             asserted.setdefault(match[1], (sizes, strides))
     ends = [match.start() for match in found[1:]] + [checks_end]
     return tuple(
@@ -110,19 +110,19 @@ def may_abort(source: str) -> bool:
 
 def read_threads(source: str) -> int | None:
     """The largest number of OpenMP threads that kernels ask for; None if none asks for a number."""
-    return max(map(int, _NUM_THREADS.findall(source)), default=None)
+    return max(map(int, re.findall(_NUM_THREADS, source)), default=None)
 
 
 def read_weight_bytes(source: str) -> int | None:
     """The size of a model's constants in bytes; None if the text does not say."""
     count = read_num_constants(source)
-    sizes = [int(size) for size in _CONSTANT_SIZE.findall(source)]
+    sizes = [int(size) for size in re.findall(_CONSTANT_SIZE, source)]
     return sum(sizes) if count == len(sizes) else None
 
 
 def read_num_constants(source: str) -> int | None:
     """The number of a model's constants; None if the text does not say."""
-    match = _NUM_CONSTANTS.search(source)
+    match = re.search(_NUM_CONSTANTS, source)
     return int(match[1]) if match else None
 
 
@@ -139,7 +139,7 @@ def read_constants(source: str) -> ConstantTable | None:
     if count is None:
         return None
     fields: dict[int, dict[str, str]] = {}
-    for index, name, value in _FIELD.findall(source):
+    for index, name, value in re.findall(_FIELD, source):
         fields.setdefault(int(index), {})[name] = value
     if sorted(fields) != list(range(count)):
         return None
@@ -150,7 +150,7 @@ def read_constants(source: str) -> ConstantTable | None:
         if (constant := _read_constant(fields[index])) is None:
             return None
         found.append(constant)
-    changed = set(_WRITTEN.findall(source))
+    changed = set(re.findall(_WRITTEN, source))
     return ConstantTable(
         tuple(found),
         folds=len(found) < len(fields),
@@ -161,15 +161,15 @@ def read_constants(source: str) -> ConstantTable | None:
 
 def _read_constant(fields: dict[str, str]) -> Constant | None:
     name, fqn = (
-        _QUOTED.fullmatch(fields.get("name", "")),
-        _QUOTED.fullmatch(fields.get("original_fqn", "")),
+        re.fullmatch(_QUOTED, fields.get("name", "")),
+        re.fullmatch(_QUOTED, fields.get("original_fqn", "")),
     )
     dtype = fields.get("dtype", "").rpartition("_torch_dtype_")[2]
     shape, strides = _numbers(fields.get("shape", "")), _numbers(fields.get("stride", ""))
     device = fields.get("device_type", "").rpartition("_device_type_")[2]
     size, kind = (
-        _NUMBER.fullmatch(fields.get("data_size", "")),
-        _KIND.search(fields.get("type", "")),
+        re.fullmatch(_NUMBER, fields.get("data_size", "")),
+        re.search(_KIND, fields.get("type", "")),
     )
     if (
         (not name or not fqn or dtype not in DTYPES or shape is None or strides is None)
@@ -189,14 +189,14 @@ def _read_constant(fields: dict[str, str]) -> Constant | None:
 
 
 def _numbers(text: str) -> tuple[int, ...] | None:
-    match = _NUMBERS.fullmatch(text)
-    return None if match is None else tuple(map(int, _NUMBER.findall(match[1])))
+    match = re.fullmatch(_NUMBERS, text)
+    return None if match is None else tuple(map(int, re.findall(_NUMBER, match[1])))
 
 
 def _expressions(text: str) -> list[str]:
     """``s77, 10L`` as ``["s77", "10"]``."""
     parts = [part.strip() for part in text.replace("static_cast<int64_t>", "").split(",")]
-    return [_LONG.sub(r"\1", part) for part in parts if part]
+    return [re.sub(_LONG, r"\1", part) for part in parts if part]
 
 
 def _read_input(
@@ -207,10 +207,10 @@ def _read_input(
     *,
     mutated: bool,
 ) -> TensorSpec:
-    static = {(what, int(dim)): value for value, what, dim in _STATIC.findall(checks)}
-    bounds = {(int(dim), sign): int(value) for dim, sign, value in _BOUND.findall(checks)}
-    dtype = _DTYPE.search(checks)
-    device = _DEVICE.search(checks)
+    static = {(what, int(dim)): value for value, what, dim in re.findall(_STATIC, checks)}
+    bounds = {(int(dim), sign): int(value) for dim, sign, value in re.findall(_BOUND, checks)}
+    dtype = re.search(_DTYPE, checks)
+    device = re.search(_DEVICE, checks)
     known = [dim for _, dim in static] + [dim for dim, _ in bounds] + [*symbols]
     # The innermost stride of a dense tensor is always checked: without any check, it is a scalar.
     rank = len(asserted[0]) if asserted else max(known, default=-1) + 1

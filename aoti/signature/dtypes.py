@@ -6,8 +6,7 @@ The names are those of torch, numpy and ml_dtypes, which agree. Generated C++ co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,8 +16,7 @@ _INT, _UINT, _FLOAT, _BFLOAT, _COMPLEX, _BOOL = 0, 1, 2, 4, 5, 6
 _FLOAT8_E4M3FN, _FLOAT8_E4M3FNUZ, _FLOAT8_E5M2, _FLOAT8_E5M2FNUZ, _FLOAT8_E8M0FNU = range(10, 15)
 
 
-@dataclass(frozen=True, slots=True)
-class DType:
+class DType(NamedTuple):
     """One dtype.
 
     Attributes

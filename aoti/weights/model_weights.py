@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aoti._text import listing
@@ -92,7 +91,7 @@ class ModelWeights:
     def constants(self) -> tuple[Constant, ...]:
         """The constants, in the order of the code; empty if the package does not describe them."""
         all_set = self._serving is not None
-        return tuple(replace(c, loaded=all_set or c.name in self._set) for c in self._constants)
+        return tuple(c._replace(loaded=all_set or c.name in self._set) for c in self._constants)
 
     @property
     def version(self) -> int:

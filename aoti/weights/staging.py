@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aoti._text import listing
 from aoti.arrays.convert import as_array, type_name
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from aoti.weights.safetensors import Stored
 
 
-@dataclass(frozen=True, slots=True)
-class MappedFile:
+class MappedFile(NamedTuple):
     """A file that weights are mapped from."""
 
     path: Path
@@ -29,8 +27,7 @@ class MappedFile:
     memory: Memory
 
 
-@dataclass(frozen=True, slots=True)
-class Staging:
+class Staging(NamedTuple):
     """Turns what a user gives into tensors that a model can run with.
 
     Attributes

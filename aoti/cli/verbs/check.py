@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -86,7 +85,7 @@ def _part(findings: Sequence[Finding]) -> dict[str, Any] | None:
     """A part of the report; None if it was not checked."""
     if not findings:
         return None
-    return {"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]}
+    return {"ok": all(f.ok for f in findings), "findings": [f._asdict() for f in findings]}
 
 
 def _show(title: str, findings: Sequence[Finding]) -> None:

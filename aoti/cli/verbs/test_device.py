@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import click
 
 from aoti.cli.show import device_name, show_json
@@ -25,7 +23,7 @@ def test_device(device: str | None, as_json: bool) -> None:
     import aoti
     from aoti.engine.devices import check_device, usable_gpus
 
-    found = [{**asdict(info), "device": str(info.device)} for info in aoti.devices()]
+    found = [{**info._asdict(), "device": str(info.device)} for info in aoti.devices()]
     if device is not None:
         milliseconds = check_device(device)
         name = "cuda:0" if device == "cuda" else str(aoti.Device(device))
