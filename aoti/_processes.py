@@ -18,8 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 from aoti.errors import AotiError
 
@@ -41,8 +40,7 @@ class ChildError(AotiError, RuntimeError):
         self.log = log
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The answer of a child that could not do its work.
 
     Attributes

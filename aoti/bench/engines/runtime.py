@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import aoti
 from aoti.bench.engines.base import Engine
 from aoti.bench.process.job import Inputs, Job
-from aoti.engine import libtorch, native
+from aoti.engine import native
 from aoti.engine.select import asked
 from aoti.errors import ConfigError
 
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from aoti.bench.process.timing import Call
 
 # Loaded now: other engines load libtorch when they import torch.
-(libtorch if asked() == "libtorch" else native).engine()
+if asked() == "libtorch":
+    from aoti.engine import libtorch
+
+    libtorch.engine()
+else:
+    native.engine()
 
 
 class Runtime(Engine):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import pickle
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from aoti._processes import write
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """What to run, and how.
 
     Attributes
@@ -63,29 +62,25 @@ class Inputs:
         return inputs
 
 
-@dataclass(frozen=True, slots=True)
-class Prepare:
+class Prepare(NamedTuple):
     """Prepare for inputs, and warm up for so many seconds. The answer is a `Prepared`."""
 
     inputs: Inputs
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """Make timed calls on a case for so many seconds. The answer is a `timing.Round`."""
 
     case: int
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class Finish:
     """Report the memory at the end. The answer is a `Finished`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """An engine has given its first answer.
 
     Attributes
@@ -107,16 +102,14 @@ class Started:
     versions: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """The outputs of an engine, flat, and bytes of private memory after the warm-up."""
 
     outputs: list[Any]
     private: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """Bytes of memory at the end."""
 
     private: int

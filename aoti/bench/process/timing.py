@@ -5,20 +5,18 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from threading import Barrier, Semaphore
-from typing import Any
+from typing import Any, NamedTuple
 
 Call = Callable[[], Any]
 
 _MAX_KEPT = 20_000  # stored times of a round: enough for a 99th percentile
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
+class Round(NamedTuple):
     """The calls of one turn.
 
     Attributes
@@ -72,6 +70,8 @@ def side_by_side(
         with context():
             barrier.wait()
             return in_a_row(call, seconds)
+
+    from concurrent.futures import ThreadPoolExecutor  # not part of a start, which is measured
 
     with ThreadPoolExecutor(len(calls)) as pool:
         workers = [pool.submit(work, call) for call in calls]
