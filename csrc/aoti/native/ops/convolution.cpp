@@ -294,8 +294,12 @@ Tensor make_output(
     return last ? Tensor::empty(input.dtype(), sizes, strides)
                 : Tensor::empty(input.dtype(), sizes);
   }
+  // Without oneDNN, ATen joins the results of the groups. If a group's images have one element,
+  // their strides tell no order.
+  const int64_t elements = count_of(Extents(sizes).subspan(1));
   const bool last = (suggests_channels_last(input) || suggests_channels_last(weight)) &&
-                    (input.rank() == 4 || keeps_channels_last(input, weight, parameters));
+                    ((input.rank() == 4 && elements != parameters.groups) ||
+                     keeps_channels_last(input, weight, parameters));
   return last ? Tensor::empty(input.dtype(), sizes, channels_last_strides(sizes))
               : Tensor::empty(input.dtype(), sizes);
 }
