@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aoti.arrays.input_plan import InputPlan
 from aoti.arrays.validation import Checker
+from aoti.background.calls import QueuedCalls
+from aoti.background.run_queue import RunQueue
 from aoti.cache.weight_file import read_table
 from aoti.engine._core._bound import bind
 from aoti.engine._core._caller import Caller
@@ -19,13 +21,13 @@ from aoti.machine.streams import handle_of
 from aoti.options import LoadOptions, takes
 from aoti.package.package import Source
 from aoti.protocol import InferenceResult, ModelInfo
-from aoti.run_queue import QueuedCalls, RunQueue
 from aoti.signature.signature import Signature
 from aoti.signature.spec import TensorSpec
 from aoti.weights.aliases import WeightCalls
 from aoti.weights.model_weights import ModelWeights, one_container_per_runner
 
 if TYPE_CHECKING:
+    from aoti.arrays.joined_calls import Answer
     from aoti.cache.extraction import Extraction
 
 
@@ -155,7 +157,7 @@ class AOTIModel(Caller, QueuedCalls, WeightCalls):
             )
         self.signature = checker.signature
         self._joins = None
-        call: Callable[[Any], Any] = self._program.call_flat
+        call: Callable[[Any], Answer] = self._program.call_numbered
         if options.batching is not None:
             from aoti.arrays.joined_calls import JoinedCalls  # few models need it
 
@@ -165,7 +167,7 @@ class AOTIModel(Caller, QueuedCalls, WeightCalls):
                 device=device,
                 fit=functools.partial(checker.fit, inputs=self._inputs),
                 call=call,
-                run=self._program.run_to,
+                run=self._program.run_numbered,
                 rebuild=self._rebuild,
                 outputs=options.outputs,
             )
@@ -357,6 +359,7 @@ class AOTIModel(Caller, QueuedCalls, WeightCalls):
         return ModelInfo(
             engine=self.engine,
             device=str(self.device),
+            sha256=self._extraction.origin,
             entry=self._extraction.directory,
             code=self._extraction.path,
             weights_file=None if file is None else file.path,
@@ -370,6 +373,7 @@ class AOTIModel(Caller, QueuedCalls, WeightCalls):
             calls=load.calls,
             runs=load.runs,
             run_seconds=load.seconds,
+            run_sizes=load.sizes,
             max_rows=1 if self._joins is None else self._joins.max_rows,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class InferenceResult(NamedTuple):
-    """The result of `AOTIModel.infer`.
+    """The result of `AOTIModel.infer` and `AOTIModel.infer_async`.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class InferenceResult(NamedTuple):
         Wall time of the call in milliseconds, including the time it waited for a runner.
     memory_bytes : int or None
         Peak memory of the run on the device, in addition to the memory in use before; None on the
-        CPU. Runs at the same time are included.
+        CPU and from `AOTIModel.infer_async`. Runs at the same time are included.
     version : int
         The version of the weights that it ran with: see `AOTIModel.version`.
     """
@@ -44,6 +44,9 @@ class ModelInfo(NamedTuple):
         What runs the model: ``native`` or ``libtorch``.
     device : str
         Where it runs: ``cpu`` or ``cuda:0``.
+    sha256 : str
+        The digest of the package, in hex: see `Package.digest`. For a directory that `aoti.unpack`
+        wrote: the digest of the package that it was made from.
     entry : Path
         The directory with the extracted package: an entry of the cache, or a private directory.
     code : Path
@@ -69,12 +72,15 @@ class ModelInfo(NamedTuple):
         How many of these calls have run, and in how many runs: fewer if calls are joined.
     run_seconds : float
         How long these runs took in all.
+    run_sizes : mapping of int to int
+        How many of these runs had how many calls: ``{1: 7, 4: 2}`` for 15 calls in 9 runs.
     max_rows : int
         The maximum number of rows of a joined run: see `Batching`. 1 if calls are not joined.
     """
 
     engine: str
     device: str
+    sha256: str
     entry: Path
     code: Path
     weights_file: Path | None
@@ -88,6 +94,7 @@ class ModelInfo(NamedTuple):
     calls: int
     runs: int
     run_seconds: float
+    run_sizes: Mapping[int, int]
     max_rows: int
 
 

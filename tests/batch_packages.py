@@ -58,6 +58,17 @@ class Layouts(nn.Module):
         return self.shared.expand(x.shape[0], 3), (x + 1).t().contiguous().t(), x
 
 
+class Weighted(nn.Module):
+    """Shows which weights it ran with."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((3,), weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
 def main(directory: Path) -> None:
     torch.manual_seed(0)
     rows = {0: Dim("batch", min=1, max=256)}
@@ -80,6 +91,9 @@ def main(directory: Path) -> None:
     lookup = nn.Sequential(nn.Embedding(10, 4)).eval()
     export(lookup, (n,), path=directory / "lookup.pt2", dynamic_shapes={"input": {0: batch}})
     export(Layouts(), (x,), path=directory / "layouts.pt2", dynamic_shapes={"x": {0: batch}})
+    for name, weight in (("weighted", 1.0), ("other", 10.0)):
+        path, shapes = directory / f"{name}.pt2", {"x": {0: batch}}
+        export(Weighted(weight), (x,), path=path, dynamic_shapes=shapes, preset="updatable")
 
 
 if __name__ == "__main__":

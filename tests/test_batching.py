@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import pickle
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -94,6 +96,39 @@ def test_many_threads_and_loops_in_any_order(load, num_runners):
     info = model.info()
     assert (info.calls, info.running, info.waiting) == (800, 0, 0)
     assert info.runs < 800
+
+
+@pytest.mark.parametrize("batching", [None, SOON])
+def test_a_queued_call_knows_the_weights_that_it_ran_with(load, batching):
+    """The weights are replaced all the time, also while joined runs are verified."""
+    model = load("weighted", batching, num_runners=2)
+    x, over = np.ones((1, 3), np.float32), threading.Event()
+
+    def update():
+        for number in itertools.takewhile(lambda _: not over.is_set(), itertools.count(2)):
+            weights = {"weight": np.full(3, number, np.float32)}
+            assert model.weights.update(weights, keep=False) == number
+
+    async def ask():
+        runs = [model.submit(x * (1 + n % 2)) for n in range(50)]
+        results = await asyncio.gather(*(model.infer_async([x]) for _ in range(50)))
+        assert all(result.outputs[0][0, 0] == result.version for result in results)
+        return [
+            (run.result()[0, 0] / (1 + n % 2), run.weights_version) for n, run in enumerate(runs)
+        ]
+
+    updates = threading.Thread(target=update)
+    updates.start()
+    try:
+        found = [pair for _ in range(20) for pair in asyncio.run(ask())]
+    finally:
+        over.set()
+        updates.join()
+    assert all(value == version for value, version in found)
+    assert len({version for _, version in found}) > 1
+    info = model.info()
+    assert info.run_sizes.keys() == {1} if batching is None else max(info.run_sizes) > 1
+    assert sum(size * runs for size, runs in info.run_sizes.items()) == info.calls == 2000
 
 
 def test_inputs_without_rows_are_those_of_the_caller(load):

@@ -259,7 +259,7 @@ def test_a_run_on_a_tensor_of_torch_does_not_wait_for_the_gil(packages, run_pyth
 SIGNALS = """
 import random, signal, sys, time
 from concurrent.futures import TimeoutError
-from aoti.run_queue import RunQueue
+from aoti.background.run_queue import RunQueue
 
 class Stop(Exception):
     pass
@@ -271,7 +271,7 @@ signal.signal(signal.SIGALRM, ring)
 random.seed(int(sys.argv[1]))
 stopped = 0
 for _ in range(150):
-    queue = RunQueue(lambda leaves: leaves, workers=1, size=1000, name="test")
+    queue = RunQueue(lambda leaves: (leaves, 1), workers=1, size=1000, name="test")
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 4e-4), 5e-5)
         while True:

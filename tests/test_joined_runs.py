@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import aoti
-from aoti.run_queue import RunQueue
+from aoti.background.run_queue import RunQueue
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -45,7 +45,7 @@ class Model:
         for call in calls:
             if isinstance(call.value, Exception):
                 raise call.value
-        return [call.value * 2 for call in calls]
+        return [(call.value * 2, 7) for call in calls]
 
     def call(self, call):
         return self.run([call])[0]

@@ -38,9 +38,9 @@ BELOW = {
     "profiling": "_files signature protocol model",
     "golden": "errors signature package protocol",
     "model": """aoti errors machine signature package cache engine arrays weights options protocol
-        run_queue""",
+        background""",
+    "background": "_logging errors engine arrays options protocol",
     "protocol": "signature",
-    "run_queue": "_logging engine arrays errors options",
     "registry": "errors options config",
     "config": "errors options",
     "weights": "_text errors signature package cache compat engine arrays options",

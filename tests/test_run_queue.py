@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.run_queue import RunQueue
+from aoti.background.run_queue import RunQueue
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -37,7 +37,7 @@ def gate():
             self.ran.append(leaves)
             if isinstance(leaves, Exception):
                 raise leaves
-            return leaves
+            return leaves, 7
 
         def occupy(self):
             future = self.queue.submit("first")

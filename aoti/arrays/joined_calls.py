@@ -19,6 +19,8 @@ from aoti.signature.signature import Signature
 if TYPE_CHECKING:
     from aoti.arrays.batching import Array
 
+Answer = tuple[Any, int]  # the result of a call, and the version of the weights that it ran with
+
 _DEFAULT_SIZE = 32  # rows, if the model accepts that many
 
 _MIXES = "results of this model depend on what else is in a batch, so calls are run one at a time"
@@ -66,9 +68,10 @@ class JoinedCalls:
     fit : callable
         ``fit(leaves)`` checks flat inputs and gives the arrays that a run would pass on.
     call : callable
-        ``call(leaves)`` is a call of the model with flat inputs.
+        ``call(leaves)`` is a call of the model with flat inputs. Returns the result, and the
+        version of the weights.
     run : callable
-        ``run(arrays, library)`` gives flat outputs of this library.
+        ``run(arrays, library)`` gives flat outputs of this library, and the version of the weights.
     rebuild : callable
         From flat outputs to the result of a call.
     outputs : str, optional
@@ -99,8 +102,8 @@ class JoinedCalls:
         *,
         device: Device,
         fit: Callable[[Sequence[object]], list[Any]],
-        call: Callable[[Sequence[object]], Any],
-        run: Callable[[Sequence[Array], str], list[Any]],
+        call: Callable[[Sequence[object]], Answer],
+        run: Callable[[Sequence[Array], str], tuple[list[Any], int]],
         rebuild: Callable[[list[Any]], Any],
         outputs: str | None,
     ) -> None:
@@ -136,12 +139,12 @@ class JoinedCalls:
         joined = None if key is None else (library, key)
         return QueuedCall(leaves, arrays, library, joined, rows, time.monotonic())
 
-    def call(self, queued: QueuedCall) -> Any:
-        """Run one call alone."""
+    def call(self, queued: QueuedCall) -> Answer:
+        """Run one call alone: its result, and the version of the weights."""
         return self._call(queued.leaves)
 
-    def call_together(self, calls: Sequence[QueuedCall]) -> list[Any]:
-        """Run several calls with the same key, and give the result of each.
+    def call_together(self, calls: Sequence[QueuedCall]) -> list[Answer]:
+        """Run several calls with the same key. Returns what `call` returns, for each.
 
         Raises
         ------
@@ -153,16 +156,20 @@ class JoinedCalls:
             raise ExecutionError(_MIXES)
         first, *_, last = calls
         joined = self._batches.join([call.arrays for call in calls])
-        outputs = self._run(joined, first.library)
+        outputs, version = self._run(joined, first.library)
         parts = self._batches.split(outputs, [call.rows for call in calls])
         if not self._proven:
             for call, part in ((first, parts[0]), (last, parts[-1])):
-                if not all(map(same, self._run(call.arrays, call.library), part)):
+                alone, again = self._run(call.arrays, call.library)
+                if again != version:  # the weights were replaced in between: nothing is shown
+                    break
+                if not all(map(same, alone, part)):
                     self.max_rows = 1
                     warn(_MIXES)
                     raise ExecutionError(_MIXES)
-            self._proven = differ(first.arrays, last.arrays)
-        return [self._rebuild(part) for part in parts]
+            else:
+                self._proven = differ(first.arrays, last.arrays)
+        return [(self._rebuild(part), version) for part in parts]
 
 
 def _chosen(batching: Batching, signature: Signature) -> Batches:

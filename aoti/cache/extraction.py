@@ -59,6 +59,8 @@ class Extraction:
         package itself.
     digest : str
         SHA-256 of the package that it was made from, in hex; empty if it is the package itself.
+    origin : str
+        The same; but if it is the package itself, what `aoti.unpack` made that from.
     key : str
         The name of the directory: the same for the same content, model and form.
     form : {'dir', 'zip', 'native'}
@@ -77,7 +79,7 @@ class Extraction:
         self.weights = weights if (directory / TABLE).exists() else None
         if self.weights is None and (own := directory / WEIGHTS).exists():
             self.weights = Span(own, 0, own.stat().st_size)
-        self.digest = key.digest
+        self.digest = self.origin = key.digest
         self.key = key.name
         self.form = key.form
         self._made_from = key

@@ -26,6 +26,7 @@ def test_wrong_calls_say_what_to_do(capsys, monkeypatch, arguments, message):
 
 def test_a_missing_server_is_named(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "kserve", None)
-    monkeypatch.delitem(sys.modules, "aoti.serving.kserve", raising=False)
+    for name in ("kserve", "kserve_server"):
+        monkeypatch.delitem(sys.modules, f"aoti.serving.{name}", raising=False)
     assert run(["serve", "a.pt2"]) == 2
     assert "aoti serve needs the package kserve: pip install" in capsys.readouterr().err

@@ -3,118 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 import aoti
 
-pytestmark = [
-    pytest.mark.timeout(180),
-    pytest.mark.skipif(
-        not (find_spec("kserve") and find_spec("tritonclient")),
-        reason="needs a server and a client with 60 packages of their own: pip install "
-        "'aoti-runtime[serve]' 'tritonclient[http,grpc]'",
-    ),
-]
-
-COMMAND = [sys.executable, "-c", "from aoti.cli.group import main; main()", "serve"]
+NAMES = {"float32": "FP32", "int64": "INT64", "float16": "FP16", "bfloat16": "BF16"}
 
 
 @pytest.fixture(scope="module")
-def clients():
-    """The client library, by protocol."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tritonclient.grpc
-        import tritonclient.http
-    return {"http": tritonclient.http, "grpc": tritonclient.grpc}
-
-
-class Served:
-    """A server process."""
-
-    def __init__(self, process, http, grpc):
-        self.process, self.ports = process, {"http": http, "grpc": grpc}
-
-    def get(self, path, document=None, headers=None):
-        """Status, body and headers of an answer by REST."""
-        data = None if document is None else json.dumps(document).encode()
-        url = f"http://127.0.0.1:{self.ports['http']}{path}"
-        headers = {"Content-Type": "application/json", **(headers or {})}
-        request = urllib.request.Request(url, data, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, answer.read().decode(), answer.headers
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode(), error.headers
-
-    def infer(self, model, headers=None, **arrays):
-        inputs = [
-            {"name": n, "shape": a.shape, "datatype": names[a.dtype.name], "data": a.tolist()}
-            for n, a in arrays.items()
-        ]
-        return self.get(f"/v2/models/{model}/infer", {"inputs": inputs}, headers)
-
-    def metric(self, name, model):
-        text = self.get("/metrics")[1]
-        return float(re.search(rf'^{name}{{model="{model}"}} (.*)$', text, re.MULTILINE)[1])
-
-
-names = {"float32": "FP32", "int64": "INT64", "float16": "FP16", "bfloat16": "BF16"}
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-@contextmanager
-def serving(packages, log, *arguments):
-    http, grpc = free_port(), free_port()
-    ports = ["--http-port", str(http), "--grpc-port", str(grpc)]
-    environment = {**os.environ, "AOTI_MODELS_DIR": str(packages), "OMP_NUM_THREADS": "1"}
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments), *ports], env=environment, stdout=file, stderr=file
-        )
-    served = Served(process, http, grpc)
-    try:
-        end = time.monotonic() + 60
-        while True:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            try:
-                if served.get("/v2/health/ready")[0] == 200:
-                    break
-            except OSError:
-                time.sleep(0.1)
-        yield served
-    finally:
-        process.terminate()
-        assert process.wait(60) == 0, log.read_text()
-
-
-@pytest.fixture(scope="module")
-def server(batch_packages, tmp_path_factory):
+def server(serve, batch_packages, tmp_path_factory):
     log = tmp_path_factory.mktemp("serve") / "log"
     models = batch_packages / "tagged.pt2", batch_packages / "wide.pt2"
     halves = f"small={batch_packages}/halves.pt2"
-    with serving(batch_packages, log, *models, halves, "--batch", 32, "--max-delay", 0.05) as made:
+    with serve(batch_packages, log, *models, halves, "--batch", 32, "--max-delay", 0.05) as made:
         yield made
 
 
@@ -130,7 +39,7 @@ def ask(client, model, outputs=(), **arrays):
     made, module = client
     inputs = []
     for name, array in arrays.items():
-        inputs.append(module.InferInput(name, array.shape, names[array.dtype.name]))
+        inputs.append(module.InferInput(name, array.shape, NAMES[array.dtype.name]))
         inputs[-1].set_data_from_numpy(array)
     wanted = [module.InferRequestedOutput(name) for name in outputs] or None
     return made.infer(model, inputs, outputs=wanted)
@@ -254,6 +163,13 @@ def test_waiting_requests_are_joined_and_counted(server):
         answers = list(pool.map(lambda n: server.infer("wide", input=x * n), range(32)))
     assert {status for status, *_ in answers} == {200}
     made = server.metric("aoti_runs_total", "wide") - runs
+    text = server.get("/metrics")[1]
+    buckets = re.findall(r'^aoti_run_calls_bucket{le="(.*)",model="wide"} (.*)$', text, re.M)
+    assert [le for le, _ in buckets] == [*(str(2.0**n) for n in range(11)), "+Inf"]
+    counts = [float(count) for _, count in buckets]
+    assert counts == sorted(counts) and counts[0] < counts[-1] == made + runs
+    assert server.metric("aoti_run_calls_sum", "wide") == calls + 32
+    assert server.metric("aoti_run_calls_count", "wide") == made + runs
     assert server.metric("aoti_calls_total", "wide") == calls + 32
     assert 1 <= made <= 24
     assert server.metric("aoti_calls_waiting", "wide") == 0
@@ -284,18 +200,18 @@ def test_models_are_loaded_and_unloaded_by_name(server):
         (["mixing.pt2", "wide.pt2", "--batch", "300"], "accepts at most 256 rows, not 300"),
     ],
 )
-def test_what_cannot_be_served_ends_the_command(batch_packages, arguments, message):
+def test_what_cannot_be_served_ends_the_command(serve, batch_packages, arguments, message):
     """In a process of its own: server and client define the same messages of gRPC."""
-    command = [*COMMAND, *arguments]
+    command = [sys.executable, "-m", "aoti", "serve", *arguments]
     done = subprocess.run(command, cwd=batch_packages, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert message in done.stderr
 
 
-def test_an_overload_is_said_at_once_and_passes(batch_packages, tmp_path):
+def test_an_overload_is_said_at_once_and_passes(serve, batch_packages, tmp_path):
     options = ["--queue-size", 1, "--timeout", 5]
     x = np.ones((256, 4), np.float32)
-    with serving(batch_packages, tmp_path / "log", batch_packages / "wide.pt2", *options) as server:
+    with serve(batch_packages, tmp_path / "log", batch_packages / "wide.pt2", *options) as server:
         with ThreadPoolExecutor(12) as pool:
             answers = list(pool.map(lambda _: server.infer("wide", input=x), range(48)))
         full = [answer for answer in answers if answer[0] == 503]
@@ -305,14 +221,14 @@ def test_an_overload_is_said_at_once_and_passes(batch_packages, tmp_path):
         assert server.infer("wide", input=x)[0] == 200
 
 
-def test_a_timeout_is_504_and_a_signal_waits_for_answers(batch_packages, tmp_path):
+def test_a_timeout_is_504_and_a_signal_waits_for_answers(serve, batch_packages, tmp_path):
     log, wide = tmp_path / "log", batch_packages / "wide.pt2"
     delay = ["--batch", 32, "--max-delay", 0.5]
     x = np.ones((1, 4), np.float32)
-    with serving(batch_packages, log, wide, *delay, "--timeout", 0.1) as server:
+    with serve(batch_packages, log, wide, *delay, "--timeout", 0.1) as server:
         status, body, _ = server.infer("wide", input=x)
         assert (status, "the run took more than 0.1 s" in body) == (504, True)
-    with serving(batch_packages, log, wide, *delay) as server, ThreadPoolExecutor(4) as pool:
+    with serve(batch_packages, log, wide, *delay) as server, ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(server.infer, "wide", input=x) for _ in range(4)]
         while server.metric("aoti_calls_waiting", "wide") < 4:
             time.sleep(0.01)

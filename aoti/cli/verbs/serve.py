@@ -64,21 +64,27 @@ def serve(
     from aoti.errors import ConfigError
     from aoti.options import Batching
 
-    config = Config.from_file(config_file) if config_file else Config.from_environment()
     if (batch, max_delay) != (None, None):
         delay = Batching().max_delay if max_delay is None else max_delay
         flags["batching"] = Batching(batch, delay)
-    config = config.override(logging_level=level(), **flags)
-    sources = _named(models or ((config.model,) if config.model else ()))
+
+    def configured() -> tuple[dict[str, Config], dict[str, Any]]:
+        config = Config.from_file(config_file) if config_file else Config.from_environment()
+        config = config.override(logging_level=level(), **flags)
+        sources = _named(models or ((config.model,) if config.model else ()))
+        return {name: config.override(model=source) for name, source in sources.items()}, (
+            config.options
+        )
+
+    sources, _ = configured()  # a wrong call is said before KServe is imported
     try:
-        from aoti.serving.kserve import Server
+        from aoti.serving.kserve_server import Server
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"aoti serve needs the package {error.name}: pip install 'aoti-runtime[serve]'"
         ) from error
     server = Server(
-        {name: config.override(model=source) for name, source in sources.items()},
-        config.options,
+        configured,
         http_port=http_port,
         grpc_port=grpc_port,
         ssl_certfile=certfile,

@@ -35,6 +35,7 @@ cdef class Program:
     cdef int enter_number(self, int64_t number, StreamScope& scope) except -1
     cdef ArrayLibrary library_for(self, tuple inputs)
     cdef object call(self, tuple inputs)
+    cdef object call_with(self, tuple inputs, Run& run)
     cdef object result(self, OutputList& made, tuple leaves, ArrayLibrary library)
     cdef object rebuilt(self, list outputs)
     cdef list run_all(self, tuple inputs)

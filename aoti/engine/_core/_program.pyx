@@ -191,11 +191,18 @@ cdef class Program:
         """Run the model on flat inputs, and give what a call gives."""
         return self.call(tuple(inputs))
 
-    def call_on(self, item: tuple[int, Sequence[Any]]) -> Any:
-        """The same on a stream by its number, and the inputs: what `on_stream` gave."""
+    @cython.binding(False)
+    def call_numbered(self, inputs: Sequence[Any]) -> tuple[Any, int]:
+        """The same, with the number of the weights that it ran on."""
+        cdef Run run
+        result = self.call_with(tuple(inputs), run)
+        return result, run.number
+
+    def call_on(self, item: tuple[int, Sequence[Any]]) -> tuple[Any, int]:
+        """`call_numbered` on a stream by its number, and the inputs: what `on_stream` gave."""
         cdef StreamScope scope
         self.enter_number(item[0], scope)
-        return self.call(tuple(item[1]))
+        return self.call_numbered(item[1])
 
     def on_stream(self, inputs: Sequence[Any]) -> tuple[int, Sequence[Any]]:
         """Inputs for `call_on` in another thread, with the stream that a call would run on now."""
@@ -226,6 +233,9 @@ cdef class Program:
 
     cdef object call(self, tuple inputs):
         cdef Run run
+        return self.call_with(inputs, run)
+
+    cdef object call_with(self, tuple inputs, Run& run):
         cdef ArrayLibrary library = self.library_for(inputs)
         cdef StreamScope scope
         if self.streamed:
@@ -266,6 +276,12 @@ cdef class Program:
             self.enter(None, scope)
         cdef tuple leaves = self.prepare_and_execute(inputs, run)
         return all_outputs(run.outputs, leaves, library)
+
+    def run_numbered(self, inputs: Sequence[Any], outputs: str) -> tuple[list[Any], int]:
+        """The same, with outputs of this library, and the number of the weights that it ran on."""
+        cdef Run run
+        cdef tuple leaves = self.prepare_and_execute(tuple(inputs), run)
+        return all_outputs(run.outputs, leaves, library_named(outputs)), run.number
 
     def run_measured(
         self, inputs: Sequence[Any], stream: int | None = None

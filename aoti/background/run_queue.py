@@ -8,25 +8,24 @@ interpreter exits.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import threading
 import time
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from aoti._logging import logger
 from aoti.engine._core._waiting import wait
-from aoti.errors import ModelClosedError, QueueFullError, RunTimeoutError
-from aoti.options import check_timeout
+from aoti.errors import ModelClosedError, QueueFullError
 
 if TYPE_CHECKING:
-    from aoti.arrays.joined_calls import JoinedCalls, QueuedCall
+    from aoti.arrays.joined_calls import Answer, JoinedCalls, QueuedCall
 
 Leaves = Sequence[object]
-Outcome = tuple[Any, BaseException | None]
+Outcome = tuple["Answer | None", BaseException | None]
+_T = TypeVar("_T")
 
 # All queues that have threads. Set operations are atomic.
 _live: set[RunQueue] = set()
@@ -48,11 +47,19 @@ class _Condition(type(threading.RLock()), threading.Condition):  # type: ignore[
         return wait(self, timeout)
 
 
-class _Run(Future[Any]):
-    """The future of a run: no signal handler leaves it locked, no callback ends its worker."""
+class QueuedRun(Future[Any]):
+    """The future of a run: no signal handler leaves it locked, no callback ends its worker.
+
+    Attributes
+    ----------
+    weights_version : int or None
+        The version of the weights that the run used: see `ModelWeights.version`. None until there
+        is a result.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.weights_version: int | None = None
         self._condition = _Condition()
 
     def _invoke_callbacks(self) -> None:
@@ -86,6 +93,7 @@ class Load(NamedTuple):
     calls: int = 0  # that have run
     runs: int = 0  # that these took
     seconds: float = 0.0  # that these runs took in all
+    sizes: Mapping[int, int] = {}  # how many runs had how many calls
 
 
 class RunQueue:
@@ -94,7 +102,8 @@ class RunQueue:
     Parameters
     ----------
     call : callable
-        ``call(leaves)`` returns the result of a run. It must not refer to the queue.
+        ``call(leaves)`` returns the result of a run, and the version of the weights. It must not
+        refer to the queue.
     workers : int
         The maximum number of threads. They are started when they are first needed.
     size : int
@@ -116,7 +125,7 @@ class RunQueue:
 
     def __init__(
         self,
-        call: Callable[[Any], Any],
+        call: Callable[[Any], Answer],
         *,
         workers: int,
         size: int,
@@ -134,13 +143,14 @@ class RunQueue:
     def _forget(self) -> None:
         """Reset to a state without threads and runs."""
         self._changed = _Condition()
-        self._waiting: OrderedDict[Future[Any], Any] = OrderedDict()
+        self._waiting: OrderedDict[QueuedRun, Any] = OrderedDict()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
         self._busy = 0
         self._load = Load()
+        self._sizes: Counter[int] = Counter()
 
-    def submit(self, leaves: Leaves | QueuedCall) -> Future[Any]:
+    def submit(self, leaves: Leaves | QueuedCall) -> QueuedRun:
         """Queue a run.
 
         Raises
@@ -150,7 +160,7 @@ class RunQueue:
         ModelClosedError
             The queue was closed.
         """
-        future = _Run()
+        future = QueuedRun()
         with self._changed:
             if self._ended or _exiting:
                 raise ModelClosedError(self._ended or "the interpreter is shutting down")
@@ -171,9 +181,9 @@ class RunQueue:
     def load(self) -> Load:
         """What the queue does now, and what it has done."""
         with self._changed:
-            return self._load._replace(waiting=len(self._waiting))
+            return self._load._replace(waiting=len(self._waiting), sizes=dict(self._sizes))
 
-    def _start_worker(self, future: Future[Any]) -> None:
+    def _start_worker(self, future: QueuedRun) -> None:
         name = f"aoti {self._name} {len(self._threads)}"
         thread = _Worker(self._work, name)
         self._threads.add(thread)
@@ -192,7 +202,7 @@ class RunQueue:
         for thread in [thread for thread in self._threads if not thread.is_alive()]:
             self._threads.discard(thread)
 
-    def _withdraw(self, future: Future[Any]) -> None:
+    def _withdraw(self, future: Any) -> None:
         """Forget a run that was cancelled before a worker took it."""
         if future.cancelled():
             with self._changed:
@@ -227,32 +237,36 @@ class RunQueue:
             outcomes = self._outcomes([leaves for _, leaves in runs])
             self._count_ended(len(taken), len(runs), time.perf_counter() - start)
             while runs:
-                (future, _), (result, error) = runs.pop(0), outcomes.pop(0)
-                if error is None:
+                (future, _), (answer, error) = runs.pop(0), outcomes.pop(0)
+                if answer is not None:
+                    result, future.weights_version = answer
                     future.set_result(result)
+                    del result
                 else:
                     future.set_exception(error)
-                del future, _, result, error
+                del future, _, answer, error
             del taken  # keep nothing alive until the next run
 
     def _count_ended(self, taken: int, ran: int, seconds: float) -> None:
         # Before the futures are done: who waits for one may queue the next run at once.
         with self._changed:
             self._busy -= 1
-            running, waiting, calls, runs, total = self._load
-            runs += ran > 0
+            running, waiting, calls, runs, total, _ = self._load
+            if ran:
+                runs += 1
+                self._sizes[ran] += 1
             self._load = Load(running - taken, waiting, calls + ran, runs, total + seconds)
 
     def _outcomes(self, items: list[Any]) -> list[Outcome]:
         """The result or the error of each of the runs that go together."""
         if self._joins is not None and len(items) > 1:
-            results, error = _outcome(self._joins.call_together, items)
-            if error is None:
-                return [(result, None) for result in results]
+            answers, error = _outcome(self._joins.call_together, items)
+            if answers is not None:
+                return [(answer, None) for answer in answers]
             logger.info("%s: joined calls are run one at a time: %s", self._name, error)
         return [_outcome(self._call, leaves) for leaves in items]
 
-    def _next(self) -> list[tuple[Future[Any], Any]]:
+    def _next(self) -> list[tuple[QueuedRun, Any]]:
         """What to run next, as one; nothing if there is no more to come."""
         with self._changed:
             while True:
@@ -278,7 +292,7 @@ class RunQueue:
                 self._changed.notify()  # another worker is to look when those can go
             return taken
 
-    def _ready(self) -> tuple[list[Future[Any]], float | None]:
+    def _ready(self) -> tuple[list[QueuedRun], float | None]:
         """The runs that can go now as one; if none can, how long to wait for that."""
         if (joins := self._joins) is None:
             return [future for future, _ in zip(self._waiting, range(1), strict=False)], None
@@ -289,7 +303,7 @@ class RunQueue:
         _, oldest = runs[0]
         left = oldest.since + joins.max_delay - time.monotonic()
         over = left <= 0 or self._ended is not None
-        groups: defaultdict[Hashable, list[Future[Any]]] = defaultdict(list)
+        groups: defaultdict[Hashable, list[QueuedRun]] = defaultdict(list)
         rows: defaultdict[Hashable, int] = defaultdict(int)
         for future, run in runs:
             if over and run.key != oldest.key:
@@ -303,128 +317,7 @@ class RunQueue:
         return (groups[oldest.key], None) if over else ([], left)
 
 
-class QueuedCalls:
-    """The calls of a model that do not wait: in worker threads, and for event loops."""
-
-    _timeout: float | None
-    _flatten: Callable[[tuple[object, ...], dict[str, object]], Leaves]
-    _queued: Callable[[Any], Any] | None = None
-    _queue: RunQueue
-
-    @property
-    def timeout(self) -> float | None:
-        """Seconds that a `run_async` may take, including the time it waits; None: no limit.
-
-        Raises
-        ------
-        ConfigError
-            It is set to what is not above 0.
-        """
-        return self._timeout
-
-    @timeout.setter
-    def timeout(self, seconds: float | None) -> None:
-        check_timeout(seconds)
-        self._timeout = seconds
-
-    def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call the model in the background.
-
-        At most `num_runners` submitted calls run at a time, in the model's worker threads, and
-        `queue_size` wait, in the order in which they came. They share the runners with all other
-        calls.
-
-        Parameters
-        ----------
-        *args, **kwargs
-            As for a call. Their structure is checked here, in the caller's thread. The arrays are
-            checked when the call runs, and with `batching` here, too. Do not write to them until
-            the future is done.
-
-        Returns
-        -------
-        concurrent.futures.Future
-            Of the result, or of the error that the call would raise. A future that is cancelled
-            while it waits leaves the queue; once it runs, it cannot be cancelled.
-
-        Raises
-        ------
-        InputError, InputTypeError, PackageError
-            As for a call, if the structure of the arguments is wrong; with `batching`, if
-            anything is.
-        QueueFullError
-            The queue is full.
-        ModelClosedError
-            The model was closed, or the interpreter is shutting down.
-        """
-        leaves: Any = self._flatten(args, kwargs)
-        return self._queue.submit(leaves if self._queued is None else self._queued(leaves))
-
-    async def run_async(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Call the model without blocking the event loop: `submit`, and wait for the result.
-
-        All arguments are the model's, so the time limit is not one of them: set the attribute
-        `timeout`, or put ``asyncio.timeout`` around a call. When cancelled or out of time, this
-        method returns at once: a waiting call is withdrawn, and a running one continues in the
-        background, keeps its arrays alive, and its result is dropped. So do not reuse their memory
-        after a timeout or a cancellation.
-
-        Returns
-        -------
-        object
-            As for a call.
-
-        Raises
-        ------
-        RunTimeoutError
-            It took longer than `timeout`.
-        InputError, InputTypeError, ExecutionError, ModelClosedError, PackageError, QueueFullError
-            As for a call and for `submit`.
-        """
-        return await result_of(self.submit(*args, **kwargs), self.timeout)
-
-
-async def result_of(future: Future[Any], timeout: float | None) -> Any:
-    """Wait for a run in an event loop.
-
-    When cancelled or out of time, it returns at once: a waiting run is withdrawn; a run that is
-    under way ends in the background, keeps its arrays alive, and its result is dropped.
-
-    Raises
-    ------
-    RunTimeoutError
-        It took longer than `timeout` seconds.
-    """
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    in_time = loop.create_future()
-
-    def settle(answer: bool) -> None:
-        if not in_time.done():
-            in_time.set_result(answer)
-
-    def deliver(_: Future[Any]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed: there is no waiter
-            loop.call_soon_threadsafe(settle, True)
-
-    timer = None
-    if timeout is not None:  # an event loop fails with an int that is larger than any float
-        timer = loop.call_later(min(timeout, threading.TIMEOUT_MAX), settle, False)
-    future.add_done_callback(deliver)
-    try:
-        if await in_time:
-            return future.result()
-        left = "it was withdrawn" if future.cancel() else "it ends in the background"
-        raise RunTimeoutError(f"the run took more than {timeout} s; {left}")
-    finally:
-        if timer is not None:
-            timer.cancel()
-        future.cancel()
-        del future  # otherwise it and its error would keep each other alive through this frame
-
-
-def _outcome(call: Callable[[Any], Any], leaves: Any) -> Outcome:
+def _outcome(call: Callable[[Any], _T], leaves: Any) -> tuple[_T | None, BaseException | None]:
     # A separate frame: a frame that also has the future would form a cycle with the traceback.
     try:
         return call(leaves), None
