@@ -58,6 +58,8 @@ class Requests(kserve.protocol.dataplane.DataPlane):  # type: ignore[misc]
         try:
             # Without the header there are no binary data: curl does not say that it sends JSON.
             start = int(headers.get("inference-header-content-length", len(body)))
+            if not 0 <= start <= len(body):
+                raise ValueError(f"its JSON cannot have {start} of {len(body)} bytes")
             document = orjson.loads(memoryview(body)[:start])
             binary = ["data" not in item for item in document["inputs"]]
             for item in document["inputs"]:
@@ -74,6 +76,8 @@ class Requests(kserve.protocol.dataplane.DataPlane):  # type: ignore[misc]
                         raise ValueError("the binary data are too short")
                     tensor._raw_data = memoryview(body)[start:end]
                     start = end
+            if start < len(body):
+                raise ValueError(f"{len(body) - start} bytes are left over behind its tensors")
             return request
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInput(f"the request cannot be read: {error}") from error
