@@ -170,9 +170,28 @@ class Config:
         ConfigError
             As `Config`.
         """
-        own = {name: getattr(self, name) for name in self.__slots__ if name != "options"}
         given = {name: value for name, value in settings.items() if value is not None}
-        return Config(**{**own, **self.options, **given})
+        return Config(**{**self._settings(), **given})
+
+    def updated(self, document: Mapping[str, Any]) -> Config:
+        """The same configuration with the settings of a document over it.
+
+        Parameters
+        ----------
+        document : mapping
+            Settings as a file has them: ``{"num_runners": 4, "batching": {"max_size": 32}}``.
+
+        Raises
+        ------
+        ConfigError
+            The document contains an unknown key or a value of a wrong type.
+        """
+        given = self._of(read_settings(document, _KEYS, "the settings"))
+        return self.override(**given._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in self.__slots__ if name != "options"}
+        return {**own, **self.options}
 
 
 def looks_like_a_path(text: str) -> bool:

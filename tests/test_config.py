@@ -120,6 +120,19 @@ def test_what_does_not_fit_is_one_line_and_code_2(write, capsys, text, message):
     assert err.count("\n") == 1
 
 
+def test_a_document_goes_over_a_configuration():
+    config = aoti.Config("a.pt2", num_runners=2)
+    updated = config.updated({"weights": "w", "batching": {"max_size": 4}})
+    assert updated.options == {
+        "num_runners": 2, "weights": "w", "batching": aoti.Batching(max_size=4)
+    }  # fmt: skip
+    assert config.updated({"model": "b.pt2"}).model == "b.pt2"
+    with pytest.raises(aoti.ConfigError, match="did you mean 'weights'"):
+        config.updated({"weight": "w"})
+    with pytest.raises(aoti.ConfigError, match="num_runners must be a whole number"):
+        config.updated({"num_runners": "2"})
+
+
 def test_a_variable_that_does_not_fit_is_named(write, monkeypatch):
     for variable, text in (("AOTI_VALIDATE", "maybe"), ("AOTI_QUEUE_SIZE", "many")):
         with pytest.raises(aoti.ConfigError, match=f"the variable {variable} must be"):
