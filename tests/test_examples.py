@@ -33,6 +33,7 @@ NOT_HERE = {  # commands, by how they begin
     "pip install": "needs a package index",
     "aoti serve": "serves until it is ended; tests/serving/test_kserve.py runs it",
     "curl": "asks that server",
+    "serve deploy": "needs a Ray cluster; tests/serving/test_ray.py has one",
     "python tools/bundle": "tests/tools/test_bundle.py runs it",
     "python3 app/runtime": "tests/tools/test_bundle.py runs it",
     'eval "$(_AOTI_COMPLETE=zsh': "for another shell; tests/cli/test_cache.py has its script",

@@ -18,6 +18,7 @@ from aoti.package.package import Source
 from aoti.serving.named_calls import NamedCalls
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from ray.serve import Application
 
 
@@ -66,7 +67,8 @@ class Predictor:
         ----------
         batch : mapping of str to numpy.ndarray
             A column for each input, by name. The arrays are not copied where their memory can be
-            shared: see `AOTIModel.plan`. Further columns are ignored.
+            shared: see `AOTIModel.plan`. Columns of lists, which are arrays of objects, are copied.
+            Further columns are ignored.
 
         Returns
         -------
@@ -76,11 +78,13 @@ class Predictor:
         Raises
         ------
         InputError, InputTypeError
-            A column is missing, or is not what the model takes.
+            A column is missing, is not what the model takes, or has lists of different lengths.
         ConfigError
             An output does not have one row for each row of the batch.
         """
-        args, kwargs = self._calls.arguments(batch, "the batch")
+        inputs = {spec.name for spec in self._calls.inputs}
+        given = {n: _stacked(n, column) if n in inputs else column for n, column in batch.items()}
+        args, kwargs = self._calls.arguments(given, "the batch")
         if missing := [name for name in self._keep if name not in batch]:
             raise InputError(f"keep: the batch has no {missing[0]!r}: it has {', '.join(batch)}")
         found = self._calls.named(self.model(*args, **kwargs))
@@ -92,6 +96,18 @@ class Predictor:
                     f"{rows} rows: each output must have as many"
                 )
         return {**found, **{name: batch[name] for name in self._keep}}
+
+
+def _stacked(name: str, column: NDArray[Any]) -> NDArray[Any]:
+    """A column as one array."""
+    import numpy as np
+
+    if column.dtype != object:
+        return column
+    try:
+        return np.stack(list(column))
+    except ValueError:
+        raise InputError(f"{name}: the rows have different sizes; pad them") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,17 @@ def test_columns_are_kept_and_options_are_those_of_load(batch_packages):
         assert np.array_equal(found["output"], model(batch["input"]))
 
 
+def test_lists_of_the_same_length_are_one_array(batch_packages):
+    predictor = Predictor(batch_packages / "wide.pt2")
+    rows = np.arange(8, dtype=np.float32).reshape(2, 4)
+    lists = np.empty(2, object)
+    lists[:] = list(rows)
+    assert np.array_equal(predictor({"input": lists})["output"], predictor.model(rows))
+    lists[1] = rows[1, :3]
+    with pytest.raises(aoti.InputError, match="input: the rows have different sizes"):
+        predictor({"input": lists})
+
+
 def test_a_batch_that_does_not_fit_is_refused(batch_packages):
     predictor = Predictor(batch_packages / "lookup.pt2", keep=("row",))
     with pytest.raises(aoti.InputError, match="the batch has no 'input': it has row, and the model "

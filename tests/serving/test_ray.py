@@ -28,6 +28,7 @@ import aoti
 from aoti.serving.ray import Predictor
 
 ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "docs/examples"
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -50,7 +51,7 @@ def ray():
         import ray
         from ray import serve
 
-        ray.init(num_cpus=2, runtime_env={"env_vars": environment}, log_to_driver=False)
+        ray.init(num_cpus=6, runtime_env={"env_vars": environment}, log_to_driver=False)
         ray.data.DataContext.get_current().execution_options.preserve_order = True
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield ray
@@ -114,9 +115,33 @@ def test_workers_of_a_node_share_the_weights(ray, weight_packages):
     assert 0.9 * size < first + second < 1.1 * size
 
 
+def example(ray, name, *arguments):
+    """Run an example on the cluster; give what it prints."""
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    command = [sys.executable, EXAMPLES / name, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_example_of_datasets(ray, weight_packages, tmp_path):
+    made = columns({"id": np.arange(1000)})
+    rows = ray.data.from_items([{"x": x, "id": n} for x, n in zip(*made.values(), strict=True)])
+    rows.write_parquet(str(tmp_path / "in"))
+    path = weight_packages / "blob.pt2"
+    example(ray, "ray_data.py", path, tmp_path / "in", tmp_path / "out")
+    found = sorted(
+        ray.data.read_parquet(str(tmp_path / "out")).take_all(), key=lambda row: row["id"]
+    )
+    assert [row["id"] for row in found] == list(range(1000))
+    with aoti.load(path) as model:
+        assert np.allclose([row["output"] for row in found], model(made["x"]))
+
+
 # -- Ray Serve ----------------------------------------------------------------------------------
 
 
+NAME = "minilm"  # in the example
 ROWS = np.ones((256, 10), np.float32)
 
 
@@ -141,32 +166,24 @@ def weights(weight_packages, state, other, tmp_path_factory):
 @pytest.fixture(scope="module")
 def deploy(ray, weight_packages, tmp_path_factory):
     """Deploy the network with weights from a file, or change them, as a user does it."""
+    import yaml
     from ray import serve
 
-    config = tmp_path_factory.mktemp("serve") / "config.json"  # JSON is YAML
+    config = tmp_path_factory.mktemp("serve") / "config.yaml"
 
     def deploy(path):
-        application = {
-            "name": "app",
-            "import_path": "aoti.serving.ray:application",
-            "args": {"model": str(weight_packages / "blob.pt2"), "name": "mlp"},
-            "deployments": [
-                {
-                    "name": "mlp",
-                    "num_replicas": 2,
-                    "ray_actor_options": {"num_cpus": 0.5},
-                    "user_config": {"weights": str(path)},
-                }
-            ],
-        }
-        config.write_text(json.dumps({"applications": [application]}))
+        document = yaml.safe_load((EXAMPLES / "ray_serve.yaml").read_text())
+        (application,) = document["applications"]
+        application["args"]["model"] = str(weight_packages / "blob.pt2")
+        application["deployments"][0]["user_config"]["weights"] = str(path)
+        config.write_text(yaml.safe_dump(document))
         command = [sys.executable, "-m", "ray.serve.scripts", "deploy", config]
         subprocess.run(command, check=True, capture_output=True)
         end = time.monotonic() + 90
-        while (app := serve.status().applications.get("app")) is None or app.status != "RUNNING":
+        while getattr(app := serve.status().applications.get(NAME), "status", None) != "RUNNING":
             assert time.monotonic() < end, app
             time.sleep(0.1)
-        return serve.get_app_handle("app")
+        return serve.get_app_handle(NAME)
 
     return deploy
 
@@ -184,7 +201,7 @@ def get(path, document=None):
         return json.load(answer)
 
 
-def by_http(model="mlp", **changes):
+def by_http(model=NAME, **changes):
     """The version of the weights, and the values of an answer to `ROWS`."""
     tensor = {"name": "x", "shape": ROWS.shape, "datatype": "FP32", "data": ROWS.tolist()}
     answer = get(f"/v2/models/{model}/infer", {"inputs": [{**tensor, **changes}]})
@@ -232,11 +249,16 @@ def test_a_handle_and_http_give_the_answers_of_the_model(handle, weights, weight
     assert answer.model_version == version_of(weight_packages / "blob.pt2")
     assert answer.weights_version == version_of(path)
     assert check([by_http()], weights) == {answer.weights_version: 1}
-    metadata = get("/v2/models/mlp")
+    metadata = get(f"/v2/models/{NAME}")
     assert metadata["versions"] == [answer.model_version]
     assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 10]}]
     assert get("/v2/health/live") == {"live": True}
     assert get("/v2/health/ready") == {"ready": True}
+
+
+def test_the_example_of_requests(ray, weight_packages):
+    printed = example(ray, "ray_serve.py", weight_packages / "blob.pt2")
+    assert version_of(weight_packages / "blob.pt2") in printed
 
 
 @pytest.mark.parametrize(
@@ -247,7 +269,7 @@ def test_a_handle_and_http_give_the_answers_of_the_model(handle, weights, weight
         ({"name": "y"}, 400, "the model has no input 'y'; it has x"),
         ({"shape": "ab"}, 400, "the request cannot be read: inputs.0.shape"),
         ({"data": [1]}, 400, "the data has 1"),
-        ({"model": "other"}, 404, "there is no model 'other'; there is 'mlp'"),
+        ({"model": "other"}, 404, "there is no model 'other'; there is 'minilm'"),
     ],
 )
 def test_what_the_model_does_not_take_is_refused(handle, changes, status, message):
@@ -274,7 +296,7 @@ def replicas():
     """The processes of the replicas."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if path.read_bytes().startswith(b"ray::ServeReplica:app:mlp"):
+            if path.read_bytes().startswith(b"ray::ServeReplica:minilm:minilm"):
                 yield int(path.parent.name)
 
 
