@@ -124,6 +124,33 @@ class Linears(nn.Module):
         return {**found, "square": first, "sums": first.sum(1)}
 
 
+class Narrow(nn.Module):
+    """Layers with weights of 8 and 16 bits, and operators behind some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.half, self.small = nn.Linear(70, 160), nn.Linear(160, 21, bias=False)
+        self.to(torch.bfloat16)
+        for name, outputs, inputs in (("many", 150, 70), ("few", 21, 150), ("deep", 48, 600)):
+            weight = torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8)
+            self.register_buffer(name, weight)
+
+    def forward(self, x):
+        rows = x.reshape(-1, 70)
+        unsigned = (rows.abs() * 100).clamp(0, 255).to(torch.uint8)
+        signed = (rows * 100).clamp(-128, 127).to(torch.int8)
+        product = torch._int_mm(unsigned, self.many.t())
+        found = {"unsigned": product, "signed": torch._int_mm(signed, self.many.t()) * 0.01}
+        scaled = (product * 1e-4).relu()
+        found["by bytes"] = (torch.mm(scaled, self.few.t().to(torch.float32)) * 0.01).tanh()
+        deep = scaled.repeat(1, 4).sigmoid()
+        found["deep"] = torch.mm(deep, self.deep.t().to(torch.float32))
+        deepest = torch._int_mm(unsigned[:, :60].repeat(1, 10), self.deep.t())
+        found["deepest"] = deepest + 1
+        half = self.half(x.to(torch.bfloat16)).relu()
+        return {**found, "half": half, "small": self.small(half).float()}
+
+
 def convolutions() -> tuple[torch.export.ExportedProgram, list[Any]]:
     """A program, rewritten, and examples with what eager computes."""
     module, batch = Several().eval(), Dim("batch", min=2, max=8)
@@ -152,10 +179,19 @@ def linears() -> tuple[torch.export.ExportedProgram, list[Any]]:
     return block_linears(program)[0], [(given, module(given)) for given in examples]
 
 
+def narrow() -> tuple[torch.export.ExportedProgram, list[Any]]:
+    """The same."""
+    module = Narrow().eval()
+    sizes = {0: Dim("batch", min=1, max=8), 1: Dim("sequence", min=2, max=64)}
+    examples = [torch.randn(*size, 70) for size in ((3, 6), (1, 2), (2, 9), (7, 43))]
+    program = torch.export.export(module, (examples[0],), dynamic_shapes=(sizes,))
+    return block_linears(program)[0], [(given, module(given)) for given in examples]
+
+
 def main(directory: Path) -> None:
     torch.manual_seed(0)
     with torch.no_grad(), mended():
-        for make in (convolutions, images, linears):
+        for make in (convolutions, images, linears, narrow):
             program, examples = make()
             torch.save(examples, directory / f"{make.__name__}.pth")
             for threads in (1, 16):

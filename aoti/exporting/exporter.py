@@ -34,6 +34,7 @@ from aoti.exporting.capture.state import (
     check_state,
     with_buffers,
 )
+from aoti.exporting.capture.subclasses import with_plain_weights
 from aoti.exporting.capture.trace import Traced, trace
 from aoti.exporting.capture.unregistered import Register, registering
 from aoti.exporting.describe.program_signature import describe_program
@@ -288,7 +289,7 @@ class _Export:
         self._traced = traced = trace(source, or_static=or_static, say=self._say, register=register)
         self._say(f"describing {self._name}")
         guards = size_guards(traced.program)
-        program = with_buffers(traced.program, source.module)
+        program = with_plain_weights(with_buffers(traced.program, source.module))
         structure = simplify(program)
         self._state = changed_buffers(structure)
         self._passes_state = buffers == "arguments"

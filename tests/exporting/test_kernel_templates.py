@@ -7,15 +7,22 @@ import torch
 
 import aoti
 
+TOLERANCES = {torch.int32: 0.0, torch.bfloat16: 2e-2}
 
-@pytest.mark.parametrize("layers", ["convolutions", "images", "linears"])
+
+@pytest.mark.parametrize("layers", ["convolutions", "images", "linears", "narrow"])
 @pytest.mark.parametrize("made_for", [1, 16])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_compiled_layers_compute_what_eager_does(template_packages, layers, made_for, threads):
+@pytest.mark.parametrize("engine", ["native", "libtorch"])
+def test_compiled_layers_compute_what_eager_does(
+    template_packages, layers, made_for, threads, engine
+):
     path = template_packages / f"{layers}-{made_for}.pt2"
-    with aoti.load(path, intra_op_threads=threads) as model:
+    with aoti.load(path, engine=engine, intra_op_threads=threads) as model:
         for *given, expected in torch.load(template_packages / f"{layers}.pth"):
             actual = model(*given)
             assert actual.keys() == expected.keys()
             for name, values in expected.items():
-                assert torch.allclose(actual[name], values, rtol=1e-4, atol=1e-4), name
+                assert actual[name].dtype == values.dtype
+                tolerance = TOLERANCES.get(values.dtype, 1e-4)
+                assert torch.allclose(actual[name], values, rtol=tolerance, atol=tolerance), name

@@ -35,7 +35,7 @@ def test_a_rewritten_layer_computes_the_same(bias, shape, outputs):
             torch.testing.assert_close(rewritten.module()(example), module(example))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_other_dtypes_have_no_kernel_of_our_own(dtype):
     module, x = nn.Linear(256, 384).to(dtype), torch.randn(8, 256, dtype=dtype)
     rewritten, report = block_linears(torch.export.export(module, (x,)))
@@ -85,14 +85,14 @@ class Shared(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = nn.Linear(64, 134), nn.Linear(64, 134, bias=False)
-        self.to(torch.bfloat16)
+        self.to(torch.float16)
 
     def forward(self, x):
         return self.first(x) * self.second(x)
 
 
 def test_layers_without_blocks_that_share_an_input_can_be_joined():
-    module, x = Shared().eval(), torch.randn(8, 64, dtype=torch.bfloat16)
+    module, x = Shared().eval(), torch.randn(8, 64, dtype=torch.float16)
     program = torch.export.export(module, (x,))
     rewritten, _ = rewrite(program, ["linears"], frozen=True)
     assert "aten.addmm.default" in operators(rewritten)
@@ -129,3 +129,62 @@ def test_weights_that_every_call_would_compute_are_left_alone():
         assert rewritten is program
         told = f"{name}: not rewritten: without freezing, every call would compute the new weights"
         assert report == [told]
+
+
+class Bytes(nn.Module):
+    """A layer of quantised inputs and weights, as torchao computes it on some CPUs and others."""
+
+    def __init__(self, inputs: int, outputs: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        weight = torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", torch.rand(outputs))
+
+    def forward(self, x):
+        rows = (x * 100).round().clamp(-128, 127).to(torch.int8)
+        if self.dtype == torch.uint8:
+            product = torch._int_mm((rows.to(torch.int32) + 128).to(torch.uint8), self.weight.t())
+            product = product - 128 * self.weight.sum(1, dtype=torch.int32)
+        else:
+            product = torch._int_mm(rows, self.weight.t())
+        return product * self.scale
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 128), (30, 7), (37, 100)])
+def test_products_of_bytes_stay_exact(dtype, inputs, outputs):
+    module, x = Bytes(inputs, outputs, dtype), torch.randn(20, inputs)
+    rows = Dim("rows", min=1, max=64)
+    program = torch.export.export(module, (x,), dynamic_shapes=({0: rows},))
+    rewritten, report = block_linears(program)
+    assert report == ["1 with weights in blocks"]
+    assert "aoti.narrow_product.default" in operators(rewritten)
+    assert "aten._int_mm.default" not in operators(rewritten)
+    for example in (x, torch.randn(31, inputs)):
+        assert torch.equal(rewritten.module()(example), module(example))
+
+
+class WeightsOfBytes(nn.Module):
+    """Floats times bytes, as torchao computes a layer of which only the weights are quantised."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        weight = torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", torch.rand(outputs))
+
+    def forward(self, x):
+        rows = x.reshape(-1, x.shape[-1])
+        product = torch.mm(rows, self.weight.t().to(x.dtype)) * self.scale.to(x.dtype)
+        return product.reshape(*x.shape[:-1], -1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 128), (37, 100)])
+def test_weights_of_bytes_are_stored_as_such(dtype, inputs, outputs):
+    module, x = WeightsOfBytes(inputs, outputs), torch.randn(3, 5, inputs, dtype=dtype)
+    rewritten, report = block_linears(torch.export.export(module, (x,)))
+    assert report == ["1 with weights in blocks"]
+    assert "aoti.narrow_product.default" in operators(rewritten)
+    torch.testing.assert_close(rewritten.module()(x), module(x))

@@ -91,6 +91,11 @@ def _recurrent_flops(_: str, gates: Sequence[int], *others: Any, **__: Any) -> i
     return 2 * math.prod(gates[:-1]) * math.prod(weight)
 
 
+def _bytes_flops(a: Sequence[int], b: Sequence[int], **_: Any) -> int:
+    """FLOPs of a product of bytes, which takes about a fourth of the time of one of float32."""
+    return a[0] * a[1] * b[1] // 2
+
+
 def _attention_flops(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
     return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
 
@@ -99,5 +104,6 @@ def _attention_flops(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
 _FLOPS = {
     torch.ops.aten.mkldnn_rnn_layer: _layer_flops,
     torch.ops.aoti.recurrent_layer: _recurrent_flops,
+    torch.ops.aten._int_mm: _bytes_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
 }

@@ -50,7 +50,7 @@ _PRODUCTS = r"""
             constexpr int64_t stride = most_columns;
 {%- else %}
             constexpr int64_t stride = outputs;
-            float* products = Y + begin * outputs + first;
+            auto* products = Y + begin * outputs + first;
 {%- endif %}
 """
 
@@ -195,26 +195,16 @@ extern "C"
 )
 
 # Computes some rows at a time, which stay in the caches while all blocks of the weights pass by.
-BLOCKED_PRODUCT = (
+_BLOCKS = (
     r"""
-{{template.header().getvalue()}}
-#include <ATen/native/CPUBlas.h>
-
-extern "C"
-{{kernel.def_kernel(inputs={"X": X, "W": W}, outputs={"Y": Y}, aliases=aliases)}}
-{
-    constexpr int64_t blocks = {{blocks}}, depth = {{depth}}, block = {{block}};
     constexpr int64_t outputs = blocks * block, most_columns = block, tile = {{tile}};
     const int64_t rows = {{kernel.size(X, 0)}};
-    const float* x = &{{kernel.index(X, ["0", "0"])}};
-    const float* w = &{{kernel.index(W, ["0", "0", "0"])}};
 """
-    + MULTIPLY
     + _THREADS
     + r"""
     {
 {%- if epilogues %}
-        {{ kernel.define_stack_allocated_buffer("products", [tile, block]) }}
+        {{ kernel.define_stack_allocated_buffer("products", [tile, block], product.get_dtype()) }}
 {%- endif %}
 {%- if threaded %}
         #pragma omp for collapse(2)
@@ -225,9 +215,7 @@ extern "C"
 """
     + _PRODUCTS
     + r"""
-                multiply(
-                    pixels, block, depth, x + begin * depth, w + first * depth, false, products,
-                    stride);
+                multiply_block(pixels, x + begin * depth, w + first * depth, products, stride);
 """
     + _FOLLOWING
     + r"""
@@ -236,6 +224,84 @@ extern "C"
     }
 }
 """
+)
+
+BLOCKED_PRODUCT = (
+    r"""
+{{template.header().getvalue()}}
+#include <ATen/native/CPUBlas.h>
+
+extern "C"
+{{kernel.def_kernel(inputs={"X": X, "W": W}, outputs={"Y": Y}, aliases=aliases)}}
+{
+    constexpr int64_t blocks = {{blocks}}, depth = {{depth}}, block = {{block}};
+    const float* x = &{{kernel.index(X, ["0", "0"])}};
+    const float* w = &{{kernel.index(W, ["0", "0", "0"])}};
+"""
+    + MULTIPLY
+    + r"""
+    const auto multiply_block = [&](int64_t rows, const float* a, const float* b, float* c,
+                                    int64_t stride) {
+        multiply(rows, block, depth, a, b, false, c, stride);
+    };
+"""
+    + _BLOCKS
+)
+
+# aoti's native engine has kernels for some CPUs, which are imported weakly. Elsewhere, a part of
+# the operands becomes floats for `brgemm`: sums of fewer than 512 products of bytes are exact.
+NARROW_PRODUCT = (
+    r"""
+{{template.header().getvalue()}}
+#include <ATen/native/CPUBlas.h>
+
+extern "C" __attribute__((weak)) bool {{function}}(
+    int64_t rows, int64_t columns, int64_t depth, const {{left}}* a, int64_t a_stride,
+    const {{right}}* b, {{sum}}* c, int64_t c_stride);
+
+extern "C"
+{{kernel.def_kernel(inputs={"X": X, "W": W}, outputs={"Y": Y}, aliases=aliases)}}
+{
+    constexpr int64_t blocks = {{blocks}}, depth = {{depth}}, block = {{block}};
+    const {{left}}* x = &{{kernel.index(X, ["0", "0"])}};
+    const {{right}}* w = &{{kernel.index(W, ["0", "0", "0", "0"])}};
+"""
+    + MULTIPLY
+    + r"""
+    const auto multiply_block = [&](int64_t rows, const {{left}}* a, const {{right}}* b,
+                                    {{sum}}* c, int64_t stride) {
+        if ({{function}} && {{function}}(rows, block, depth, a, depth, b, c, stride)) {
+            return;
+        }
+        constexpr int64_t most = 128, step = {{step}};
+        alignas(64) float left[{{tile}} * most], right[most * block], sums[{{tile}} * block];
+        for (int64_t begin = 0; begin < depth; begin += most) {
+            const int64_t some = std::min(most, depth - begin);
+            for (int64_t row = 0; row < rows; row++) {
+                for (int64_t place = 0; place < some; place++) {
+                    left[row * some + place] = a[row * depth + begin + place];
+                }
+            }
+            for (int64_t first = 0; first < some; first += step) {
+                for (int64_t column = 0; column < block; column++) {
+                    for (int64_t place = 0; place < step; place++) {
+                        right[(first + place) * block + column] =
+                            b[(begin + first) * block + column * step + place];
+                    }
+                }
+            }
+            multiply(rows, block, some, left, right, false, sums, block);
+            for (int64_t row = 0; row < rows; row++) {
+                for (int64_t column = 0; column < block; column++) {
+                    const auto sum = static_cast<{{sum}}>(sums[row * block + column]);
+                    {{sum}}& total = c[row * stride + column];
+                    total = begin == 0 ? sum : total + sum;
+                }
+            }
+        }
+    };
+"""
+    + _BLOCKS
 )
 
 # Computes a part of a line of outputs at a time, in some channels: eight pixels, of which the sums

@@ -17,7 +17,12 @@ from torch._inductor.utils import parallel_num_threads
 from torch._inductor.virtualized import V
 
 import aoti.exporting.passes.operators  # noqa: F401 (they are defined there)
-from aoti.exporting.passes.kernel_sources import BLOCKED_PRODUCT, CONVOLUTION, DEPTHWISE
+from aoti.exporting.passes.kernel_sources import (
+    BLOCKED_PRODUCT,
+    CONVOLUTION,
+    DEPTHWISE,
+    NARROW_PRODUCT,
+)
 
 # At most so many rows of a product are computed at a time: a multiple of nine, for which brgemm has
 # registers if a block has 48 columns.
@@ -41,7 +46,7 @@ class Template(CppTemplate):
     inputs, layout : Inductor's nodes and layout
         The two inputs of the operator, and its output as a matrix.
     numbers : mapping
-        The numbers in the code: sizes, strides and so on.
+        The numbers in the code: sizes, strides and so on; and names of types.
     """
 
     def __init__(
@@ -50,7 +55,7 @@ class Template(CppTemplate):
         source: str,
         inputs: Sequence[Any],
         layout: Any,
-        numbers: Mapping[str, int],
+        numbers: Mapping[str, Any],
     ) -> None:
         super().__init__(name, [*inputs], layout, parallel_num_threads())
         self.source, self.numbers = source, numbers
@@ -117,10 +122,15 @@ def _copy(source: Any, target: Any) -> Any:
 
 
 def _generated(
-    name: str, source: str, inputs: Sequence[Any], shape: Sequence[Any], numbers: Mapping[str, int]
+    name: str,
+    source: str,
+    inputs: Sequence[Any],
+    shape: Sequence[Any],
+    numbers: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
 ) -> Any:
     """The output of a template for contiguous inputs, a matrix."""
-    layout = ir.FixedLayout(inputs[0].get_device(), torch.float32, [*shape], [shape[1], 1])
+    layout = ir.FixedLayout(inputs[0].get_device(), dtype, [*shape], [shape[1], 1])
     template: Any = Template(name, source, inputs, layout, numbers)
     return template.generate().output_node()
 
@@ -130,7 +140,7 @@ def contiguous(given: Any) -> Any:
     return ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(given))
 
 
-def _of_pixels(name: str, source: str, inputs: Sequence[Any], numbers: Mapping[str, int]) -> Any:
+def _of_pixels(name: str, source: str, inputs: Sequence[Any], numbers: Mapping[str, Any]) -> Any:
     """The output of a template that computes a row of a matrix for each pixel of an image."""
     sizes = V.graph.current_node.meta["val"].shape
     *pixels, channels = (
@@ -199,3 +209,32 @@ def _(x: Any, weight: Any) -> Any:
     return _generated(
         "blocked_product", BLOCKED_PRODUCT, inputs, (x.get_size()[0], blocks * block), numbers
     )
+
+
+# The engine's function for inputs of a dtype, and the types of inputs, weights and sums in C++.
+_NARROW = {
+    torch.uint8: ("bytes", "uint8_t", "int8_t", "int32_t"),
+    torch.bfloat16: ("halves", "at::BFloat16", "at::BFloat16", "float"),
+    torch.float32: ("wide", "float", "int8_t", "float"),
+}
+
+
+@lowering.register_lowering(torch.ops.aoti.narrow_product.default, type_promotion_kind=None)
+def _(x: Any, weight: Any) -> Any:
+    inputs = x, weight = contiguous(x), contiguous(weight)
+    blocks, steps, block, step = map(int, weight.get_size())
+    function, left, right, total = _NARROW[x.get_dtype()]
+    settings = {
+        "function": f"aoti_torch_own_multiply_{function}",
+        "left": left,
+        "right": right,
+        "sum": total,
+        "blocks": blocks,
+        "depth": steps * step,
+        "block": block,
+        "step": step,
+        "tile": _ROWS,
+    }
+    dtype = torch.int32 if x.get_dtype() == torch.uint8 else torch.float32
+    shape = x.get_size()[0], blocks * block
+    return _generated("narrow_product", NARROW_PRODUCT, inputs, shape, settings, dtype)

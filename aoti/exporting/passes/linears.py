@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.fx import Node
 
 from aoti.exporting.passes.graph_editing import Rewritten, arguments, copied, finished, replace
-from aoti.exporting.passes.operators import blocked_product, blocks_for
+from aoti.exporting.passes.operators import (
+    NARROW_STEPS,
+    blocked_product,
+    blocks_for,
+    narrow_block,
+    narrow_product,
+)
 
 aten = torch.ops.aten
 
@@ -21,7 +27,12 @@ _OPERATORS: dict[Any, tuple[str, str, str | None]] = {
     aten.addmm.default: ("mat1", "mat2", "self"),
     aten.mm.default: ("self", "mat2", None),
     aten.matmul.default: ("self", "other", None),
+    aten._int_mm.default: ("self", "mat2", None),
 }
+_TRANSPOSES = (aten.t.default, aten.permute.default, aten.transpose.int)
+_CONVERSIONS = (aten._to_copy.default, aten.to.dtype)
+_WIDENED = (torch.float32, torch.bfloat16, torch.float16)  # what bytes are multiplied as
+_DTYPES = (torch.float32, torch.bfloat16, torch.int8)  # of weights for which there is a kernel
 _CONTIGUOUS = torch.contiguous_format
 
 
@@ -34,7 +45,7 @@ def block_linears(program: torch.export.ExportedProgram) -> Rewritten:
     and computes in the same pass what follows the product. As (outputs, inputs), weights are
     rearranged in every call, which takes about half of the time of a product with few rows.
 
-    Where a kernel is lacking (weights that are not float32), they are stored as (inputs, outputs).
+    Where a kernel is lacking (weights of float64 or float16), they are stored as (inputs, outputs).
     A bias is added by the elementwise code that follows; or by the product if layers share their
     input, since Inductor can then merge the products.
 
@@ -95,7 +106,7 @@ def _takes_a_vector(node: Node) -> bool:
 
 
 def _has_kernel(weight: Tensor) -> bool:
-    return weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.numel() > 0
+    return weight.dtype in _DTYPES and weight.device.type == "cpu" and weight.numel() > 0
 
 
 def _weight(node: Node) -> Any:
@@ -104,7 +115,32 @@ def _weight(node: Node) -> Any:
 
 def _layers(program: torch.export.ExportedProgram) -> list[Node]:
     layers = (node for node in program.graph.nodes if node.target in _OPERATORS)
-    return [node for node in layers if are_own(program, [_weight(node)]) and _is_plain(node)]
+    own = _own_matrices(program)
+    return [
+        node
+        for node in layers
+        if _weight(node) in own
+        and _is_plain(node)
+        and (node.target != aten._int_mm.default or _has_kernel(_weight(node).meta["val"]))
+    ]
+
+
+def _own_matrices(program: torch.export.ExportedProgram) -> set[Node]:
+    """The matrices among a program's parameters, their transposes, and floats made of bytes."""
+    found: set[Node] = set()
+    for node in program.graph.nodes:
+        source = node.args[0] if node.target in _TRANSPOSES else _bytes_of(node)
+        if source in found or (node.op == "placeholder" and are_own(program, [node])):
+            found.add(node)
+    return found
+
+
+def _bytes_of(node: Node) -> Node | None:
+    """The bytes that a node converts to floats."""
+    if node.target not in _CONVERSIONS or node.meta["val"].dtype not in _WIDENED:
+        return None
+    source: Any = node.args[0]
+    return source if source.meta["val"].dtype == torch.int8 else None
 
 
 def _is_plain(node: Node) -> bool:
@@ -123,10 +159,13 @@ def are_own(program: torch.export.ExportedProgram, weights: Sequence[Node]) -> b
 
 
 def _tensors(node: Node) -> list[Node]:
-    """Input, weight and, if there is one, bias of a layer."""
+    """Input, weight and, if there is one, bias of a layer. The weight may be bytes."""
     called = arguments(node)
-    names = _OPERATORS[node.target]
-    return [called[name] for name in names if name and called[name] is not None]
+    values: list[Any] = [called[name] if name else None for name in _OPERATORS[node.target]]
+    x, weight, bias = values
+    if weight.meta["val"].dtype.is_floating_point:
+        weight = _bytes_of(weight) or weight
+    return [x, weight, *([] if bias is None else [bias])]
 
 
 def _turned(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -140,6 +179,10 @@ def _as_row(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def layer(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A linear layer with its weights as a kernel reads them."""
+    if weight.dtype == torch.int8 and not x.dtype.is_floating_point:
+        return _of_bytes(x, weight)
+    if weight.dtype in (torch.int8, torch.bfloat16) and _has_kernel(weight):
+        return _in_narrow_blocks(x, weight, bias)
     if _has_kernel(weight):
         return _in_blocks(x, weight, bias)
     if weight.dtype.itemsize < 4:  # two steps would round twice
@@ -166,6 +209,31 @@ def _in_blocks(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         product = product[:, :outputs]
     product = product.reshape(*x.shape[:-1], outputs)
     return product if bias is None else product + bias
+
+
+def _of_bytes(x: Tensor, weight: Tensor) -> Tensor:
+    if x.dtype == torch.uint8:
+        return _narrow(x, weight)
+    unsigned = (x.to(torch.int32) + 128).to(torch.uint8)
+    return _narrow(unsigned, weight) - 128 * weight.sum(1, dtype=torch.int32)
+
+
+def _in_narrow_blocks(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    rows = x.reshape(-1, weight.shape[1])
+    product = _narrow(rows if weight.dtype == x.dtype else rows.to(torch.float32), weight)
+    product = product.reshape(*x.shape[:-1], weight.shape[0])
+    return (product if bias is None else product + bias).to(x.dtype)
+
+
+def _narrow(x: Tensor, weight: Tensor) -> Tensor:
+    outputs, inputs = weight.shape
+    step, block = NARROW_STEPS[x.dtype], narrow_block(outputs)
+    whole = torch.nn.functional.pad(weight, (0, -inputs % step, 0, -outputs % block))
+    blocks = whole.reshape(-1, block, whole.shape[1] // step, step).transpose(1, 2)
+    if inputs % step:
+        x = torch.nn.functional.pad(x, (0, -inputs % step))
+    product: Tensor = narrow_product(x, blocks.clone(memory_format=_CONTIGUOUS))
+    return product[:, :outputs]
 
 
 def _with_bias(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

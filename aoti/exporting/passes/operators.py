@@ -34,6 +34,15 @@ def blocks_for(outputs: int) -> tuple[int, int]:
     return -(-outputs // width), width
 
 
+# How many inputs `narrow_product` reads at once, by their dtype.
+NARROW_STEPS = {torch.uint8: 4, torch.bfloat16: 2, torch.float32: 1}
+
+
+def narrow_block(outputs: int) -> int:
+    """How many outputs a block of bytes or bfloat16 should have: a multiple of 16."""
+    return min((64, 48, 32, 16), key=lambda width: -outputs % width)
+
+
 @torch.library.custom_op(f"{NAMESPACE}::convolution", mutates_args=())
 def convolution(
     x: Tensor,
@@ -128,6 +137,37 @@ def blocked_product(x: Tensor, weight: Tensor) -> Tensor:
 @blocked_product.register_fake
 def _(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0] * weight.shape[2])
+
+
+@torch.library.custom_op(f"{NAMESPACE}::narrow_product", mutates_args=())
+def narrow_product(x: Tensor, weight: Tensor) -> Tensor:
+    """A matrix product with weights of 8 or 16 bits that are stored in blocks of columns.
+
+    Parameters
+    ----------
+    x : Tensor
+        (rows, inputs). Weights are int8 for uint8 and float32, and bfloat16 for bfloat16.
+    weight : Tensor
+        (blocks, steps, columns of a block, inputs of a step). The dtype of `x` decides how many
+        inputs a step has; a block has a multiple of 16 columns.
+
+    Returns
+    -------
+    Tensor
+        (rows, blocks times columns of a block): exact sums of int32 for uint8, else float32.
+    """
+    dtype = _sums(x)
+    columns = weight.permute(1, 3, 0, 2).flatten(2).flatten(0, 1)
+    return torch.mm(x.to(dtype), columns.to(dtype))
+
+
+@narrow_product.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0] * weight.shape[2], dtype=_sums(x))
+
+
+def _sums(x: Tensor) -> torch.dtype:
+    return torch.int32 if x.dtype == torch.uint8 else torch.float32
 
 
 def _convolved(
