@@ -238,3 +238,9 @@ def _(x: Any, weight: Any) -> Any:
     dtype = torch.int32 if x.get_dtype() == torch.uint8 else torch.float32
     shape = x.get_size()[0], blocks * block
     return _generated("narrow_product", NARROW_PRODUCT, inputs, shape, settings, dtype)
+
+
+@lowering.register_lowering(torch.ops.aoti.stored.default, type_promotion_kind=None)
+def _(x: Any) -> Any:
+    x.realize()
+    return x

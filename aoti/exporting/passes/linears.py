@@ -30,6 +30,7 @@ _OPERATORS: dict[Any, tuple[str, str, str | None]] = {
     aten._int_mm.default: ("self", "mat2", None),
 }
 _TRANSPOSES = (aten.t.default, aten.permute.default, aten.transpose.int)
+_ADD = aten.add.Tensor
 _CONVERSIONS = (aten._to_copy.default, aten.to.dtype)
 _WIDENED = (torch.float32, torch.bfloat16, torch.float16)  # what bytes are multiplied as
 _DTYPES = (torch.float32, torch.bfloat16, torch.int8)  # of weights for which there is a kernel
@@ -75,6 +76,7 @@ def block_linears(program: torch.export.ExportedProgram) -> Rewritten:
         and sum(user in layers for user in _tensors(node)[0].users) > 1
     }
     for node in layers:
+        _ease_conversion(node)
         compute = _with_bias if node in shared else layer
         replace(node, compute if node.target == _LINEAR else _turned(compute), _tensors(node))
     return finished(program), [f"{len(layers)} with weights in blocks"]
@@ -168,6 +170,23 @@ def _tensors(node: Node) -> list[Node]:
     return [x, weight, *([] if bias is None else [bias])]
 
 
+def _ease_conversion(layer: Node) -> None:
+    """Add 128 to signed bytes as floats: at::vec converts integers to bytes one by one."""
+    unsigned = arguments(layer)[_OPERATORS[layer.target][0]]
+    added: Any = unsigned.args[0] if unsigned.target in _CONVERSIONS else None
+    if unsigned.meta["val"].dtype != torch.uint8 or getattr(added, "target", None) != _ADD:
+        return
+    wide, number = added.args[:2]
+    if number == 128 and getattr(wide, "target", None) in _CONVERSIONS:
+        (signed,) = wide.all_input_nodes
+        if signed.meta["val"].dtype == torch.int8:
+            replace(unsigned, _unsigned, [signed])
+
+
+def _unsigned(x: Tensor) -> Tensor:
+    return (x.to(torch.float32) + 128).to(torch.uint8)
+
+
 def _turned(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A layer of which the weight is (inputs, outputs)."""
     return lambda x, weight, *bias: compute(x, weight.t(), *bias)
@@ -214,8 +233,7 @@ def _in_blocks(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _of_bytes(x: Tensor, weight: Tensor) -> Tensor:
     if x.dtype == torch.uint8:
         return _narrow(x, weight)
-    unsigned = (x.to(torch.int32) + 128).to(torch.uint8)
-    return _narrow(unsigned, weight) - 128 * weight.sum(1, dtype=torch.int32)
+    return _narrow(_unsigned(x), weight) - 128 * weight.sum(1, dtype=torch.int32)
 
 
 def _in_narrow_blocks(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

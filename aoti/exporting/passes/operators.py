@@ -166,6 +166,17 @@ def _(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0] * weight.shape[2], dtype=_sums(x))
 
 
+@torch.library.custom_op(f"{NAMESPACE}::stored", mutates_args=())
+def stored(x: Tensor) -> Tensor:
+    """The values of a tensor, which are computed once and stored, however often they are used."""
+    return x.clone()
+
+
+@stored.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
 def _sums(x: Tensor) -> torch.dtype:
     return torch.int32 if x.dtype == torch.uint8 else torch.float32
 
