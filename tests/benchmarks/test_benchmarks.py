@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,14 @@ def test_the_benchmark_of_batching_runs(batch_packages, tmp_path):
     )
     assert figures["joined over separate"] > 0
     assert 1 < figures["calls per joined run"] <= 8
+
+
+@pytest.mark.skipif(not find_spec("kserve"), reason="needs 'aoti-runtime[serve]'")
+def test_the_benchmark_of_servers_runs(minilm):
+    arguments = ["--tokens", 4, "--clients", 4, "--seconds", 1, "--rounds", 1]
+    figures = figures_of("serving", minilm, *arguments)
+    assert figures["joined over separate"] > 0
+    assert figures["joined, p99, ms"] >= figures["joined, p50, ms"] > 0
 
 
 def test_page_and_picture_are_written_from_what_was_measured(packages, tmp_path):

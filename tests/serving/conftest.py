@@ -30,7 +30,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "serve" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.skipif(missing, reason=reason))
-            item.add_marker(pytest.mark.timeout(180))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(180))
 
 
 @pytest.fixture(scope="session")
