@@ -73,6 +73,16 @@ def test_the_benchmark_of_servers_runs(minilm):
     assert figures["joined, p99, ms"] >= figures["joined, p50, ms"] > 0
 
 
+def test_the_simulation_of_many_nodes_runs():
+    figures = figures_of("rollout", "--nodes", 100)
+    slow, fast = (
+        figures[f"package everywhere, {w}, s"] for w in ("registry alone", "nodes pass it on")
+    )
+    assert slow > fast > 0
+    slow, fast = (figures[f"load x 2.0, ready in {n} s: refusals end after, s"] for n in (30, 2))
+    assert slow == pytest.approx(fast + 28)
+
+
 def test_page_and_picture_are_written_from_what_was_measured(packages, tmp_path):
     pytest.importorskip("matplotlib")
     quick = Settings(duration=0.05, rounds=2, warmup=0, threads=1)
