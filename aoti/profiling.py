@@ -43,8 +43,8 @@ class CallRecord:
     name : str
         The name of the model or the span.
     method : str
-        ``call``, ``run``, ``boxed_run``, ``infer``, ``bound``, ``submit``, ``run_async`` or
-        ``span``.
+        ``call``, ``run``, ``boxed_run``, ``infer``, ``bound``, ``submit``, ``run_async``,
+        ``infer_async`` or ``span``.
     start_ns : int
         The start, by `time.perf_counter_ns`.
     duration_ns : int
@@ -223,6 +223,11 @@ class TracedModel:
         with _noting(self._begin(self._name, "run_async")):
             return await self._model.run_async(*args, **kwargs)
 
+    async def infer_async(self, inputs: Sequence[Any]) -> InferenceResult:
+        """Run on a flat sequence of arrays without blocking the event loop, and measure it."""
+        with _noting(self._begin(self._name, "infer_async")):
+            return await cast("AOTIModel", self._model).infer_async(inputs)
+
     def close(self) -> None:
         """Free the model."""
         self._model.close()
@@ -270,7 +275,11 @@ def _events(record: CallRecord, process: int, number: int) -> list[dict[str, Any
         "args": {"method": record.method, **({"error": record.error} if record.error else {})},
     }
     start, duration = record.start_ns / 1e3, record.duration_ns / 1e3
-    if record.method in ("submit", "run_async"):  # they overlap with other calls of their thread
+    if record.method in (
+        "submit",
+        "run_async",
+        "infer_async",
+    ):  # they overlap with other calls of their thread
         begin = {**common, "ph": "b", "id": number, "ts": start}
         return [begin, {**common, "ph": "e", "id": number, "ts": start + duration}]
     return [{**common, "ph": "X", "ts": start, "dur": duration}]

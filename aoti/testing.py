@@ -150,6 +150,10 @@ class FakeModel:
         """Call the model."""
         return self(*args, **kwargs)
 
+    async def infer_async(self, inputs: Sequence[Any]) -> InferenceResult:
+        """As `infer`."""
+        return self.infer(inputs)
+
     def close(self) -> None:
         """Let later calls raise `ModelClosedError`."""
         self._closed = True

@@ -26,14 +26,23 @@ def test_calls_of_a_model_are_recorded(mlp):
     model.infer([X])
     model.submit(X).result()
     asyncio.run(model.run_async(X))
+    assert asyncio.run(model.infer_async([X])).version == 1
     with pytest.raises(aoti.InputError):
         model(X[:, :3])
     methods = [record.method for record in trace.records]
     assert sorted(methods[:4]) == sorted(["call", "run", "boxed_run", "infer"])
-    assert set(methods) == {"call", "run", "boxed_run", "infer", "submit", "run_async"}
+    assert set(methods) == {
+        "call",
+        "run",
+        "boxed_run",
+        "infer",
+        "submit",
+        "run_async",
+        "infer_async",
+    }
     assert seen == trace.records
     assert {record.name for record in seen} == {"model"}
-    assert [record.error for record in seen] == [None] * 6 + ["InputError"]
+    assert [record.error for record in seen] == [None] * 7 + ["InputError"]
     assert all(record.duration_ns > 0 for record in seen)
     assert {record.thread for record in seen} == {threading.get_ident()}
     assert (model.inputs, model.metadata) == (mlp.inputs, mlp.metadata)

@@ -20,7 +20,7 @@ def test_both_models_are_runners(mlp):
     assert isinstance(mlp, aoti.ModelRunner)
     fake = FakeModel(lambda x: x)
     assert isinstance(fake, aoti.ModelRunner)
-    for name in ("submit", "run_async", "boxed_run", "infer", "close"):
+    for name in ("submit", "run_async", "infer_async", "boxed_run", "infer", "close"):
         real = inspect.signature(getattr(aoti.AOTIModel, name))
         assert inspect.signature(getattr(FakeModel, name)) == real, name
     # Compiled: without annotations at run time; the stubs have them.
@@ -35,11 +35,17 @@ def test_a_function_stands_in_for_the_model():
     assert model(2, scale=3) == {"y": [6, 2]}
     assert model.submit(2).result() == {"y": [2, 2]}
     assert asyncio.run(model.run_async(3)) == {"y": [3, 3]}
+    assert asyncio.run(model.infer_async([3])).outputs == [3, 3]
     inputs = [4]
     assert model.boxed_run(inputs) == [4, 4]
     assert inputs == []
     assert model.infer([5]).outputs == [5, 5]
-    assert model.calls == [((2,), {"scale": 3}), ((2,), {}), ((3,), {}), ((4,), {}), ((5,), {})]
+    assert model.calls == [
+        ((2,), {"scale": 3}),
+        ((2,), {}),
+        ((3,), {}),
+        *[((n,), {}) for n in (3, 4, 5)],
+    ]
     assert (model.inputs, model.outputs) == (None, None)
     with pytest.raises(aoti.InputTypeError, match="list of arrays"):
         model.run(X)

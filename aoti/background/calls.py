@@ -40,7 +40,7 @@ class QueuedCalls:
         check_timeout(seconds)
         self._timeout = seconds
 
-    def submit(self, /, *args: Any, **kwargs: Any) -> QueuedRun:
+    def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call the model in the background.
 
         At most `num_runners` submitted calls run at a time, in the model's worker threads, and
@@ -58,8 +58,7 @@ class QueuedCalls:
         -------
         concurrent.futures.Future
             Of the result, or of the error that the call would raise. A future that is cancelled
-            while it waits leaves the queue; once it runs, it cannot be cancelled. When it is done,
-            its attribute `weights_version` is the version of the weights that the run used.
+            while it waits leaves the queue; once it runs, it cannot be cancelled.
 
         Raises
         ------
