@@ -83,6 +83,13 @@ def test_the_simulation_of_many_nodes_runs():
     assert slow == pytest.approx(fast + 28)
 
 
+@pytest.mark.skipif(not find_spec("ray"), reason="needs Ray: pip install 'aoti-runtime[ray]'")
+def test_the_benchmark_of_ray_data_runs(batch_packages):
+    figures = figures_of("ray_data", batch_packages / "wide.pt2", "--rows", 2000, "--rounds", 1)
+    assert figures["2 workers over 1"] > 0
+    assert figures["2 workers, MB of weights"] < 1.3 * figures["1 worker, MB of weights"]
+
+
 def test_page_and_picture_are_written_from_what_was_measured(packages, tmp_path):
     pytest.importorskip("matplotlib")
     quick = Settings(duration=0.05, rounds=2, warmup=0, threads=1)

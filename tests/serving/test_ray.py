@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 import aoti
-from aoti.serving.ray import Predictor
+from aoti.serving.ray import Predictor, deployment
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs/examples"
@@ -240,6 +240,13 @@ def check(answers, weights):
     for version, found in answers:
         assert np.allclose(found, values[version])
     return Counter(version for version, _ in answers)
+
+
+def test_settings_are_checked_before_anything_is_deployed():
+    with pytest.raises(aoti.ConfigError, match="did you mean 'weights'"):
+        deployment("model.pt2", user_config={"weight": "w"})
+    with pytest.raises(aoti.ConfigError, match="the configuration names no model"):
+        deployment(aoti.Config(num_runners=2))
 
 
 def test_a_handle_and_http_give_the_answers_of_the_model(handle, weights, weight_packages):
