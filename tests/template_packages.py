@@ -129,7 +129,7 @@ class Narrow(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.half, self.small = nn.Linear(70, 160), nn.Linear(160, 21, bias=False)
+        self.first, self.last = nn.Linear(70, 160), nn.Linear(160, 21, bias=False)
         self.to(torch.bfloat16)
         for name, outputs, inputs in (("many", 150, 70), ("few", 21, 150), ("deep", 48, 600)):
             weight = torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8)
@@ -144,11 +144,11 @@ class Narrow(nn.Module):
         scaled = (product * 1e-4).relu()
         found["by bytes"] = (torch.mm(scaled, self.few.t().to(torch.float32)) * 0.01).tanh()
         deep = scaled.repeat(1, 4).sigmoid()
-        found["deep"] = torch.mm(deep, self.deep.t().to(torch.float32))
+        found["deep"] = torch.mm(deep, self.deep.t().to(torch.float32)) * 1e-3
         deepest = torch._int_mm(unsigned[:, :60].repeat(1, 10), self.deep.t())
         found["deepest"] = deepest + 1
-        half = self.half(x.to(torch.bfloat16)).relu()
-        return {**found, "half": half, "small": self.small(half).float()}
+        half = self.first(x.to(torch.bfloat16)).relu()
+        return {**found, "half": half, "last": self.last(half)}
 
 
 def convolutions() -> tuple[torch.export.ExportedProgram, list[Any]]:
@@ -182,8 +182,8 @@ def linears() -> tuple[torch.export.ExportedProgram, list[Any]]:
 def narrow() -> tuple[torch.export.ExportedProgram, list[Any]]:
     """The same."""
     module = Narrow().eval()
-    sizes = {0: Dim("batch", min=1, max=8), 1: Dim("sequence", min=2, max=64)}
-    examples = [torch.randn(*size, 70) for size in ((3, 6), (1, 2), (2, 9), (7, 43))]
+    sizes = {0: Dim("batch", min=2, max=8), 1: Dim("sequence", min=2, max=64)}
+    examples = [torch.randn(*size, 70) for size in ((3, 6), (2, 2), (2, 9), (7, 43))]
     program = torch.export.export(module, (examples[0],), dynamic_shapes=(sizes,))
     return block_linears(program)[0], [(given, module(given)) for given in examples]
 

@@ -177,7 +177,7 @@ def _ease_conversion(layer: Node) -> None:
     if unsigned.meta["val"].dtype != torch.uint8 or getattr(added, "target", None) != _ADD:
         return
     wide, number = added.args[:2]
-    if number == 128 and getattr(wide, "target", None) in _CONVERSIONS:
+    if number == 128 and wide.target in _CONVERSIONS and wide.meta["val"].dtype == torch.int32:
         (signed,) = wide.all_input_nodes
         if signed.meta["val"].dtype == torch.int8:
             replace(unsigned, _unsigned, [signed])

@@ -150,7 +150,7 @@ void multiply(
 }  // namespace
 
 void multiply_bytes_avx2(const ByteProduct& x) noexcept {
-  constexpr int64_t kDepth = 512;  // of a, widened at a time
+  constexpr int64_t kDepth = 256;  // of a, widened at a time; so many rows of b fit into L1
   alignas(32) int16_t wide[kRows * kDepth];
   for (int64_t i = 0; i < x.m; i += kRows) {
     const int64_t rows = std::min<int64_t>(kRows, x.m - i);
