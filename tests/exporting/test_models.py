@@ -53,6 +53,12 @@ def test_golden_values_hold(models, name, said):
     assert all(output["nan"] == output["inf"] == 0 for output in document["outputs"])
 
 
+def test_code_has_no_tables_for_debuggers(models):
+    with zipfile.ZipFile(models / "dummy.pt2") as archive:
+        (code,) = (archive.read(name) for name in archive.namelist() if name.endswith(".so"))
+    assert b".debug_line" not in code
+
+
 def with_golden(source, target, change):
     """The same package with other golden values."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:

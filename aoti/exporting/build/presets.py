@@ -28,10 +28,13 @@ _RESERVED = {
 
 _ON_DISK = "aot_inductor.package_constants_on_disk_format"
 
+# Tables for profilers are 1.2 MB of every package, and a tenth of the compiler's time.
+_LINE_TABLES = "aot_inductor.enable_line_tables"
 # Weights in a file beside the code, so that they can be mapped.
 _ALWAYS: dict[str, Option] = {
     "aot_inductor.package_constants_in_so": False,
     _ON_DISK: "binary_blob",
+    **({_LINE_TABLES: False} if _LINE_TABLES in config.get_config_copy() else {}),
 }
 # Every x86-64 machine of the last ten years; x86-64-v3 has 256-bit vectors. On other platforms the
 # compiler's own baseline is the most portable choice.
