@@ -293,3 +293,36 @@ def test_presets_on_a_gpu_leave_out_what_tunes_for_a_cpu():
 def test_kernels_of_a_gpu_say_where_they_run(options, words):
     options["aot_inductor.embed_kernel_binary"] = True
     assert words in PRESETS["portable"].with_options(options).kernels_for("sm_90")
+
+
+def test_masks_of_transformer_layers_may_be_made_in_the_module():
+    """Whether a mask is causal is read from its values, if nobody says so."""
+
+    class Causal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.layers = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+
+        def forward(self, x):
+            return self.layers(x, mask=torch.ones(x.shape[1], x.shape[1]).triu(1) > 0)
+
+    module, free = Causal().eval(), {"x": {0: Dim("batch"), 1: Dim("length")}}
+    source = Source(module, (torch.randn(3, 5, 8),), {}, free)
+    program = trace(source, or_static=False, say=lambda _: None).program
+    x = torch.randn(2, 9, 8)
+    assert torch.allclose(program.module()(x), module(x), atol=1e-6)
+
+
+def test_einsum_of_many_operands_takes_any_sizes():
+    """With opt_einsum, which may be installed, the order of the products depends on the sizes."""
+
+    class Experts(nn.Module):
+        def forward(self, x, weights, experts):
+            return torch.einsum("bk,bkio,bi->bo", weights, experts, x)
+
+    module, free = Experts(), {0: Dim("batch")}
+    examples = [(torch.rand(b, 4), torch.rand(b, 2), torch.rand(b, 2, 4, 5)) for b in (3, 7)]
+    source = Source(module, examples[0], {}, (free, free, free))
+    program = trace(source, or_static=False, say=lambda _: None).program
+    assert torch.allclose(program.module()(*examples[1]), module(*examples[1]), atol=1e-6)

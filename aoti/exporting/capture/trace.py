@@ -14,8 +14,10 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
 from aoti._logging import debugging
@@ -133,6 +135,8 @@ def trace(
                 unchanged(module),
                 attributes_kept(module, assigned, located=not strict),
                 _seeing_results(module, register),
+                _masks_as_given(),
+                _any_sizes() if shapes else contextlib.nullcontext(),
                 contextlib.nullcontext() if strict else whole_sequences(),
             ):
                 program = torch.export.export(
@@ -167,6 +171,26 @@ def _seeing_results(module: torch.nn.Module, register: Register) -> Iterator[Non
         yield
     finally:
         hook.remove()
+
+
+def _masks_as_given() -> contextlib.AbstractContextManager[Any]:
+    """Let the layers of `nn.Transformer` use masks without reading whether they are causal.
+
+    They read it from the values, which a trace does not have, to choose a faster kernel.
+    """
+    return patch.object(
+        transformer,
+        "_detect_is_causal_mask",
+        lambda _mask, is_causal=None, _size=None: bool(is_causal),
+    )
+
+
+def _any_sizes() -> contextlib.AbstractContextManager[None]:
+    """Let `einsum` multiply its operands in their order.
+
+    opt_einsum would choose an order for the sizes of the examples, which fixes them.
+    """
+    return torch.backends.opt_einsum.flags(enabled=False)
 
 
 @contextlib.contextmanager
