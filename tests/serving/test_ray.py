@@ -171,7 +171,7 @@ def deploy(ray, weight_packages, tmp_path_factory):
 
     config = tmp_path_factory.mktemp("serve") / "config.yaml"
 
-    def deploy(path):
+    def deploy(path, until="RUNNING"):
         document = yaml.safe_load((EXAMPLES / "ray_serve.yaml").read_text())
         (application,) = document["applications"]
         application["args"]["model"] = str(weight_packages / "blob.pt2")
@@ -180,7 +180,7 @@ def deploy(ray, weight_packages, tmp_path_factory):
         command = [sys.executable, "-m", "ray.serve.scripts", "deploy", config]
         subprocess.run(command, check=True, capture_output=True)
         end = time.monotonic() + 90
-        while getattr(app := serve.status().applications.get(NAME), "status", None) != "RUNNING":
+        while getattr(app := serve.status().applications.get(NAME), "status", None) != until:
             assert time.monotonic() < end, app
             time.sleep(0.1)
         return serve.get_app_handle(NAME)
@@ -297,6 +297,13 @@ def test_new_weights_are_not_mixed_with_old_ones(handle, deploy, weights):
         for path, _ in reversed(weights):
             deploy(path)
     assert len(check(answers, weights)) == 2
+
+
+def test_weights_that_do_not_fit_leave_the_others_serving(handle, deploy, weights, tmp_path):
+    with under_load(partial(by_handle, handle)) as answers:
+        deploy(tmp_path / "none.safetensors", until="DEPLOY_FAILED")
+        deploy(weights[0][0])
+    assert len(check(answers, weights)) == 1
 
 
 def replicas():
