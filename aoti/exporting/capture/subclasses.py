@@ -52,4 +52,5 @@ def with_plain_weights(program: torch.export.ExportedProgram) -> torch.export.Ex
 
 
 def _of_stored(decomposition: Callable[..., Any], x: Tensor, *arguments: Any, **more: Any) -> Any:
-    return decomposition(stored(x), *arguments, **more)
+    scales, zero_points = decomposition(stored(x), *arguments, **more)
+    return stored(scales), zero_points
