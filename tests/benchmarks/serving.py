@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,8 @@ def serve_onnx(path: str, http_port: int, grpc_port: int) -> None:
             for value, array in zip(session.get_outputs(), arrays, strict=True):
                 outputs.append(kserve.InferOutput(value.name, list(array.shape), "FP32"))
                 outputs[-1].set_data_from_numpy(array, binary_data=True)
-            return kserve.InferResponse(payload.id, self.name, outputs)
+            name = payload.id or str(uuid.uuid4())
+            return kserve.InferResponse(name, self.name, outputs, use_binary_outputs=True)
 
     model = Model("minilm")
     model.ready = True
