@@ -43,6 +43,7 @@ SCRIPTS = {  # by the fixture that gives the directory of the exported packages;
     "template_packages": "template_packages.py",
     "interop": "interop_packages.py",
     "batch_packages": "batch_packages.py",
+    "zoo_packages": "zoo/zoo_packages.py",
 }
 MINILM = ROOT / "tools/minilm.py", ROOT / "build/models/minilm.pt2"
 
@@ -57,6 +58,8 @@ def _directory(fixture: str) -> Path:
     content = b"".join(path.read_bytes() for path in (script, *EXPORTER))
     if b"from packages import" in content:
         content += (ROOT / "tests/packages.py").read_bytes()
+    if script.parent.name == "zoo":
+        content += b"".join(path.read_bytes() for path in sorted(script.parent.glob("*.py")))
     digest = hashlib.sha256(content + version("torch").encode()).hexdigest()
     return ROOT / "build/packages" / digest[:16]
 
@@ -185,6 +188,7 @@ packages, interop, models, batch_packages = map(
 template_packages, exporter_packages, random_packages, weight_packages = map(
     _packages_of, ("template_packages", "exporter_packages", "random_packages", "weight_packages")
 )
+zoo_packages = _packages_of("zoo_packages")
 
 
 @pytest.fixture(scope="module")
