@@ -3,10 +3,9 @@
 usage: python rollout.py [--nodes 1000] [--package 92] [--uplink 1250] [--link 125] [--ready 2]
        [--rate 380] [--json]
 
-What is given: the megabytes of a package, the seconds from the start of a process to
-ready, and the answers per second of a replica (tests/benchmarks/serving.py). What belongs to a
-network: megabytes per second of the registry's uplink, and of a node's link. Time goes in steps of
-a tenth of a second.
+What is given: the megabytes of a package, the seconds from the start of a process to ready, and the
+answers per second of a replica (tests/benchmarks/serving.py). What belongs to a network: megabytes
+per second of the registry's uplink, and of a node's link. Time goes in steps of a tenth of a second.
 """
 
 from __future__ import annotations
