@@ -161,7 +161,7 @@ SIZES = (
 )  # fmt: skip
 
 STRUCTURE = (
-    refused("one bit of the code", flipped(700_000), PackageError, DAMAGED, repeats=50),
+    refused("one bit of the code", flipped(300_000), PackageError, DAMAGED, repeats=50),
     refused("the first bit of the code", flipped(0), PackageError, DAMAGED, repeats=50),
     refused("one bit of the metadata", of(zipped().replace(b'"cpu"', b'"cpw"')), PackageError,
             DAMAGED, METADATA),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -15,7 +16,7 @@ import pytest
 
 from aoti import Package
 from aoti.cache import cache, manifest
-from aoti.cache.extraction import Key
+from aoti.cache.extraction import NAME, Key
 
 pytestmark = pytest.mark.usefixtures("place")
 SO, BLOB = "a.wrapper.so", "a_weights.blob"
@@ -32,7 +33,7 @@ def keys() -> list[str]:
 
 def strays(place: Path) -> list[str]:
     names = [path.name for path in place.iterdir()] if place.is_dir() else []
-    return [name for name in names if name != "index" and not Key.PATTERN.fullmatch(name)]
+    return [name for name in names if name != "index" and not re.fullmatch(NAME, name)]
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -81,7 +81,7 @@ def serve(
         from aoti.serving.kserve_server import Server
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"aoti serve needs the package {error.name}: pip install 'aoti-runtime[serve]'"
+            "aoti serve needs the package kserve: pip install 'aoti-runtime[serve]'"
         ) from error
     server = Server(
         configured,
