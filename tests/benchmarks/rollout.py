@@ -5,7 +5,7 @@ usage: python rollout.py [--nodes 1000] [--package 92] [--uplink 1250] [--link 1
 
 What is given: the megabytes of a package, the seconds from the start of a process to ready, and the
 answers per second of a replica (tests/benchmarks/serving.py). What belongs to a network: megabytes
-per second of the registry's uplink, and of a node's link. Time goes in steps of a tenth of a second.
+per second of the registry's uplink, and of a node's link. Time goes in steps of 0.1 s.
 """
 
 from __future__ import annotations
