@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from aoti.protocol import InferenceResult, ModelRunner
     from aoti.signature.spec import TensorSpec
 
+# Methods of which several calls of one thread can be under way.
+_OVERLAPPING = ("submit", "run_async", "infer_async")
+
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
@@ -275,11 +278,7 @@ def _events(record: CallRecord, process: int, number: int) -> list[dict[str, Any
         "args": {"method": record.method, **({"error": record.error} if record.error else {})},
     }
     start, duration = record.start_ns / 1e3, record.duration_ns / 1e3
-    if record.method in (
-        "submit",
-        "run_async",
-        "infer_async",
-    ):  # they overlap with other calls of their thread
+    if record.method in _OVERLAPPING:
         begin = {**common, "ph": "b", "id": number, "ts": start}
         return [begin, {**common, "ph": "e", "id": number, "ts": start + duration}]
     return [{**common, "ph": "X", "ts": start, "dur": duration}]

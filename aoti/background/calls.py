@@ -155,7 +155,7 @@ async def result_of(future: Future[Any], timeout: float | None) -> Any:
             in_time.set_result(answer)
 
     def deliver(_: Future[Any]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed: there is no waiter
+        with contextlib.suppress(RuntimeError):  # the loop was closed, so nobody waits
             loop.call_soon_threadsafe(settle, True)
 
     timer = None

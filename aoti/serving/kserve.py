@@ -104,7 +104,7 @@ class AOTIServedModel(kserve.Model):  # type: ignore[misc]
         Raises
         ------
         AotiError, OSError
-            There is no package any more, or it cannot be read.
+            The package was removed, or cannot be read.
         """
         return self._found() != self._loaded
 

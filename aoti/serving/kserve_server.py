@@ -56,7 +56,8 @@ class Requests(kserve.protocol.dataplane.DataPlane):  # type: ignore[misc]
         if not isinstance(body, bytes):
             return super().decode_inference_request(body, headers, model_name)
         try:
-            # Without the header there are no binary data: curl does not say that it sends JSON.
+            # A request without the header is all JSON, whatever content type it names: curl names
+            # another one.
             start = int(headers.get("inference-header-content-length", len(body)))
             if not 0 <= start <= len(body):
                 raise ValueError(f"its JSON cannot have {start} of {len(body)} bytes")
@@ -149,9 +150,9 @@ class Repository(kserve.ModelRepository):  # type: ignore[misc]
         Raises
         ------
         ModelNotFound
-            There is no such model.
+            No model has this name.
         ConfigError
-            The path leads out of the directory, or there is no directory.
+            The path leaves the directory, or ``AOTI_MODELS_DIR`` is not set.
         ConstantError, FileNotFoundError
             As `ModelWeights.update`.
         """
@@ -196,7 +197,7 @@ class Repository(kserve.ModelRepository):  # type: ignore[misc]
         Raises
         ------
         KeyError
-            There is no such model.
+            No model has this name.
         """
         served = self.models.pop(name)
         threading.Thread(target=served.stop, name=f"aoti unloads {name}").start()

@@ -42,30 +42,13 @@ struct Wide {
   }
   template <int kV>
   static void store(float* to, const Vector (&sums)[kV], bool) {
-#pragma GCC unroll 16
-    for (int v = 0; v < kV; ++v) {
-      _mm512_storeu_ps(to + v * kWidth, sums[v]);
-    }
+    store_floats(to, sums);
   }
 };
 
-struct Halves {
-  using Left = uint16_t;
-  using Right = uint16_t;
-  using Sum = float;
-  using Vector = __m512;
-  using Factor = __m512i;
-  static constexpr int64_t kWidth = 16;
-  static constexpr int64_t kStep = 2;
+struct Halves : Pairs {
   static constexpr int kRows = 5;
 
-  static Vector zero() { return _mm512_setzero_ps(); }
-  static Factor splat(const uint16_t* from) {
-    int32_t two;
-    std::memcpy(&two, from, sizeof two);
-    return _mm512_set1_epi32(two);
-  }
-  static Factor load(const uint16_t* from) { return _mm512_loadu_si512(from); }
   static Vector first(Factor two) {
     return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, two, 16));
   }
@@ -75,10 +58,6 @@ struct Halves {
   static Vector multiply_add(Factor left, Factor right, Vector sums) {
     sums = _mm512_fmadd_ps(first(left), first(right), sums);
     return _mm512_fmadd_ps(second(left), second(right), sums);
-  }
-  template <int kV>
-  static void store(float* to, const Vector (&sums)[kV], bool add) {
-    Wide::store<kV>(to, sums, add);
   }
 };
 

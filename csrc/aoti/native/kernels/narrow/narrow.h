@@ -36,7 +36,7 @@ using HalfProduct = NarrowProduct<uint16_t, uint16_t, float>;
 
 constexpr int64_t kNarrowColumns = 16;
 
-// Null where there is no kernel.
+// A pointer is null if this CPU has no kernel for that product.
 struct NarrowKernels {
   void (*bytes)(const ByteProduct&) noexcept;
   void (*wide)(const WideProduct&) noexcept;
