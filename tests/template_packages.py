@@ -15,7 +15,9 @@ from torch._inductor import aoti_compile_and_package
 from torch.export import Dim
 from torch.nn import functional
 
-import aoti.exporting.passes.kernel_templates  # noqa: F401 (tells Inductor of them)
+import aoti.exporting.passes.depthwise_template
+import aoti.exporting.passes.kernel_templates
+import aoti.exporting.passes.winograd_template  # noqa: F401 (all register with Inductor)
 from aoti.exporting.build.presets import PRESETS
 from aoti.exporting.passes.convolutions import rewrite_convolutions
 from aoti.exporting.passes.linears import block_linears
@@ -102,6 +104,23 @@ class AnySize(nn.Module):
         return {**found, "line": self.line(first.flatten(2)).tanh()}
 
 
+class ManyChannels(nn.Module):
+    """Convolutions that Winograd's algorithm computes, of images of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 32, 1), nn.Conv2d(32, 48, 3, padding=1)
+        self.third = nn.Conv2d(48, 160, 3, bias=False)
+        self.fourth, self.fifth = (nn.Conv2d(48, 48, 3, padding=n) for n in ("same", (0, 3)))
+
+    def forward(self, image):
+        wide = self.second(self.first(image))
+        found = {"wide": wide, "third": self.third(wide), "fifth": self.fifth(wide)}
+        fourth = self.fourth(wide.relu())  # is wanted as it is, too
+        found |= {"fourth": fourth, "residual": (fourth * 2 + wide).relu()}
+        return {**found, "pooled": self.third(wide).sigmoid().mean((2, 3))}
+
+
 class Linears(nn.Module):
     """Layers whose weights are divided into blocks of every width, and operators behind some."""
 
@@ -170,6 +189,17 @@ def images() -> tuple[torch.export.ExportedProgram, list[Any]]:
     return rewrite_convolutions(program)[0], [(given, module(given)) for given in examples]
 
 
+def many_channels() -> tuple[torch.export.ExportedProgram, list[Any]]:
+    """The same."""
+    module = ManyChannels().eval()
+    free = dict.fromkeys((0, 2, 3), Dim.AUTO)
+    examples = [
+        torch.randn(n, 4, *size) for n, size in ((2, (9, 11)), (4, (33, 70)), (3, (3, 601)))
+    ]
+    program = torch.export.export(module, (examples[0],), dynamic_shapes=(free,))
+    return rewrite_convolutions(program)[0], [(given, module(given)) for given in examples]
+
+
 def linears() -> tuple[torch.export.ExportedProgram, list[Any]]:
     """The same."""
     module = Linears().eval()
@@ -191,7 +221,7 @@ def narrow() -> tuple[torch.export.ExportedProgram, list[Any]]:
 def main(directory: Path) -> None:
     torch.manual_seed(0)
     with torch.no_grad(), mended():
-        for make in (convolutions, images, linears, narrow):
+        for make in (convolutions, images, many_channels, linears, narrow):
             program, examples = make()
             torch.save(examples, directory / f"{make.__name__}.pth")
             for threads in (1, 16):

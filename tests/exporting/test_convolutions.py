@@ -103,6 +103,46 @@ def test_what_is_not_known_is_left_alone(module, x):
     assert_equal(program, rewritten, x)
 
 
+MANY = torch.randn(1, 32, 11, 8)
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (nn.Conv2d(32, 48, 3), MANY),
+        (nn.Conv2d(32, 32, 3, padding=1, bias=False), MANY),
+        (nn.Conv2d(32, 80, 3, padding="same"), MANY),
+        (nn.Conv2d(64, 16, 3, padding=(0, 5)), torch.randn(2, 64, 7, 6)),
+    ],
+)
+def test_many_channels_take_fewer_multiplications(module, x):
+    program = exported(module, x)
+    rewritten, report = rewrite_convolutions(program)
+    assert report == ["1 as products by Winograd's algorithm"]
+    assert_equal(program, rewritten, x)
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (nn.Conv2d(32, 32, 3, stride=2), MANY),
+        (nn.Conv2d(32, 32, 3, dilation=2), MANY),
+        (nn.Conv2d(32, 32, (3, 2)), MANY),
+        (nn.Conv2d(32, 64, 3, groups=2), MANY),
+        (nn.Conv2d(32, 40, 3), MANY),
+        (nn.Conv2d(16, 32, 3), MANY[:, :16]),
+        (nn.Conv2d(32, 32, 3), MANY[:, :, :7, :7]),
+        (nn.Conv1d(32, 32, 3), torch.randn(2, 32, 40)),
+    ],
+    ids="strided dilated oblong groups outputs channels positions line".split(),
+)
+def test_others_are_plain_products(module, x):
+    program = exported(module, x)
+    rewritten, report = rewrite_convolutions(program)
+    assert report == ["1 as products"]
+    assert_equal(program, rewritten, x)
+
+
 class Net(nn.Module):
     """Convolutions one behind the other, one of them twice, and a result changed in place."""
 
@@ -115,6 +155,15 @@ class Net(nn.Module):
     def forward(self, x):
         x = self.again(self.again(self.first(x).relu_()).relu_())
         return {"sum": self.depthwise(x).add_(1).sum((2, 3)), "x": x}
+
+
+def test_images_of_dynamic_sizes_count_as_large():
+    free = {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}
+    program = exported(nn.Conv2d(32, 32, 3), torch.randn(2, 32, 6, 5), shapes=(free,))
+    rewritten, report = rewrite_convolutions(program)
+    assert report == ["1 as products by Winograd's algorithm"]
+    for size in ((3, 32, 4, 5), (2, 32, 33, 8)):
+        assert_equal(program, rewritten, torch.randn(size))
 
 
 def test_batch_and_sizes_may_stay_dynamic():

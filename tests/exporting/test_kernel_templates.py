@@ -14,6 +14,7 @@ TOLERANCES = {torch.int32: 0.0, torch.bfloat16: 2e-2}
     ("layers", "engine"),
     [
         *(("convolutions", "auto"), ("images", "auto"), ("linears", "auto")),
+        *(("many_channels", "native"), ("many_channels", "libtorch")),
         *(("narrow", "native"), ("narrow", "libtorch")),  # libtorch does not have the kernels
     ],
 )

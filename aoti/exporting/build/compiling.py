@@ -133,8 +133,10 @@ def compile_here(
     """Compile a program in this process and return the files."""
     from torch._inductor import aot_compile
 
+    import aoti.exporting.passes.depthwise_template
     import aoti.exporting.passes.kernel_templates
-    import aoti.exporting.passes.recurrence_template  # noqa: F401 (both register with Inductor)
+    import aoti.exporting.passes.recurrence_template
+    import aoti.exporting.passes.winograd_template  # noqa: F401 (all register with Inductor)
     from aoti.exporting.passes import attention_template, size_ranges
 
     args, kwargs = program.example_inputs

@@ -29,7 +29,15 @@ from aoti.exporting.passes.graph_editing import (
     reshape_views,
 )
 from aoti.exporting.passes.linears import layer as linear
-from aoti.exporting.passes.operators import block_of, convolution, depthwise, windows
+from aoti.exporting.passes.operators import (
+    block_of,
+    convolution,
+    depthwise,
+    vector_block,
+    windows,
+    winograd,
+    winograd_weight,
+)
 
 aten = torch.ops.aten
 
@@ -41,6 +49,9 @@ CONVOLUTIONS = (
 _CONTIGUOUS = torch.contiguous_format
 _MOST_TERMS = 64  # of a sum: every place of the kernel is one
 _FEW_CHANNELS = 8  # they do not fill a vector
+# From here on, Winograd's algorithm saves more than its transforms take (pairs of channels), and
+# than it takes to read weights that are 16/9 as large.
+_MANY_CHANNELS, _MANY_POSITIONS = 32 * 32, 36
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,8 @@ class Layer:
         Zeros before and after, one pair per size.
     groups : int
         Number of groups of channels.
+    positions : int
+        Of the kernel: the elements of a channel of the result.
     """
 
     weight: tuple[int, ...]
@@ -64,6 +77,7 @@ class Layer:
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
     groups: int
+    positions: int
 
     @property
     def depthwise(self) -> bool:
@@ -77,10 +91,26 @@ class Layer:
         return self.depthwise and few
 
     @property
+    def form(self) -> str:
+        """What it becomes, for the report."""
+        if self.depthwise:
+            return "sums"
+        return "products by Winograd's algorithm" if self.winograd else "products"
+
+    @property
     def pixelwise(self) -> bool:
         """Whether every output sees one pixel, in all channels."""
         pixel = math.prod(self.weight[2:]) == 1 and not any(map(any, self.padding))
         return pixel and self.groups == 1
+
+    @property
+    def winograd(self) -> bool:
+        """Whether Winograd's algorithm computes it, in fewer multiplications."""
+        outputs, depth, *kernel = self.weight
+        plain = self.stride == self.dilation == (1, 1) and self.groups == 1
+        large = outputs * depth >= _MANY_CHANNELS and self.positions >= _MANY_POSITIONS
+        whole_vectors = depth % 16 == outputs % 16 == 0
+        return plain and kernel == [3, 3] and large and whole_vectors
 
     def rewritten(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The same result without a convolution."""
@@ -106,6 +136,10 @@ class Layer:
             image, weight = image[:, None], weight[:, :, None]
             stride, dilation, padding = (1, *stride), (1, *dilation), [*padding, 0, 0]
         outputs, depth, *kernel = weight.shape
+        if self.winograd:
+            by = winograd_weight(weight, vector_block(outputs))
+            of_image: Tensor = winograd(image, by, padding)
+            return of_image
         if self.depthwise:
             by = weight.permute(2, 3, 0, 1).reshape(*kernel, outputs)
         else:
@@ -139,9 +173,10 @@ def rewrite_convolutions(program: torch.export.ExportedProgram) -> Rewritten:
     """Replace convolutions by generated code.
 
     Handles `conv1d` and `conv2d` in float32 on the CPU, with any stride, padding, dilation and
-    groups. Depthwise ones become sums, all others products with weights in blocks. Sizes may be
-    dynamic. Transposed and unbatched ones stay as they are. This needs frozen weights, or a call
-    would rearrange the weights.
+    groups. Depthwise ones become sums, all others products with weights in blocks. Those by 3x3
+    pixels in many channels are computed by Winograd's algorithm. Sizes may be dynamic. Transposed
+    and unbatched ones stay as they are. This needs frozen weights, or a call would rearrange the
+    weights.
 
     Parameters
     ----------
@@ -168,7 +203,7 @@ def rewrite_convolutions(program: torch.export.ExportedProgram) -> Rewritten:
         tensors = [called["input"], called["weight"], called["bias"]]
         replace(node, layer.rewritten, [tensor for tensor in tensors if tensor is not None])
     reshape_views(program.graph_module.graph)
-    forms = Counter("sums" if layer.depthwise else "products" for layer in layers.values())
+    forms = Counter(layer.form for layer in layers.values())
     return finished(program), [f"{count} as {form}" for form, count in sorted(forms.items())]
 
 
@@ -260,7 +295,15 @@ def _layer(node: Node) -> Layer | None:
         padding=_padding(called["padding"], weight.shape[2:], dilation),
         dilation=dilation,
         groups=called["groups"],
+        positions=_positions(node.meta["val"]),
     )
+
+
+def _positions(result: Tensor) -> int:
+    """How many elements of a channel a result has; dynamic images are large, and one at a time."""
+    batch, _, *sizes = result.shape
+    image = math.prod(size if isinstance(size, int) else _MANY_POSITIONS for size in sizes)
+    return image * (batch if isinstance(batch, int) else 1)
 
 
 def _each(value: Sequence[int], count: int) -> tuple[int, ...]:

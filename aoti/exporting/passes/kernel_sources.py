@@ -8,12 +8,14 @@ whatever the package was compiled for. It generates its kernel for a shape once 
 from __future__ import annotations
 
 # A block of columns of a product. Its rows are taken by eights, and then the rest: brgemm generates
-# a kernel for every number of rows, and these are few.
+# a kernel for every number of rows, and these are few. A rest of one to three rows is taken with
+# the last eight, since it would read all weights again for little.
 MULTIPLY = r"""
     const auto multiply = [](int64_t rows, int64_t columns, int64_t depth, const float* a,
                              const float* b, bool add, float* c, int64_t stride) {
         for (int64_t done = 0, next; done < rows; done += next) {
-            next = rows - done < 8 ? rows - done : (rows - done) / 8 * 8;
+            const int64_t left = rows - done, rest = left % 8;
+            next = left < 12 ? left : left - rest - (rest > 0 && rest < 4 ? 8 : 0);
             at::native::cpublas::brgemm(
                 next, columns, depth, depth, columns, stride, add, a + done * depth, b,
                 c + done * stride, false);
@@ -22,7 +24,7 @@ MULTIPLY = r"""
 """
 
 # A convolution's image `x`, and the height and width of its result.
-_GEOMETRY = r"""
+GEOMETRY = r"""
     constexpr int64_t kernel_height = {{kernel_height}}, kernel_width = {{kernel_width}};
     constexpr int64_t stride_y = {{stride_y}}, stride_x = {{stride_x}};
     constexpr int64_t dilation_y = {{dilation_y}}, dilation_x = {{dilation_x}};
@@ -38,14 +40,14 @@ _GEOMETRY = r"""
 
 # A parallel region, in which every thread takes products one after the other, in the order of the
 # memory that they use.
-_THREADS = r"""
+THREADS = r"""
 {%- if threaded %}
     #pragma omp parallel{{ "" if every_thread else " num_threads(%d)" % template.num_threads }}
 {%- endif %}
 """
 
 # Where the products of a block go: into a buffer if something follows, else to their place.
-_PRODUCTS = r"""
+PRODUCTS = r"""
 {%- if epilogues %}
             constexpr int64_t stride = most_columns;
 {%- else %}
@@ -56,7 +58,7 @@ _PRODUCTS = r"""
 
 # What follows a block of products, and the place of the result: `pixels` rows from `begin` on, and
 # the columns from `first` on.
-_FOLLOWING = r"""
+FOLLOWING = r"""
 {%- if epilogues %}
     {%- set target = kernel.slice_nd(
         result_rows, [("begin", "begin + pixels"), ("first", "first + block")]) %}
@@ -82,7 +84,7 @@ extern "C"
     constexpr int64_t depth = {{depth}}, channels = groups * depth;
     constexpr int64_t outputs = groups * blocks * block, most_columns = block;
 """
-    + _GEOMETRY
+    + GEOMETRY
     + r"""
     const float* w = &{{kernel.index(W, ["0", "0", "0", "0", "0", "0"])}};
     constexpr bool shared = dilation_y == 1;  // rows of the kernel share lines of the image
@@ -133,7 +135,7 @@ extern "C"
     };
 """
     + MULTIPLY
-    + _THREADS
+    + THREADS
     + r"""
     {
         const std::unique_ptr<float[]> lines(new float[phases * phase_lines * line]);
@@ -175,7 +177,7 @@ extern "C"
                 }
             }
 """
-    + _PRODUCTS
+    + PRODUCTS
     + r"""
             const float* weights = w + first * (kernel_height * window);
             for (int64_t place = 0; place < kernel_height; place++) {
@@ -186,7 +188,7 @@ extern "C"
                     weights + place * (window * block), place > 0, products, stride);
             }
 """
-    + _FOLLOWING
+    + FOLLOWING
     + r"""
         }
     }
@@ -200,7 +202,7 @@ _BLOCKS = (
     constexpr int64_t outputs = blocks * block, most_columns = block, tile = {{tile}};
     const int64_t rows = {{kernel.size(X, 0)}};
 """
-    + _THREADS
+    + THREADS
     + r"""
     {
 {%- if epilogues %}
@@ -213,11 +215,11 @@ _BLOCKS = (
             for (int64_t first = 0; first < outputs; first += block) {
                 const int64_t pixels = std::min(tile, rows - begin);
 """
-    + _PRODUCTS
+    + PRODUCTS
     + r"""
                 multiply_block(pixels, x + begin * depth, w + first * depth, products, stride);
 """
-    + _FOLLOWING
+    + FOLLOWING
     + r"""
             }
         }
@@ -302,118 +304,4 @@ extern "C"
     };
 """
     + _BLOCKS
-)
-
-# Computes a part of a line of outputs at a time, in some channels: eight pixels, of which the sums
-# stay in registers. Pixels whose windows meet zeros are computed one by one.
-DEPTHWISE = (
-    r"""
-{{template.header().getvalue()}}
-
-extern "C"
-{{kernel.def_kernel(inputs={"X": X, "W": W}, outputs={"Y": Y}, aliases=aliases)}}
-{
-    using Vector = at::vec::Vectorized<float>;
-    constexpr int64_t lanes = Vector::size();
-    constexpr int64_t channels = {{channels}}, outputs = channels;
-    constexpr int64_t most_columns = {{most_channels}};
-    constexpr int64_t blocks = (channels + most_columns - 1) / most_columns;
-"""
-    + _GEOMETRY
-    + r"""
-    const float* w = &{{kernel.index(W, ["0", "0", "0"])}};
-    const int64_t parts = (columns + {{most_pixels}} - 1) / {{most_pixels}};
-
-    // Of a kernel's places along a side, those that meet the image: [begin, end).
-    struct Places {
-        int64_t begin, end;
-    };
-    const auto places = [](int64_t first, int64_t count, int64_t step, int64_t size) {
-        const int64_t before = first < 0 ? (-first + step - 1) / step : 0;
-        const int64_t met = first < size ? (size - first + step - 1) / step : 0;
-        return Places{std::min(before, count), std::min(met, count)};
-    };
-"""
-    + _THREADS
-    + r"""
-    {
-{%- if epilogues %}
-        {{ kernel.define_stack_allocated_buffer("products", [most_pixels, most_channels]) }}
-{%- endif %}
-{%- if threaded %}
-        #pragma omp for
-{%- endif %}
-        for (int64_t number = 0; number < batch * rows * parts * blocks; number++) {
-            const int64_t first = number % blocks * most_columns;
-            const int64_t block = std::min(most_columns, channels - first);
-            const int64_t first_column = number / blocks % parts * {{most_pixels}};
-            const int64_t row = number / (blocks * parts) % rows;
-            const int64_t image = number / (blocks * parts * rows);
-            const int64_t pixels = std::min<int64_t>({{most_pixels}}, columns - first_column);
-            const int64_t begin = (image * rows + row) * columns + first_column;
-"""
-    + _PRODUCTS
-    + r"""
-            const float* from = x + image * (height * width * channels) + first;
-            const int64_t top = row * stride_y - above;
-            const Places down = places(top, kernel_height, dilation_y, height);
-
-            // The sums of `count` pixels in a row, which all meet the same places of the kernel.
-            const auto sum = [&](auto some_pixels, int64_t pixel, Places across) {
-                constexpr int64_t count = some_pixels();
-                const int64_t start = (first_column + pixel) * stride_x - left;
-                for (int64_t channel = 0; channel < block; channel += lanes) {
-                    const int64_t some = std::min(lanes, block - channel);
-                    const auto load = [&](const float* at) {
-                        return some == lanes ? Vector::loadu(at) : Vector::loadu(at, some);
-                    };
-                    Vector sums[count];
-                    for (int64_t p = 0; p < count; p++) {
-                        sums[p] = Vector(0.0f);
-                    }
-                    for (int64_t y = down.begin; y < down.end; y++) {
-                        const float* line = from + (top + y * dilation_y) * (width * channels);
-                        for (int64_t place = across.begin; place < across.end; place++) {
-                            const Vector factor =
-                                load(w + (y * kernel_width + place) * channels + first + channel);
-                            const float* at =
-                                line + (start + place * dilation_x) * channels + channel;
-                            for (int64_t p = 0; p < count; p++) {
-                                sums[p] = at::vec::fmadd(
-                                    load(at + p * (stride_x * channels)), factor, sums[p]);
-                            }
-                        }
-                    }
-                    for (int64_t p = 0; p < count; p++) {
-                        sums[p].store(products + (pixel + p) * stride + channel, some);
-                    }
-                }
-            };
-            const auto across = [&](int64_t pixel) {
-                return places(
-                    (first_column + pixel) * stride_x - left, kernel_width, dilation_x, width);
-            };
-            const auto inside = [&](int64_t pixel) {
-                const Places met = across(pixel);
-                return met.begin == 0 && met.end == kernel_width;
-            };
-            for (int64_t pixel = 0; pixel < pixels;) {
-                if (pixel + 8 <= pixels && inside(pixel) && inside(pixel + 7)) {
-                    sum(std::integral_constant<int64_t, 8>(), pixel, {0, kernel_width});
-                    pixel += 8;
-                } else if (pixel + 4 <= pixels && inside(pixel) && inside(pixel + 3)) {
-                    sum(std::integral_constant<int64_t, 4>(), pixel, {0, kernel_width});
-                    pixel += 4;
-                } else {
-                    sum(std::integral_constant<int64_t, 1>(), pixel, across(pixel));
-                    pixel += 1;
-                }
-            }
-"""
-    + _FOLLOWING
-    + r"""
-        }
-    }
-}
-"""
 )

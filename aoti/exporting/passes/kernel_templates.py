@@ -20,7 +20,6 @@ import aoti.exporting.passes.operators  # noqa: F401 (they are defined there)
 from aoti.exporting.passes.kernel_sources import (
     BLOCKED_PRODUCT,
     CONVOLUTION,
-    DEPTHWISE,
     NARROW_PRODUCT,
 )
 
@@ -30,8 +29,6 @@ _ROWS = 72
 # At most so many pixels are computed at a time, and the windows that they see take at most so many
 # bytes: they stay in the caches while all blocks of the weights pass by.
 _PIXELS, _BYTES = 256, 256 * 1024
-# At most so many channels and pixels of a depthwise convolution are computed at a time.
-_CHANNELS, _LINE = 64, 32
 
 
 class Template(CppTemplate):
@@ -140,7 +137,7 @@ def contiguous(given: Any) -> Any:
     return ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(given))
 
 
-def _of_pixels(name: str, source: str, inputs: Sequence[Any], numbers: Mapping[str, Any]) -> Any:
+def of_pixels(name: str, source: str, inputs: Sequence[Any], numbers: Mapping[str, Any]) -> Any:
     """The output of a template that computes a row of a matrix for each pixel of an image."""
     sizes = V.graph.current_node.meta["val"].shape
     *pixels, channels = (
@@ -150,9 +147,10 @@ def _of_pixels(name: str, source: str, inputs: Sequence[Any], numbers: Mapping[s
     return lowering.view(matrix, [*pixels, channels])
 
 
-def _geometry(
+def geometry(
     kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> dict[str, int]:
+    """The numbers of a convolution that `GEOMETRY` reads."""
     left, right, above, below = padding
     return {
         "kernel_height": kernel[0],
@@ -175,7 +173,7 @@ def _(
     inputs = x, weight = contiguous(x), contiguous(weight)
     groups, blocks, kernel_height, kernel_width, depth, block = map(int, weight.get_size())
     numbers = {
-        **_geometry((kernel_height, kernel_width), stride, padding, dilation),
+        **geometry((kernel_height, kernel_width), stride, padding, dilation),
         "groups": groups,
         "blocks": blocks,
         "block": block,
@@ -183,22 +181,7 @@ def _(
         "most_pixels": _PIXELS,
         "most_bytes": _BYTES,
     }
-    return _of_pixels("convolution", CONVOLUTION, inputs, numbers)
-
-
-@lowering.register_lowering(torch.ops.aoti.depthwise.default, type_promotion_kind=None)
-def _(
-    x: Any, weight: Any, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> Any:
-    inputs = x, weight = contiguous(x), contiguous(weight)
-    kernel_height, kernel_width, channels = map(int, weight.get_size())
-    numbers = {
-        **_geometry((kernel_height, kernel_width), stride, padding, dilation),
-        "channels": channels,
-        "most_channels": min(_CHANNELS, channels),
-        "most_pixels": _LINE,
-    }
-    return _of_pixels("depthwise", DEPTHWISE, inputs, numbers)
+    return of_pixels("convolution", CONVOLUTION, inputs, numbers)
 
 
 @lowering.register_lowering(torch.ops.aoti.blocked_product.default, type_promotion_kind=None)

@@ -14,8 +14,8 @@ from aoti.exporting.passes.operators import (
     NARROW_STEPS,
     blocked_product,
     blocks_for,
-    narrow_block,
     narrow_product,
+    vector_block,
 )
 
 aten = torch.ops.aten
@@ -201,7 +201,7 @@ def layer(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if weight.dtype == torch.int8 and not x.dtype.is_floating_point:
         return _of_bytes(x, weight)
     if weight.dtype in (torch.int8, torch.bfloat16) and _has_kernel(weight):
-        return _in_narrow_blocks(x, weight, bias)
+        return _in_vector_blocks(x, weight, bias)
     if _has_kernel(weight):
         return _in_blocks(x, weight, bias)
     if weight.dtype.itemsize < 4:  # two steps would round twice
@@ -236,7 +236,7 @@ def _of_bytes(x: Tensor, weight: Tensor) -> Tensor:
     return _narrow(_unsigned(x), weight) - 128 * weight.sum(1, dtype=torch.int32)
 
 
-def _in_narrow_blocks(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _in_vector_blocks(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = x.reshape(-1, weight.shape[1])
     product = _narrow(rows if weight.dtype == x.dtype else rows.to(torch.float32), weight)
     product = product.reshape(*x.shape[:-1], weight.shape[0])
@@ -245,7 +245,7 @@ def _in_narrow_blocks(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
 def _narrow(x: Tensor, weight: Tensor) -> Tensor:
     outputs, inputs = weight.shape
-    step, block = NARROW_STEPS[x.dtype], narrow_block(outputs)
+    step, block = NARROW_STEPS[x.dtype], vector_block(outputs)
     whole = torch.nn.functional.pad(weight, (0, -inputs % step, 0, -outputs % block))
     blocks = whole.reshape(-1, block, whole.shape[1] // step, step).transpose(1, 2)
     if inputs % step:

@@ -38,8 +38,8 @@ def blocks_for(outputs: int) -> tuple[int, int]:
 NARROW_STEPS = {torch.uint8: 4, torch.bfloat16: 2, torch.float32: 1}
 
 
-def narrow_block(outputs: int) -> int:
-    """How many outputs a block of bytes or bfloat16 should have: a multiple of 16."""
+def vector_block(outputs: int) -> int:
+    """How many outputs a block should have, if it must be a multiple of 16."""
     return min((64, 48, 32, 16), key=lambda width: -outputs % width)
 
 
@@ -79,6 +79,50 @@ def _(x: Tensor, weight: Tensor, *geometry: Sequence[int]) -> Tensor:
     groups, blocks, height, width, _, block = weight.shape
     sizes = sizes_convolved(x.shape[1:3], (height, width), *geometry)
     return x.new_empty(x.shape[0], *sizes, groups * blocks * block)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::winograd", mutates_args=())
+def winograd(x: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
+    """A convolution by 3x3 pixels with channels innermost, by Winograd's algorithm F(2x2, 3x3).
+
+    Sums of four pixels are multiplied, so an infinity or NaN also reaches the outputs next to it.
+
+    Parameters
+    ----------
+    x : Tensor
+        (batch, height, width, channels).
+    weight : Tensor
+        (blocks, 16, channels, outputs of a block): what `winograd_weight` made.
+    padding : sequence of int
+        As of `convolution`.
+
+    Returns
+    -------
+    Tensor
+        (batch, output height, output width, output channels).
+    """
+    kernels = weight.view(weight.shape[0], 4, 4, *weight.shape[2:])
+    for dim in (1, 2):
+        first, plus, minus, last = kernels.unbind(dim)
+        kernels = torch.stack([first, plus - minus, last], dim)
+    plain = kernels.permute(0, 4, 3, 1, 2).flatten(0, 1)
+    return _convolved(x, plain, (1, 1), padding, (1, 1), 1)
+
+
+@winograd.register_fake
+def _(x: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
+    sizes = sizes_convolved(x.shape[1:3], (3, 3), (1, 1), padding, (1, 1))
+    return x.new_empty(x.shape[0], *sizes, weight.shape[0] * weight.shape[3])
+
+
+def winograd_weight(weight: Tensor, block: int) -> Tensor:
+    """What `winograd` multiplies by, from a weight of (outputs, channels, 3, 3)."""
+    for dim in (2, 3):
+        first, middle, last = weight.unbind(dim)
+        ends, middle = (first + last) / 2, middle / 2
+        weight = torch.stack([first, ends + middle, ends - middle, last], dim)
+    blocks = weight.reshape(-1, block, *weight.shape[1:]).permute(0, 3, 4, 2, 1)
+    return blocks.flatten(1, 2).clone(memory_format=torch.contiguous_format)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::depthwise", mutates_args=())
