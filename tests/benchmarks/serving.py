@@ -60,14 +60,14 @@ async def answers(port: int, message: bytes, clients: int, seconds: float) -> li
         while (start := time.perf_counter()) < end:
             writer.write(message)
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            if (
-                " 200 " not in head.partition("\r\n")[0]
-                or "\ntransfer-encoding: chunked" not in head
-            ):
+            if " 200 " not in head.partition("\r\n")[0]:
                 raise RuntimeError(head)
-            while length := int(await reader.readline(), 16):
-                await reader.readexactly(length + 2)
-            await reader.readexactly(2)
+            if length := head.partition("\ncontent-length: ")[2].partition("\r\n")[0]:
+                await reader.readexactly(int(length))
+            else:  # chunks
+                while size := int(await reader.readline(), 16):
+                    await reader.readexactly(size + 2)
+                await reader.readexactly(2)
             taken.append(time.perf_counter() - start)
         writer.close()
 

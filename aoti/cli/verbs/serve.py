@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,7 @@ def serve(
     from aoti.errors import ConfigError
     from aoti.options import Batching
 
+    click.get_current_context().with_resource(_held_back(signal.SIGHUP))
     if (batch, max_delay) != (None, None):
         delay = Batching().max_delay if max_delay is None else max_delay
         flags["batching"] = Batching(batch, delay)
@@ -76,7 +80,7 @@ def serve(
             config.options
         )
 
-    sources, _ = configured()  # a wrong call is said before KServe is imported
+    sources, options = configured()  # a wrong call is said before KServe is imported
     try:
         from aoti.serving.kserve_server import Server
     except ModuleNotFoundError as error:
@@ -84,6 +88,8 @@ def serve(
             "aoti serve needs the package kserve: pip install 'aoti-runtime[serve]'"
         ) from error
     server = Server(
+        sources,
+        options,
         configured,
         http_port=http_port,
         grpc_port=grpc_port,
@@ -96,6 +102,16 @@ def serve(
     else:
         summarize(f"serving {', '.join(sources)} on ports {http_port} (REST), {grpc_port} (gRPC)")
     server.serve()
+
+
+@contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """Keep a signal, which would end the process, until the server can handle it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _named(models: tuple[str, ...]) -> dict[str, str]:
