@@ -7,8 +7,7 @@ import time
 from typing import Any
 
 import orjson
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import Request, Response
 from starlette.routing import Route
 
 from aoti.serving.kserve import InvalidInput
@@ -86,8 +85,13 @@ class _Listener(kserve.protocol.rest.server._RefreshingServer):  # type: ignore[
     uvicorn closes connections that look idle at once, and with them requests that it has not read.
     """
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.ending = asyncio.Event()
+
     async def shutdown(self, sockets: Any = None) -> None:
         """Listen no more, answer what is on its way, and close each connection behind an answer."""
+        self.ending.set()
         await asyncio.sleep(0.01)  # accepts the connections that are made
         for server in self.servers:
             server.close()
@@ -107,11 +111,17 @@ class RESTServer(kserve.protocol.rest.server.RESTServer):  # type: ignore[misc]
         What answers.
     *arguments, **settings
         As for KServe's own.
+
+    Attributes
+    ----------
+    ending : asyncio.Event
+        A signal has come, and requests that are under way are answered.
     """
 
     def __init__(self, requests: Requests, *arguments: Any, **settings: Any) -> None:
         super().__init__("kserve.model_server:app", requests, *arguments, **settings)
         self._server = _Listener(self.config)
+        self.ending = self._server.ending
         self.end = self._server.handle_exit  # a handler of signals
 
     def _add_middlewares(self, app: Any) -> None:

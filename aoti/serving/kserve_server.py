@@ -7,13 +7,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 import psutil
-import uvloop
 from fastapi import Request
 from prometheus_client import REGISTRY
 from prometheus_client.metrics_core import (
@@ -22,6 +21,7 @@ from prometheus_client.metrics_core import (
     HistogramMetricFamily,
     Metric,
 )
+from uvicorn.server import HANDLED_SIGNALS
 
 from aoti import registry
 from aoti.config import Config
@@ -219,7 +219,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
     configured : callable
         Returns both anew. It is called when SIGHUP asks for what changed.
     **settings
-        As for `kserve.ModelServer`: `http_port`, `grpc_port`, `ssl_certfile`, ...
+        As for `kserve.ModelServer`: `http_port`, `grpc_port`, `timeout_keep_alive`, ...
     """
 
     def __init__(
@@ -251,20 +251,25 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             served.load()
             self.repository.update(served)
 
-    def serve(self) -> None:
-        """Answer requests until SIGTERM or SIGINT ends the server, and close the models."""
+    def serve(self, early: Sequence[int] = ()) -> None:
+        """Answer requests until SIGTERM or SIGINT ends the server, and close the models.
+
+        Parameters
+        ----------
+        early : sequence of int
+            The signals SIGHUP that came before the server handles them: they are done when it is
+            ready.
+        """
         metrics = Metrics(self.repository)
         REGISTRY.register(metrics)
         try:
-            # KServe's `start` has asyncio's own event loop, which takes more time for a request.
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._serve())
+            asyncio.run(self._serve(early))
         finally:
             REGISTRY.unregister(metrics)
             for served in self.repository.models.values():
                 served.stop()
 
-    async def _serve(self) -> None:
+    async def _serve(self, early: Sequence[int]) -> None:
         rest = RESTServer(
             self.dataplane,
             self.model_repository_extension,
@@ -281,20 +286,20 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             vars(kserve.model_server.args),
             self.grace_period,
         )
-        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has ended
+        for number in HANDLED_SIGNALS:  # which uvicorn raises again when it has ended
             signal.signal(number, rest.end)
 
-        async def both() -> None:
-            await rest.start()
+        async def stop_grpc() -> None:
+            await rest.ending.wait()
             await grpc.stop()
 
-        beside = asyncio.create_task(self._beside())
+        beside = asyncio.create_task(self._beside(early))
         try:
-            await asyncio.gather(both(), grpc.start(self.max_threads))
+            await asyncio.gather(rest.start(), grpc.start(self.max_threads), stop_grpc())
         finally:
             beside.cancel()
 
-    async def _beside(self) -> None:
+    async def _beside(self, early: Sequence[int]) -> None:
         """What goes on beside the servers: saying when they are ready, and SIGHUP from then on."""
         for port in (self.http_port, self.grpc_port):
             while True:
@@ -308,7 +313,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         seconds = time.time() - psutil.Process().create_time()
         logger.info("ready %.2f s after the start of the process", seconds)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        if early:
+            self._reload_soon()
 
     def _reload_soon(self) -> None:
         self._reloading = asyncio.get_running_loop().create_task(self._reload())

@@ -61,12 +61,12 @@ class Load:
         rng, streams = random.Random(seed), None
         while True:
             if streams is None:
-                late = self.ended is not None
                 try:
                     streams = await self.connect()
                 except OSError:
                     assert self.ended is not None
                     return
+                late = self.ended is not None
             try:
                 streams = await self.act(rng, streams)
             except (OSError, asyncio.IncompleteReadError) as error:

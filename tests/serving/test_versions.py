@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import threading
@@ -175,3 +176,24 @@ def test_a_configuration_is_read_again(serve, models):
         server.process.send_signal(signal.SIGHUP)
         until(lambda: "timeout must be a number" in (models / "log").read_text())
         assert server.infer("weighted", x=X)[0] == 504
+
+
+def test_a_signal_before_the_server_is_ready_is_not_lost(serve, models):
+    """The settings come from a pipe, which shows each time that the server reads them."""
+    config = models / "aoti.toml"
+    os.mkfifo(config)
+
+    def starts(process):
+        with config.open("w") as settings:  # waits for the server
+            process.send_signal(signal.SIGHUP)
+            settings.write("[batching]\nmax_delay = 0.5\n")
+        again.start()
+
+    def reads_again():
+        config.write_text("timeout = 0.1\n[batching]\nmax_delay = 0.5\n")
+
+    again = threading.Thread(target=reads_again, daemon=True)
+    models_and_settings = models / "weighted.pt2", "--config", config
+    with serve(models, models / "log", *models_and_settings, meanwhile=starts) as server:
+        again.join(30)
+        until(lambda: server.infer("weighted", x=X)[0] == 504)
