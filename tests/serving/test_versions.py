@@ -179,13 +179,15 @@ def test_a_configuration_is_read_again(serve, models):
 
 
 def test_a_signal_before_the_server_is_ready_is_not_lost(serve, models):
-    """The settings come from a pipe, which shows each time that the server reads them."""
-    config = models / "aoti.toml"
+    """The settings come from pipes: one for the start, and one for the signal."""
+    config, second = models / "aoti.toml", models / "second"
     os.mkfifo(config)
+    os.mkfifo(second)
 
     def starts(process):
-        with config.open("w") as settings:  # waits for the server
+        with config.open("w") as settings:  # waits until the server reads
             process.send_signal(signal.SIGHUP)
+            second.rename(config)
             settings.write("[batching]\nmax_delay = 0.5\n")
         again.start()
 
@@ -195,5 +197,5 @@ def test_a_signal_before_the_server_is_ready_is_not_lost(serve, models):
     again = threading.Thread(target=reads_again, daemon=True)
     models_and_settings = models / "weighted.pt2", "--config", config
     with serve(models, models / "log", *models_and_settings, meanwhile=starts) as server:
-        again.join(30)
         until(lambda: server.infer("weighted", x=X)[0] == 504)
+        again.join()
