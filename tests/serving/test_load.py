@@ -93,7 +93,7 @@ class Load:
             status, answer, streams = await self.ask(
                 streams, path, json.dumps({"inputs": [tensor]}).encode()
             )
-            if status not in (400, 422, 503):
+            if status not in (400, 503):
                 self.wrong.append((status, answer, tensor))
             self.count("malformed")
             return streams
