@@ -1,4 +1,4 @@
-"""MiniLM by ONNX Runtime behind MLServer, for tests/benchmarks/serving.py. Needs mlserver, onnxruntime.
+"""MiniLM by ONNX Runtime behind MLServer. tests/benchmarks/serving.py runs it.
 
 usage: python onnx_mlserver.py MINILM.onnx --http-port PORT --grpc-port PORT
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -26,9 +27,10 @@ def test_each_error_has_a_status(kind, status):
     assert headers_of(status) == ({"Retry-After": "1"} if status == 503 else {})
 
 
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+@pytest.mark.skipif(not find_spec("ray"), reason="needs Ray: pip install 'aoti-runtime[ray]'")
 @pytest.mark.parametrize(("kind", "status"), ERRORS.items())
 def test_they_are_those_of_a_replica_of_ray(kind, status):
-    pytest.importorskip("ray", reason="needs Ray: pip install 'aoti-runtime[ray]'")
     from aoti.serving.ray_replica import app
 
     answer = app.exception_handlers[aoti.AotiError](None, kind("no"))
