@@ -12,17 +12,12 @@ from grpc_interceptor.exceptions import DeadlineExceeded, GrpcException, Unavail
 
 from aoti import registry
 from aoti.config import Config
-from aoti.errors import (
-    AotiError,
-    InputError,
-    ModelClosedError,
-    QueueFullError,
-    RunTimeoutError,
-)
+from aoti.errors import AotiError, InputError
 from aoti.loading import load
 from aoti.model import AOTIModel
 from aoti.package.package import Package, Source
 from aoti.serving.light_kserve import kserve
+from aoti.serving.statuses import status_of
 from aoti.serving.tensors import decoded, described, numbers
 
 _DRAIN = 30.0  # seconds that requests of a model that is unloaded may take
@@ -30,12 +25,8 @@ _DRAIN = 30.0  # seconds that requests of a model that is unloaded may take
 InvalidInput = kserve.errors.InvalidInput
 messages = kserve.protocol.grpc.grpc_predict_v2_pb2
 
-# What a request gets for an error of the model: HTTP's status, and gRPC's.
-STATUS: dict[type[AotiError], tuple[int, type[GrpcException]]] = {
-    QueueFullError: (503, Unavailable),
-    ModelClosedError: (503, Unavailable),
-    RunTimeoutError: (504, DeadlineExceeded),
-}
+# gRPC's errors by HTTP's statuses.
+_GRPC: dict[int, type[GrpcException]] = {503: Unavailable, 504: DeadlineExceeded}
 
 
 class AOTIServedModel(kserve.Model):  # type: ignore[misc]
@@ -153,9 +144,9 @@ class AOTIServedModel(kserve.Model):  # type: ignore[misc]
             result = await self.model.infer_async(self._arrays(payload))
         except InputError as error:
             raise InvalidInput(str(error)) from error
-        except tuple(STATUS) as error:
-            if payload.from_grpc:
-                raise STATUS[type(error)][1](str(error)) from error
+        except AotiError as error:
+            if payload.from_grpc and (kind := _GRPC.get(status_of(error))):
+                raise kind(str(error)) from error
             raise
         return Response(payload, self, result.outputs, result.version)
 

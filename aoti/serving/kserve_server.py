@@ -7,14 +7,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 import psutil
 from fastapi import Request
-from fastapi.responses import JSONResponse
 from prometheus_client import REGISTRY
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -22,66 +21,21 @@ from prometheus_client.metrics_core import (
     HistogramMetricFamily,
     Metric,
 )
+from uvicorn.server import HANDLED_SIGNALS
 
 from aoti import registry
 from aoti.config import Config
 from aoti.errors import AotiError, ConfigError
 from aoti.package.package import Source
-from aoti.serving.kserve import STATUS, AOTIServedModel, InvalidInput
+from aoti.serving.kserve import AOTIServedModel, InvalidInput
+from aoti.serving.kserve_rest import Requests, RESTServer
 from aoti.serving.light_kserve import kserve
 
 logger = kserve.logging.logger
 
 Sources = Mapping[str, Source | Config]  # the models that are served from the start, by name
 
-_RETRY_AFTER = "1"  # seconds
 _SIZES = tuple(2**n for n in range(11))  # the bounds of the histogram's buckets
-
-
-class Requests(kserve.protocol.dataplane.DataPlane):  # type: ignore[misc]
-    """KServe's way of requests to models, with binary data as they came."""
-
-    async def ready(self) -> bool:
-        """Whether there are models, and all of them are ready."""
-        models = list(self.model_registry.get_models().values())
-        return bool(models) and all(model.ready for model in models)
-
-    async def model_metadata(self, model_name: str) -> dict[str, Any]:
-        """The inputs and outputs of a model, and its version."""
-        metadata = await super().model_metadata(model_name)
-        return {**metadata, "versions": [self.get_model_from_registry(model_name).version]}
-
-    def decode_inference_request(self, body: Any, headers: Any, model_name: str) -> Any:
-        """A request from JSON, or from JSON that binary data follow."""
-        if not isinstance(body, bytes):
-            return super().decode_inference_request(body, headers, model_name)
-        try:
-            # A request without the header is all JSON, whatever content type it names: curl names
-            # another one.
-            start = int(headers.get("inference-header-content-length", len(body)))
-            if not 0 <= start <= len(body):
-                raise ValueError(f"its JSON cannot have {start} of {len(body)} bytes")
-            document = orjson.loads(memoryview(body)[:start])
-            binary = ["data" not in item for item in document["inputs"]]
-            for item in document["inputs"]:
-                item.setdefault("data", [])
-            request = super().decode_inference_request(
-                kserve.protocol.rest.v2_datamodels.InferenceRequest.model_validate(document),
-                headers,
-                model_name,
-            )
-            for tensor, raw in zip(request.inputs, binary, strict=True):
-                if raw:
-                    end = start + int(tensor.parameters["binary_data_size"])
-                    if not start <= end <= len(body):
-                        raise ValueError("the binary data are too short")
-                    tensor._raw_data = memoryview(body)[start:end]
-                    start = end
-            if start < len(body):
-                raise ValueError(f"{len(body) - start} bytes are left over behind its tensors")
-            return request
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidInput(f"the request cannot be read: {error}") from error
 
 
 class Repository(kserve.ModelRepository):  # type: ignore[misc]
@@ -258,31 +212,31 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
 
     Parameters
     ----------
+    sources : mapping of str to source of `aoti.load`
+        The models by their names.
+    options : mapping
+        Options of `aoti.load` for all of them, and for models that are found by name.
     configured : callable
-        Returns the models by their names, and options of `aoti.load` for all of them. It is called
-        now, and again when SIGHUP asks for what changed.
+        Returns both anew. It is called when SIGHUP asks for what changed.
     **settings
-        As for `kserve.ModelServer`: `http_port`, `grpc_port`, `ssl_certfile`, ...
-
-    Raises
-    ------
-    ConfigError
-        From `configured`.
+        As for `kserve.ModelServer`: `http_port`, `grpc_port`, `timeout_keep_alive`, ...
     """
 
     def __init__(
-        self, configured: Callable[[], tuple[Sources, Mapping[str, Any]]], **settings: Any
+        self,
+        sources: Sources,
+        options: Mapping[str, Any],
+        configured: Callable[[], tuple[Sources, Mapping[str, Any]]],
+        **settings: Any,
     ) -> None:
         self._configured = configured
-        self.repository = Repository(*configured())
+        self.repository = Repository(sources, options)
         super().__init__(registered_models=self.repository, **settings)
         self.dataplane = Requests(model_registry=self.repository)
         # Before KServe's own, which reads no parameters.
         kserve.model_server.app.add_api_route(
             "/v2/repository/models/{name}/load", self._load_model, methods=["POST"]
         )
-        for error, (status, _) in STATUS.items():
-            kserve.model_server.app.add_exception_handler(error, _handler(status))
 
     def load(self) -> None:
         """Load the models.
@@ -297,30 +251,56 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             served.load()
             self.repository.update(served)
 
-    def serve(self) -> None:
-        """Answer requests until a signal ends the server, and close the models."""
+    def serve(self, early: Sequence[int] = ()) -> None:
+        """Answer requests until SIGTERM or SIGINT ends the server, and close the models.
+
+        Parameters
+        ----------
+        early : sequence of int
+            The signals SIGHUP that came before the server handles them: they are done when it is
+            ready.
+        """
         metrics = Metrics(self.repository)
         REGISTRY.register(metrics)
-        self.servers.append(self._beside())
         try:
-            self.start([])
+            asyncio.run(self._serve(early))
         finally:
             REGISTRY.unregister(metrics)
             for served in self.repository.models.values():
                 served.stop()
 
-    def stop(self, sig: int) -> None:
-        """End the servers; requests that are under way are answered before the models close."""
+    async def _serve(self, early: Sequence[int]) -> None:
+        rest = RESTServer(
+            self.dataplane,
+            self.model_repository_extension,
+            self.http_port,
+            grace_period=self.grace_period,
+            timeout_keep_alive=self.timeout_keep_alive,
+            ssl_certfile=self.ssl_certfile,
+            ssl_keyfile=self.ssl_keyfile,
+        )
+        grpc = kserve.protocol.grpc.server.GRPCServer(
+            self.grpc_port,
+            self.dataplane,
+            self.model_repository_extension,
+            vars(kserve.model_server.args),
+            self.grace_period,
+        )
+        for number in HANDLED_SIGNALS:  # which uvicorn raises again when it has ended
+            signal.signal(number, rest.end)
 
-        async def shutdown() -> None:
-            if self._grpc_server:
-                await self._grpc_server.stop(sig)
+        async def stop_grpc() -> None:
+            await rest.ending.wait()
+            await grpc.stop()
 
-        self._ending = asyncio.get_event_loop().create_task(shutdown())
+        beside = asyncio.create_task(self._beside(early))
+        try:
+            await asyncio.gather(rest.start(), grpc.start(self.max_threads), stop_grpc())
+        finally:
+            beside.cancel()
 
-    async def _beside(self) -> None:
-        """What goes on beside the servers: SIGHUP, and saying when they are ready."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
+    async def _beside(self, early: Sequence[int]) -> None:
+        """What goes on beside the servers: saying when they are ready, and SIGHUP from then on."""
         for port in (self.http_port, self.grpc_port):
             while True:
                 await asyncio.sleep(0.002)
@@ -332,6 +312,9 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
                 break
         seconds = time.time() - psutil.Process().create_time()
         logger.info("ready %.2f s after the start of the process", seconds)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
+        if early:
+            self._reload_soon()
 
     def _reload_soon(self) -> None:
         self._reloading = asyncio.get_running_loop().create_task(self._reload())
@@ -370,11 +353,3 @@ def _weights_in(body: bytes) -> str | None:
     if unknown or not isinstance(file, str | None):
         raise InvalidInput("the parameters of a load can be: weights, the path of a file")
     return file
-
-
-def _handler(status: int) -> Any:
-    async def handle(_request: Any, error: Exception) -> JSONResponse:
-        headers = {"Retry-After": _RETRY_AFTER} if status == 503 else None
-        return JSONResponse({"error": str(error)}, status, headers)
-
-    return handle

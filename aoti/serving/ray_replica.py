@@ -14,33 +14,18 @@ from fastapi import FastAPI, Request, Response
 from ray import serve
 
 from aoti.config import Config
-from aoti.errors import (
-    AotiError,
-    ConfigError,
-    InputError,
-    ModelNotFoundError,
-    QueueFullError,
-    RunTimeoutError,
-)
+from aoti.errors import AotiError, ConfigError, ModelNotFoundError
 from aoti.loading import load, resolve
 from aoti.model import AOTIModel
 from aoti.package.archive import identity
 from aoti.serving.infer_request import InferRequest
 from aoti.serving.named_calls import NamedCalls
 from aoti.serving.ray import Answer
+from aoti.serving.statuses import headers_of, status_of
 from aoti.serving.tensors import described
 from aoti.signature import example_inputs
 
 _DIGITS = 12  # of a digest, as a version
-_RETRY_AFTER = "1"  # seconds
-
-# HTTP's status for an error.
-_STATUS: dict[type[AotiError], int] = {
-    InputError: 400,
-    ModelNotFoundError: 404,
-    QueueFullError: 503,
-    RunTimeoutError: 504,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +85,8 @@ app = FastAPI(title="Open Inference Protocol, version 2")
 
 @app.exception_handler(AotiError)
 def _failed(_request: Request, error: AotiError) -> Response:
-    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
-    headers = {"Retry-After": _RETRY_AFTER} if status == 503 else None
-    return _json({"error": str(error)}, status, headers)
+    status = status_of(error)
+    return _json({"error": str(error)}, status, headers_of(status))
 
 
 def _json(document: Mapping[str, Any], status: int = 200, headers: Any = None) -> Response:

@@ -60,7 +60,7 @@ def decoded(
     data : sequence of numbers or booleans
         The elements, flat or nested, in C order, if there are no raw ones.
     raw : bytes-like, optional
-        The elements' bytes, which the array shares.
+        The elements' bytes. The array shares them, or is a copy if they are not aligned.
 
     Raises
     ------
@@ -81,6 +81,8 @@ def decoded(
         raise InputError(f"{name}: {len(raw)} bytes are not a whole number of {datatype}")
     else:
         array = np.frombuffer(raw, wanted)
+        if not array.flags.aligned:
+            array = array.copy()
     if array.size != math.prod(shape):
         raise InputError(
             f"{name}: the shape {list(shape)} has {math.prod(shape)} elements, and the data has "

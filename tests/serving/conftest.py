@@ -81,7 +81,7 @@ def free_port():
 
 
 @contextmanager
-def serving(packages, log, *arguments):
+def serving(packages, log, *arguments, meanwhile=None):
     http, grpc = free_port(), free_port()
     ports = ["--http-port", str(http), "--grpc-port", str(grpc)]
     environment = {**os.environ, "AOTI_MODELS_DIR": str(packages), "OMP_NUM_THREADS": "1"}
@@ -91,6 +91,8 @@ def serving(packages, log, *arguments):
         )
     served = Served(process, http, grpc)
     try:
+        if meanwhile is not None:
+            meanwhile(process)
         end = time.monotonic() + 60
         while True:
             assert process.poll() is None, log.read_text()
@@ -108,5 +110,8 @@ def serving(packages, log, *arguments):
 
 @pytest.fixture(scope="session")
 def serve():
-    """``serve(models_directory, log, *arguments)``: a context with a server process."""
+    """``serve(models_directory, log, *arguments)``: a context with a server process.
+
+    ``meanwhile(process)`` is called before the server is ready.
+    """
     return serving

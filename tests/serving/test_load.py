@@ -21,7 +21,7 @@ import pytest
 
 SECONDS = 10 * int(os.environ.get("AOTI_STRESS", "1"))
 CLIENTS, VALUES = 64, 50
-P99 = 5.0  # seconds; 0.6 s on two cores that others use, 2.3 s where the load average is 13
+P99 = 2.0  # seconds, on a machine that does other things too
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS * 2 + 180)]
 
@@ -32,7 +32,7 @@ class Load:
     def __init__(self, server):
         self.server = server
         self.latencies, self.counts, self.wrong = [], {}, []
-        self.unanswered = []  # when these requests were sent
+        self.refused = 0  # requests on connections that were made after SIGTERM
         self.ended = None  # when SIGTERM was sent
 
     def count(self, what):
@@ -42,12 +42,16 @@ class Load:
         return await asyncio.open_connection("127.0.0.1", self.server.ports["http"])
 
     async def ask(self, streams, path, body):
-        """Status and body of an answer."""
+        """Status and body of an answer, and the connection, unless the server ends it."""
         reader, writer = streams
         writer.write(self.message(path, body))
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = int(head.partition("\ncontent-length: ")[2].partition("\r\n")[0])
-        return int(head.split()[1]), await reader.readexactly(length)
+        answer = await reader.readexactly(length)
+        if "\nconnection: close" in head:
+            writer.close()
+            streams = None
+        return int(head.split()[1]), answer, streams
 
     def message(self, path, body):
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -56,18 +60,19 @@ class Load:
     async def client(self, seed):
         rng, streams = random.Random(seed), None
         while True:
-            try:
-                streams = streams or await self.connect()
-            except OSError:
-                assert self.ended is not None
-                return
-            start = time.monotonic()
+            if streams is None:
+                try:
+                    streams = await self.connect()
+                except OSError:
+                    assert self.ended is not None
+                    return
+                late = self.ended is not None
             try:
                 streams = await self.act(rng, streams)
             except (OSError, asyncio.IncompleteReadError) as error:
-                if self.ended is None:
-                    self.wrong.append(repr(error))
-                self.unanswered.append(start)
+                if not late:
+                    self.wrong.append(("no answer", repr(error)))
+                self.refused += 1
                 streams[1].close()
                 streams = None
 
@@ -85,15 +90,15 @@ class Load:
             return None
         if what < 0.15:
             tensor[rng.choice(["shape", "datatype", "data", "name"])] = rng.choice([[3], "y", None])
-            status, answer = await self.ask(
+            status, answer, streams = await self.ask(
                 streams, path, json.dumps({"inputs": [tensor]}).encode()
             )
-            if status not in (400, 422, 503):
+            if status not in (400, 503):
                 self.wrong.append((status, answer, tensor))
             self.count("malformed")
             return streams
         start = time.perf_counter()
-        status, answer = await self.ask(streams, path, body)
+        status, answer, streams = await self.ask(streams, path, body)
         self.count(status)
         if status == 503:  # as a client does that was asked to come again later
             await asyncio.sleep(rng.random() / 10)
@@ -110,11 +115,12 @@ class Load:
         streams = await self.connect()
         for version in itertools.count(2):
             if self.ended is not None:
-                streams[1].close()
+                if streams is not None:
+                    streams[1].close()
                 return
             body = json.dumps({"parameters": {"weights": f"{version % VALUES}.safetensors"}})
             path = "/v2/repository/models/weighted/load"
-            status, answer = await self.ask(streams, path, body.encode())
+            status, answer, streams = await self.ask(streams, path, body.encode())
             if (status, json.loads(answer)["parameters"]["weights_version"]) != (200, version):
                 self.wrong.append((status, answer))
             self.count("updated")
@@ -140,7 +146,10 @@ class Load:
 
 
 def test_nothing_is_wrong_and_nothing_is_lost(serve, batch_packages, tmp_path):
-    """Weights change all the time, and SIGTERM comes while all clients ask."""
+    """Weights change all the time, and SIGTERM comes while all clients ask.
+
+    What is sent on a connection that was made before SIGTERM gets an answer.
+    """
     safetensors = pytest.importorskip("safetensors.numpy")
     shutil.copy(batch_packages / "weighted.pt2", tmp_path)
     for n in range(VALUES):
@@ -154,12 +163,9 @@ def test_nothing_is_wrong_and_nothing_is_lost(serve, batch_packages, tmp_path):
     p50, p99 = (statistics.quantiles(load.latencies, n=100)[n] for n in (49, 98))
     print(
         f"\n{SECONDS} s, {CLIENTS} clients: {load.counts}; p50 {p50 * 1e3:.0f} ms, "
-        f"p99 {p99 * 1e3:.0f} ms; {before:.0f} MB, then {after:.0f} MB"
+        f"p99 {p99 * 1e3:.0f} ms; {before:.0f} MB, then {after:.0f} MB; {load.refused} refused"
     )
     assert load.wrong == []
-    # What the server has not read when SIGTERM comes is not accepted: its connection looks idle.
-    on_their_way = load.ended - max(load.latencies)
-    assert [start for start in load.unanswered if start < on_their_way] == []
     assert load.counts[200] > SECONDS * 10
     assert load.counts["updated"] > SECONDS / 2
     assert p99 < P99

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import threading
@@ -175,3 +176,26 @@ def test_a_configuration_is_read_again(serve, models):
         server.process.send_signal(signal.SIGHUP)
         until(lambda: "timeout must be a number" in (models / "log").read_text())
         assert server.infer("weighted", x=X)[0] == 504
+
+
+def test_a_signal_before_the_server_is_ready_is_not_lost(serve, models):
+    """The settings come from pipes: one for the start, and one for the signal."""
+    config, second = models / "aoti.toml", models / "second"
+    os.mkfifo(config)
+    os.mkfifo(second)
+
+    def starts(process):
+        with config.open("w") as settings:  # waits until the server reads
+            process.send_signal(signal.SIGHUP)
+            second.rename(config)
+            settings.write("[batching]\nmax_delay = 0.5\n")
+        again.start()
+
+    def reads_again():
+        config.write_text("timeout = 0.1\n[batching]\nmax_delay = 0.5\n")
+
+    again = threading.Thread(target=reads_again, daemon=True)
+    models_and_settings = models / "weighted.pt2", "--config", config
+    with serve(models, models / "log", *models_and_settings, meanwhile=starts) as server:
+        until(lambda: server.infer("weighted", x=X)[0] == 504)
+        again.join()

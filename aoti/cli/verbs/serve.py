@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ from aoti.cli.terminal import level, summarize
 @click.option("--intra-op-threads", type=int, metavar="N", help="How many threads a run uses.")
 @click.option("--queue-size", type=int, metavar="N", help="How many requests may wait, per model.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long a request may take.")
+@click.option(
+    "--keep-alive",
+    type=click.IntRange(min=1),
+    default=65,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a connection for REST may be idle. Proxies must close theirs earlier.",
+)
 @click.option("--certfile", metavar="PEM", help="The certificate for HTTPS.")
 @click.option("--keyfile", metavar="PEM", help="Its private key.")
 @click.option(
@@ -44,6 +53,7 @@ def serve(
     grpc_port: int,
     batch: int | None,
     max_delay: float | None,
+    keep_alive: int,
     certfile: str | None,
     keyfile: str | None,
     config_file: str | None,
@@ -64,6 +74,8 @@ def serve(
     from aoti.errors import ConfigError
     from aoti.options import Batching
 
+    early: list[int] = []  # SIGHUP, which would end the command
+    signal.signal(signal.SIGHUP, lambda number, _: early.append(number))
     if (batch, max_delay) != (None, None):
         delay = Batching().max_delay if max_delay is None else max_delay
         flags["batching"] = Batching(batch, delay)
@@ -76,7 +88,7 @@ def serve(
             config.options
         )
 
-    sources, _ = configured()  # a wrong call is said before KServe is imported
+    sources, options = configured()  # a wrong call is said before KServe is imported
     try:
         from aoti.serving.kserve_server import Server
     except ModuleNotFoundError as error:
@@ -84,9 +96,12 @@ def serve(
             "aoti serve needs the package kserve: pip install 'aoti-runtime[serve]'"
         ) from error
     server = Server(
+        sources,
+        options,
         configured,
         http_port=http_port,
         grpc_port=grpc_port,
+        timeout_keep_alive=keep_alive,
         ssl_certfile=certfile,
         ssl_keyfile=keyfile,
     )
@@ -95,7 +110,7 @@ def serve(
         show_json({"models": list(sources), "http_port": http_port, "grpc_port": grpc_port})
     else:
         summarize(f"serving {', '.join(sources)} on ports {http_port} (REST), {grpc_port} (gRPC)")
-    server.serve()
+    server.serve(early)
 
 
 def _named(models: tuple[str, ...]) -> dict[str, str]:
