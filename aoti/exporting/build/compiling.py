@@ -135,7 +135,7 @@ def compile_here(
 
     import aoti.exporting.passes.kernel_templates
     import aoti.exporting.passes.recurrence_template  # noqa: F401 (both register with Inductor)
-    from aoti.exporting.passes import attention_template, size_ranges
+    from aoti.exporting.passes import attention_template, fusions, size_ranges
 
     args, kwargs = program.example_inputs
     # Inductor takes the path for a directory only if that exists already.
@@ -153,6 +153,7 @@ def compile_here(
         one_thread,
         corrected(wanted=corrects),
         attention_template.mended(),
+        fusions.mended(),
         size_ranges.mended(),
     ):
         module: Any = program.module(check_guards=False)
