@@ -5,6 +5,8 @@ that are not there, compare unsigned numbers as signed ones, or fail to wrap aro
 and the floored quotient of floats are computed as ``a - floor(a / b) * b``, which loses the result
 of a large quotient, and is nan for an infinite divisor. `aten` uses ``fmod``.
 
+Fourier transforms to real numbers are replaced, too: see `aoti.exporting.passes.spectra`.
+
 These are decompositions: Inductor applies them wherever it meets the operator, also inside of other
 operators and of subgraphs.
 """
@@ -19,6 +21,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch._inductor import decomposition as inductor
+
+from aoti.exporting.passes.spectra import real_transform
 
 aten = torch.ops.aten
 
@@ -96,6 +100,7 @@ def _table() -> dict[Any, _Decomposition]:
         table[operator] = _divide
     for operator in (aten.floor_divide.default, aten.floor_divide.Scalar):
         table[operator] = _floor_divide
+    table[aten._fft_c2r.default] = real_transform
     table[aten.pow.Scalar] = _pow_of_number
     table[aten.acosh.default] = _acosh
     table[aten.nextafter.default] = _nextafter
