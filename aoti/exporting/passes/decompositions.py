@@ -5,7 +5,7 @@ that are not there, compare unsigned numbers as signed ones, or fail to wrap aro
 and the floored quotient of floats are computed as ``a - floor(a / b) * b``, which loses the result
 of a large quotient, and is nan for an infinite divisor. `aten` uses ``fmod``.
 
-Fourier transforms to real numbers are replaced, too: see `aoti.exporting.passes.spectra`.
+Operators of complex numbers are replaced, too: see `aoti.exporting.passes.complex_numbers`.
 
 These are decompositions: Inductor applies them wherever it meets the operator, also inside of other
 operators and of subgraphs.
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch._inductor import decomposition as inductor
 
-from aoti.exporting.passes.spectra import real_transform
+from aoti.exporting.passes.complex_numbers import of_complex_numbers
 
 aten = torch.ops.aten
 
@@ -72,7 +72,7 @@ def _after(ours: _Decomposition, theirs: _Decomposition | None) -> _Decompositio
 
 
 def _table() -> dict[Any, _Decomposition]:
-    table: dict[Any, _Decomposition] = {}
+    table: dict[Any, _Decomposition] = of_complex_numbers()
     for operator in (aten.argmax.default, aten.argmin.default):
         table[operator] = _widened(operator, back=False)
     for operator in (
@@ -100,7 +100,6 @@ def _table() -> dict[Any, _Decomposition]:
         table[operator] = _divide
     for operator in (aten.floor_divide.default, aten.floor_divide.Scalar):
         table[operator] = _floor_divide
-    table[aten._fft_c2r.default] = real_transform
     table[aten.pow.Scalar] = _pow_of_number
     table[aten.acosh.default] = _acosh
     table[aten.nextafter.default] = _nextafter
