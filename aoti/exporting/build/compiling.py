@@ -22,7 +22,7 @@ from aoti.errors import ExportError
 from aoti.exporting.build.children import run_child
 from aoti.exporting.build.packing import check_space
 from aoti.exporting.error_messages import MachineError, explain_text
-from aoti.exporting.passes import recurrence  # noqa: F401 (registers its operator)
+from aoti.exporting.passes import experts, recurrence  # noqa: F401 (register their operators)
 from aoti.exporting.passes.decompositions import corrected
 from aoti.exporting.passes.operators import NAMESPACE
 from aoti.package.layout import SOURCE
@@ -133,8 +133,9 @@ def compile_here(
     """Compile a program in this process and return the files."""
     from torch._inductor import aot_compile
 
+    import aoti.exporting.passes.experts_template
     import aoti.exporting.passes.kernel_templates
-    import aoti.exporting.passes.recurrence_template  # noqa: F401 (both register with Inductor)
+    import aoti.exporting.passes.recurrence_template  # noqa: F401 (they register with Inductor)
     from aoti.exporting.passes import attention_template, fusions, size_ranges
 
     args, kwargs = program.example_inputs
