@@ -117,9 +117,7 @@ def test_conditions_on_two_sizes_are_checked_at_calls(tmp_path):
 
     free = {"x": {0: "length=80..4000"}, "y": {0: "n=1..50"}}
     path = tmp_path / "m.pt2"
-    aoti.export(
-        Function(windows), (torch.ones(200), torch.ones(3)), path=path, dynamic_shapes=free
-    )
+    aoti.export(Function(windows), (torch.ones(200), torch.ones(3)), path=path, dynamic_shapes=free)
     with aoti.load(path) as model:
         x, y = torch.randn(215), torch.randn(7)
         torch.testing.assert_close(model(x, y), windows(x, y))

@@ -138,6 +138,7 @@ def compile_here(
     import aoti.exporting.passes.recurrence_template  # noqa: F401 (they register with Inductor)
     from aoti.exporting.passes import attention_template, fusions, size_ranges
 
+    size_ranges.give_examples(program)
     args, kwargs = program.example_inputs
     # Inductor takes the path for a directory only if that exists already.
     target = directory / "model"

@@ -33,6 +33,7 @@ from aoti.exporting.capture.dynamic_shapes import (
     shapes_by_tensor,
     shapes_for_torch,
 )
+from aoti.exporting.capture.free_sizes import any_sizes
 from aoti.exporting.capture.module_source import Source, uncompiled
 from aoti.exporting.capture.recurrent_layers import whole_sequences
 from aoti.exporting.capture.state import unchanged
@@ -143,7 +144,7 @@ def trace(
                 attributes_kept(module, assigned, located=not way.strict),
                 _seeing_results(module, register),
                 _masks_as_given(),
-                _any_sizes() if way.shapes else contextlib.nullcontext(),
+                any_sizes() if way.shapes else contextlib.nullcontext(),
                 contextlib.nullcontext() if way.strict else whole_sequences(),
             ):
                 program = torch.export.export(
@@ -217,14 +218,6 @@ def _masks_as_given() -> contextlib.AbstractContextManager[Any]:
         "_detect_is_causal_mask",
         lambda _mask, is_causal=None, _size=None: bool(is_causal),
     )
-
-
-def _any_sizes() -> contextlib.AbstractContextManager[None]:
-    """Let `einsum` multiply its operands in their order.
-
-    opt_einsum would choose an order for the sizes of the examples, which fixes them.
-    """
-    return torch.backends.opt_einsum.flags(enabled=False)
 
 
 @contextlib.contextmanager

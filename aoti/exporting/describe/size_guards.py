@@ -88,8 +88,8 @@ def refuse_narrowed(
             ranges[str(size)] = int(low), int(high) if high.is_Integer else None
     for name, dim in declared.items():
         low, high = next((ranges[s] for s in ranges if names.get(s) == name), (None, None))
-        theirs = dim.max  # type: ignore[attr-defined]
-        if low is None or low > max(dim.min, TRACED_FROM) or (high or theirs) < theirs:  # type: ignore[attr-defined]
+        theirs = dim.max
+        if low is None or low > max(dim.min, TRACED_FROM) or (high or theirs) < theirs:
             raise ExportError(
                 f"size {name!r} cannot have all values\nnarrow its range, or give it a fixed value"
             )

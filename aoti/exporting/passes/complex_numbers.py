@@ -71,7 +71,7 @@ def _unsqueeze(x: Tensor, dim: int) -> Any:
     return torch.view_as_complex(torch.view_as_real(x).unsqueeze(dim % (x.dim() + 1)))
 
 
-def _expand(x: Tensor, size: Sequence[Any], *, implicit: bool = False) -> Any:
+def _expand(x: Tensor, size: Sequence[Any], **_: Any) -> Any:
     if not _is_complex(x):
         return NotImplemented
     return torch.view_as_complex(torch.view_as_real(x).expand([*size, 2]))

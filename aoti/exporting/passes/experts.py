@@ -73,7 +73,7 @@ def _is_theirs(node: Node) -> bool:
     if getattr(node.target, "name", lambda: "")() != _THEIRS:
         return False
     weight = arguments(node)["weight"].meta["val"]
-    return weight.dtype == torch.float32 and weight.device.type == "cpu"
+    return bool(weight.dtype == torch.float32 and weight.device.type == "cpu")
 
 
 def _product(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from torch._inductor.codegen import cpp
 
-_supported = cpp.template_fusion_with_epilogues_supported
+_supported: Any = cpp.template_fusion_with_epilogues_supported  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -34,4 +34,5 @@ def _all_supported(template: Any, epilogues: Sequence[Any]) -> tuple[bool, bool]
             if any(access.index != index for access in accesses.writes for index in read):
                 return False, False
             known |= {output.get_name() for output in node.get_outputs()}
-    return _supported(template, epilogues)
+    supported: tuple[bool, bool] = _supported(template, epilogues)
+    return supported

@@ -16,13 +16,9 @@ namespace {
 
 using Numbers = std::vector<int64_t>;
 
-Numbers sizes_of(const Tensor& self) {
-  return {self.sizes(), self.sizes() + self.rank()};
-}
+Numbers sizes_of(const Tensor& self) { return {self.sizes(), self.sizes() + self.rank()}; }
 
-Numbers strides_of(const Tensor& self) {
-  return {self.strides(), self.strides() + self.rank()};
-}
+Numbers strides_of(const Tensor& self) { return {self.strides(), self.strides() + self.rank()}; }
 
 Tensor view(const Tensor& self, Extents sizes, Extents strides) {
   return Tensor(self.storage(), self.dtype(), sizes, strides, self.offset());
@@ -55,8 +51,8 @@ std::optional<Numbers> strides_for(const Tensor& self, Extents sizes) {
     return Numbers(sizes.size(), 1);
   }
   if (self.numel() == 0) {
-    const bool same = std::equal(
-        sizes.begin(), sizes.end(), self.sizes(), self.sizes() + self.rank());
+    const bool same =
+        std::equal(sizes.begin(), sizes.end(), self.sizes(), self.sizes() + self.rank());
     return same ? strides_of(self) : contiguous_strides(sizes);
   }
   Numbers strides(sizes.size());
@@ -65,8 +61,7 @@ std::optional<Numbers> strides_for(const Tensor& self, Extents sizes) {
   // Dimensions that lie as one in memory are a chunk, which has to end where new dimensions do.
   for (int64_t dim = self.rank() - 1; dim >= 0; --dim) {
     elements *= self.sizes()[dim];
-    if (dim != 0 &&
-        (self.sizes()[dim - 1] == 1 || self.strides()[dim - 1] == elements * step)) {
+    if (dim != 0 && (self.sizes()[dim - 1] == 1 || self.strides()[dim - 1] == elements * step)) {
       continue;
     }
     for (; at >= 0 && (covered < elements || sizes[static_cast<std::size_t>(at)] == 1); --at) {
@@ -126,7 +121,8 @@ Tensor view_as(const Tensor& self, ScalarType dtype) {
   int64_t offset = self.offset();
   if (from != to) {
     if (sizes.empty() || strides.back() != 1) {
-      throw std::invalid_argument("elements that do not lie side by side, as those of another size");
+      throw std::invalid_argument(
+          "elements that do not lie side by side, as those of another size");
     }
     bool fits = true;
     const auto scaled = [&](int64_t value) {
@@ -155,7 +151,12 @@ aotinative_cpu_reshape(Handle self, const int64_t* shape, int64_t count, Handle*
 }
 
 AOTI_SERVED int32_t aotinative_cpu_slice_Tensor(
-    Handle self, int64_t dim, const int64_t* start, const int64_t* end, int64_t step, Handle* made) {
+    Handle self,
+    int64_t dim,
+    const int64_t* start,
+    const int64_t* end,
+    int64_t step,
+    Handle* made) {
   return served("slice", [&] {
     const int64_t last = end ? *end : std::numeric_limits<int64_t>::max();
     hand_over(slice(*self, dim, start ? *start : 0, last, step), made);
