@@ -40,8 +40,10 @@ from aoti.exporting.capture.unregistered import Register, registering
 from aoti.exporting.describe.program_signature import describe_program
 from aoti.exporting.describe.size_guards import size_guards
 from aoti.exporting.error_messages import MachineError
+from aoti.exporting.passes.experts import without_transformers
 from aoti.exporting.passes.linears import vectors_as_rows
 from aoti.exporting.passes.registry import check_names, rewrite
+from aoti.exporting.passes.scans import scans_with_sizes
 from aoti.exporting.report import Exported, ExportedModel
 from aoti.exporting.verify.loading import check_load
 from aoti.exporting.verify.speed import Speed
@@ -297,7 +299,7 @@ class _Export:
             structure = simplify(buffers_as_arguments(program, self._state))
         check_state(structure.functional, traced.assigned, buffers)
         signature = describe_program(structure, traced.names, guards)
-        self._plain = vectors_as_rows(structure.program)
+        self._plain = without_transformers(scans_with_sizes(vectors_as_rows(structure.program)))
         threads = thread_options(structure.program, self._notes) if source.device == "cpu" else {}
         if threads.keys().isdisjoint(self._given):
             self._preset = self._asked(self._preset, threads)

@@ -41,6 +41,12 @@ def located_guards() -> Iterator[None]:
         ShapeEnv._get_sloc = original  # type: ignore[method-assign]
 
 
+def is_unproven(said: str) -> bool:
+    """Whether torch refused a module because not all sizes seem to meet some condition."""
+    lines = said.splitlines()
+    return any(map(_NOT_ALL.search, lines)) and not any(map(_FIXED.search, lines))
+
+
 def explain_sizes(said: str, error: BaseException | None = None) -> tuple[str, str, str] | None:
     """What is wrong with the dynamic sizes, what to do, and the place in the user's code.
 

@@ -255,6 +255,17 @@ def test_parts_that_index_alone_or_other_tables_are_reported(function):
     assert "i" in found(function, i=EDGES, shapes=shapes)[1]
 
 
+@pytest.mark.parametrize("sizes", [(4, 9), (9, 4)])
+def test_columns_that_index_tables_of_two_sizes_have_no_common_range(sizes):
+    first, second = map(torch.ones, sizes)
+    shapes = {"i": {0: Dim("rows", min=1, max=99)}, "x": None}
+    known, unchecked = found(
+        lambda t, i, x: first[i[:, 0]] + second[i[:, 1]], i=EDGES.t(), shapes=shapes
+    )
+    assert known is None
+    assert unchecked == ("i",)
+
+
 def test_a_range_that_is_counted_indexes_as_far_as_it_goes():
     shapes = {"i": None, "x": {0: Dim("n", min=3, max=100)}}
     assert found(lambda t, i, x: x[torch.arange(x.shape[0])], shapes=shapes) == (None, ())

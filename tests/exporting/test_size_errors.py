@@ -92,3 +92,34 @@ def test_the_advice_works():
     assert traced(function, x, y, shapes, h="4*_h", _h="1..16").names
     function, x, y, *_ = REFUSED["any size but one"]
     assert size_guards(traced(function, x, y, {"x": {0: Dim.AUTO}, "y": None}).program)
+
+
+def test_conditions_that_torch_cannot_prove_are_checked_at_calls(tmp_path):
+    def windows(x, y):
+        count = x.shape[0] // 20 - 1
+        parts = x.unfold(0, 40, 20)
+        return (parts + y.sum()) * 2 if count * count > 1 else parts
+
+    shapes = {"x": {0: "length=80..4000"}, "y": None}
+    found = traced(windows, 200, 1, shapes)
+    assert found.attempts[-1].how == "non-strict with sizes checked at calls"
+    assert "must be 20*_length" in found.attempts[0].error
+    assert any("// 20" in guard for guard in size_guards(found.program))
+    with pytest.raises(aoti.ExportError, match=r"must be 20\*_length"):
+        traced(windows, 200, 1, {"x": {0: "length=40..4000"}, "y": None})
+
+
+def test_conditions_on_two_sizes_are_checked_at_calls(tmp_path):
+    def windows(x, y):
+        count = x.shape[0] // 20 - 1
+        parts = x.unfold(0, 40, 20)
+        return parts + y.sum() if count * count > y.shape[0] else parts
+
+    free = {"x": {0: "length=80..4000"}, "y": {0: "n=1..50"}}
+    path = tmp_path / "m.pt2"
+    aoti.export(Function(windows), (torch.ones(200), torch.ones(3)), path=path, dynamic_shapes=free)
+    with aoti.load(path) as model:
+        x, y = torch.randn(215), torch.randn(7)
+        torch.testing.assert_close(model(x, y), windows(x, y))
+        with pytest.raises(aoti.InputError, match="was exported for sizes with"):
+            model(torch.ones(80), torch.ones(9))

@@ -15,6 +15,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.export import Dim  # noqa: E402
 
+from aoti.exporting.capture.dynamic_shapes import named_shapes  # noqa: E402
+from aoti.exporting.capture.module_source import Source  # noqa: E402
+from aoti.exporting.capture.trace import trace  # noqa: E402
 from aoti.exporting.describe.size_guards import size_guards  # noqa: E402
 from aoti.signature.size_guard import SizeGuard  # noqa: E402
 
@@ -218,3 +221,13 @@ def test_verification_tries_sizes_that_must_be_refused(exporter_packages):
     assert all(text.startswith("refused: the trace holds only for ") for text in refused)
     assert any("% 2 == 0" in text for text in refused)
     assert skipped.count(None) > len(refused)
+
+
+def test_a_view_does_not_ask_whether_one_size_divides_another():
+    def flattened(x, y):
+        return (x[:, :, None] * y).transpose(0, 1).reshape(x.shape[0] * x.shape[1], -1)
+
+    source = Source(Function(flattened), (torch.ones(2, 7), torch.ones(5)), {})
+    source.dynamic_shapes = named_shapes({"x": {0: "batch=1..8", 1: "n=2..50"}, "y": None}, {})
+    program = trace(source, or_static=False, say=lambda _: None).program
+    assert not any("%" in guard for guard in size_guards(program))

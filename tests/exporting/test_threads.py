@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.nn.attention.flex_attention import flex_attention
 
 import aoti
+from aoti.exporting.build import threads
 from aoti.exporting.build.threads import multiplications, thread_options
 from aoti.exporting.passes import registry
 
@@ -101,21 +103,56 @@ class Flex(nn.Module):
         return flex_attention(x[None, None], x[None, None], x[None, None])
 
 
-@pytest.mark.parametrize("module", [Loop(), Rows(), Sums(), Flex()])
+class Steps(nn.Module):
+    """Products in the steps of a scan, in the rows of a map, and in a branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4).requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        total, sums = scan(lambda c, row: (self.layer(c + row), c * 2), torch.zeros(2, 4), x)
+        rows = map_rows(lambda row: self.layer(row), x)
+        return total, sums, rows, torch.cond(x.sum() > 0, self.layer, lambda x: x * 2, (x,))
+
+
+PRODUCT = 2 * 4 * 4  # a layer of 4 to 4 for two rows
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (Loop(), math.inf),  # it depends on values how often it runs
+        (Rows(), 0),
+        (Sums(), 0),
+        (Steps(), 5 * PRODUCT * 3),
+        (Flex(), 2 * (10 * 10 * 4)),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_work_that_cannot_be_counted_is_a_note(module):
-    program = torch.export.export(module, (torch.ones(16, 4),))
+def test_multiplications_of_loops_are_counted(module, expected):
+    shape = (5, 2, 4) if not isinstance(module, Sums | Flex) else (10, 4)
+    program = torch.export.export(module, (torch.ones(shape),))
     notes: list[str] = []
+    assert multiplications(program) == expected
+    assert thread_options(program, notes)["cpp.dynamic_threads"] == (expected == math.inf)
+    assert not notes
+
+
+def test_work_that_cannot_be_counted_is_a_note(monkeypatch):
+    def fail(*_):
+        raise TypeError("an unexpected operator")
+
+    monkeypatch.setattr(threads, "multiplications", fail)
+    notes: list[str] = []
+    program = torch.export.export(nn.Linear(6, 5), (torch.ones(7, 6),))
     assert thread_options(program, notes)["cpp.dynamic_threads"]
-    assert len(notes) == 1
-    assert notes[0].startswith("without an estimate of the work: ")
+    assert notes == ["without an estimate of the work: an unexpected operator"]
 
 
 def test_a_loop_is_exported(tmp_path):
     x = torch.ones(3, 4)
-    exported = aoti.export(Loop(), (x,), path=tmp_path / "loop.pt2", verify=True)
-    notes = exported.models["model"].signature.notes
-    assert any(note.startswith("without an estimate of the work") for note in notes)
+    aoti.export(Loop(), (x,), path=tmp_path / "loop.pt2", verify=True)
     with aoti.load(tmp_path / "loop.pt2") as model:
         np.testing.assert_array_equal(model(x.numpy()), 8 * x.numpy())
 

@@ -58,7 +58,7 @@ TYPES = {  # of the arguments that a letter of a signature stands for
     "b": [ctypes.c_int32],
     "d": [ctypes.c_double],
     "s": [ctypes.c_char_p],
-    **{letter: [ctypes.c_void_p] for letter in "tmnop"},
+    **{letter: [ctypes.c_void_p] for letter in "tmnopq"},
     **{letter: [ctypes.c_void_p, ctypes.c_int64] for letter in "lLv"},
 }
 
@@ -121,7 +121,7 @@ class Side:
         o    a tensor or null
         l L  tensors, and tensors or nulls, with their number
         i b d  an int64, int32 and double
-        n p  a pointer to the int32 of a dtype, and to a double, or null
+        n p q  a pointer to the int32 of a dtype, to a double, and to an int64, or null
         v    int64s, with their number
         s    a string
         """
@@ -163,8 +163,9 @@ class Side:
             elif letter == "n":
                 number = None if given is None else NUMBERS[given][0]
                 values.append(None if given is None else pointer_to(ctypes.c_int32(number)))
-            elif letter == "p":
-                values.append(None if given is None else pointer_to(ctypes.c_double(given)))
+            elif letter in "pq":
+                kind = ctypes.c_double if letter == "p" else ctypes.c_int64
+                values.append(None if given is None else pointer_to(kind(given)))
             else:
                 values.append(given)
         made = (ctypes.c_void_p * max(outputs, 1))()

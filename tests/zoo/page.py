@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import statistics
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -30,10 +31,8 @@ TITLES = {
     "quantised": "Quantised models",
     "control flow": "Control flow",
 }
-HEADING = (
-    "| model | from | export | size | error | call | notes |",
-    "|---|---|---|---|---|---|---|",
-)
+COLUMNS = ("model", "from", "export", "size", "error", "call", "notes")
+TIMES = ("export", "call")  # left out without stock exports: there is nothing to compare them with
 INTRODUCTION = """\
 # Zoo
 
@@ -42,16 +41,20 @@ random weights. `python tests/zoo` exports each one with `aoti.export` and dynam
 without torch then calls the package at several sizes on both engines, and compares the results with
 those of eager PyTorch. The command writes this page, with the models that were exported so far. The
 packages that the models are from: `pip install --no-deps -r tests/zoo/requirements.txt`. Columns:
-
-- **export**: seconds of CPU time of `aoti.export`. In parentheses, those of `torch.export.export`
-  and `aoti_compile_and_package` with their default options, in the same process.
-- **size** of the package, in KiB.
-- **error**: the largest difference from eager at any size, relative to the largest element of the
-  output, on the native engine and on the libtorch engine.
-- **call**: milliseconds of a call with the example on one thread, the shortest of many: eager,
-  native engine, libtorch engine.
-- **notes**: why a step failed, and which operators the native engine does not have.
 """
+EXPLANATIONS = {
+    "export": """\
+seconds of CPU time of `aoti.export`. In parentheses, those of `torch.export.export`
+  and `aoti_compile_and_package` with their default options, in the same process.""",
+    "size": "the size of the package, in KiB.",
+    "error": """\
+the largest difference from eager at any size, relative to the largest element of the
+  output, on the native engine and on the libtorch engine.""",
+    "call": """\
+milliseconds of a call with the example on one thread, the shortest of many: eager,
+  native engine, libtorch engine.""",
+    "notes": "why a step failed, and which operators the native engine does not have.",
+}
 
 
 def first_line(error: str) -> str:
@@ -73,7 +76,11 @@ def number(value: float | None, form: str) -> str:
     return "-" if value is None or math.isinf(value) else format(value, form)
 
 
-def row(entry: Entry) -> str:
+def table_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def row(entry: Entry, columns: Sequence[str]) -> str:
     """The row of a model."""
     parts = found(entry.name)
     ours, stock, engines = parts["ours"], parts["stock"], {name: parts[name] for name in ENGINES}
@@ -93,7 +100,7 @@ def row(entry: Entry) -> str:
         ", ".join(number(ms, ".3g") for ms in calls),
         "; ".join(notes),
     ]
-    return "| " + " | ".join(cells) + " |"
+    return table_row(c for name, c in zip(COLUMNS, cells, strict=True) if name in columns)
 
 
 def summary(entries: list[Entry]) -> str:
@@ -131,9 +138,13 @@ def summary(entries: list[Entry]) -> str:
 def write_page(entries: dict[str, Entry]) -> None:
     """Write the page, with whatever results there are."""
     ran = [entry for name, entry in entries.items() if read(name, "ours")]
-    parts = [INTRODUCTION, summary(ran)]
+    timed = any("seconds" in read(entry.name, "stock") for entry in ran)
+    columns = [name for name in COLUMNS if timed or name not in TIMES]
+    explained = [f"- **{name}**: {EXPLANATIONS[name]}" for name in columns if name in EXPLANATIONS]
+    heading = [table_row(columns), f"|{'---|' * len(columns)}"]
+    parts = [INTRODUCTION, "\n".join(explained), summary(ran)]
     for kind, title in TITLES.items():
-        rows = [row(entry) for entry in ran if entry.kind == kind]
+        rows = [row(entry, columns) for entry in ran if entry.kind == kind]
         if rows:
-            parts.append("\n".join([f"## {title}\n", *HEADING, *rows]))
+            parts.append("\n".join([f"## {title}\n", *heading, *rows]))
     PAGE.write_text("\n\n".join(part.strip() for part in parts) + "\n")

@@ -60,7 +60,7 @@ def pvt() -> Sample:
 def mobilevit() -> Sample:
     return of_transformers(
         "MobileViT", 64, image_size=64, hidden_sizes=[16, 24, 32],
-        neck_hidden_sizes=[8, 8, 16, 16, 16, 24, 32], num_attention_heads=2,
+        neck_hidden_sizes=[8, 8, 16, 16, 16, 24, 32], num_attention_heads=2, initializer_range=0.3,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from aoti.errors import ExportError
 from aoti.exporting.build.children import run_child
 from aoti.exporting.build.packing import check_space
 from aoti.exporting.error_messages import MachineError, explain_text
-from aoti.exporting.passes import recurrence  # noqa: F401 (registers its operator)
+from aoti.exporting.passes import experts, recurrence  # noqa: F401 (register their operators)
 from aoti.exporting.passes.decompositions import corrected
 from aoti.exporting.passes.operators import NAMESPACE
 from aoti.package.layout import SOURCE
@@ -134,11 +134,13 @@ def compile_here(
     from torch._inductor import aot_compile
 
     import aoti.exporting.passes.depthwise_template
+    import aoti.exporting.passes.experts_template
     import aoti.exporting.passes.kernel_templates
     import aoti.exporting.passes.recurrence_template
     import aoti.exporting.passes.winograd_template  # noqa: F401 (all register with Inductor)
-    from aoti.exporting.passes import attention_template, size_ranges
+    from aoti.exporting.passes import attention_template, fusions, size_ranges
 
+    size_ranges.give_examples(program)
     args, kwargs = program.example_inputs
     # Inductor takes the path for a directory only if that exists already.
     target = directory / "model"
@@ -155,6 +157,7 @@ def compile_here(
         one_thread,
         corrected(wanted=corrects),
         attention_template.mended(),
+        fusions.mended(),
         size_ranges.mended(),
     ):
         module: Any = program.module(check_guards=False)

@@ -1,9 +1,11 @@
 """Tracing a module to an exported program, in the first way that works.
 
 The order is fixed. Non-strict is first: it runs the module's Python code, so that most code works,
-and errors come from the user's line. Strict reads the bytecode instead, and can trace some code
-that non-strict cannot (a number taken out of a tensor, numpy in between). If the caller allows
-fixed sizes, both are then tried again with the sizes of the examples.
+and errors come from the user's line. If torch cannot prove that the module accepts all sizes, the
+conditions on sizes are then put off to the calls: the package checks them. Strict reads the
+bytecode instead, and can trace some code that non-strict cannot (a number taken out of a tensor,
+numpy in between). If the caller allows fixed sizes, both are then tried again with the sizes of the
+examples.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
+from torch.export import Dim
 from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
@@ -27,15 +30,18 @@ from aoti.exporting.capture.attributes import attributes_kept
 from aoti.exporting.capture.dynamic_shapes import (
     arguments_by_name,
     check_examples,
+    shapes_by_tensor,
     shapes_for_torch,
 )
+from aoti.exporting.capture.free_sizes import any_sizes
 from aoti.exporting.capture.module_source import Source, uncompiled
 from aoti.exporting.capture.recurrent_layers import whole_sequences
 from aoti.exporting.capture.state import unchanged
 from aoti.exporting.capture.unregistered import Register
 from aoti.exporting.describe.program_signature import names_of_symbols
+from aoti.exporting.describe.size_guards import refuse_narrowed
 from aoti.exporting.error_messages import cause, explain
-from aoti.exporting.size_errors import located_guards
+from aoti.exporting.size_errors import is_unproven, located_guards
 
 Say = Callable[[str], None]
 
@@ -47,7 +53,7 @@ class Attempt:
     Attributes
     ----------
     how : str
-        ``non-strict`` or ``strict``, and whether sizes were fixed.
+        ``non-strict`` or ``strict``, and whether sizes were fixed, or their conditions deferred.
     error : str or None
         Why it failed, in one line; None for the attempt that worked.
     """
@@ -126,41 +132,70 @@ def trace(
     first: ExportError | None = None
     reason: BaseException | None = None
     assigned: dict[str, str] = {}
-    for how, strict, shapes in _ways(wanted, or_static):
-        say(f"tracing, {how}")
+    for way in _ways(wanted, or_static):
+        if way.deferred and not (reason and is_unproven(str(reason))):
+            continue
+        say(f"tracing, {way.how}")
         try:
             with (
                 _quiet(),
                 located_guards(),
                 unchanged(module),
-                attributes_kept(module, assigned, located=not strict),
+                attributes_kept(module, assigned, located=not way.strict),
                 _seeing_results(module, register),
                 _masks_as_given(),
-                _any_sizes() if shapes else contextlib.nullcontext(),
-                contextlib.nullcontext() if strict else whole_sequences(),
+                any_sizes() if way.shapes else contextlib.nullcontext(),
+                contextlib.nullcontext() if way.strict else whole_sequences(),
             ):
                 program = torch.export.export(
-                    module, args, kwargs, dynamic_shapes=shapes, strict=strict
+                    module,
+                    args,
+                    kwargs,
+                    dynamic_shapes=way.shapes,
+                    strict=way.strict,
+                    prefer_deferred_runtime_asserts_over_guards=way.deferred,
                 )
+            names = names_of_symbols(program, (args, kwargs), way.shapes, arguments)
+            if way.deferred:
+                refuse_narrowed(program, names, _declared(arguments, way.shapes))
         except Exception as error:  # tracing runs the user's code: any error is possible
             refusal = explain(error, f"trace {type(module).__name__}")
-            tried.append(Attempt(how, str(refusal).splitlines()[0]))
+            tried.append(Attempt(way.how, str(refusal).splitlines()[0]))
             if first is None:
                 first, reason = refusal, error
         else:
-            names = names_of_symbols(program, (args, kwargs), shapes, arguments)
-            static = shapes is not wanted
-            return Traced(program, names, (*tried, Attempt(how, None)), static, assigned)
+            static = way.shapes is not wanted
+            return Traced(program, names, (*tried, Attempt(way.how, None)), static, assigned)
     assert first is not None and reason is not None
     raise first from cause(reason)
 
 
-def _ways(shapes: Any, or_static: bool) -> Iterator[tuple[str, bool, Any]]:
-    yield "non-strict", False, shapes
-    yield "strict", True, shapes
+class _Way(NamedTuple):
+    """A way to trace; `deferred` is for modules of which torch refused the sizes before."""
+
+    how: str
+    shapes: Any
+    strict: bool = False
+    deferred: bool = False
+
+
+def _ways(shapes: Any, or_static: bool) -> Iterator[_Way]:
+    yield _Way("non-strict", shapes)
+    yield _Way("non-strict with sizes checked at calls", shapes, deferred=True)
+    yield _Way("strict", shapes, strict=True)
     if or_static and shapes:
-        yield "non-strict with fixed sizes", False, None
-        yield "strict with fixed sizes", True, None
+        yield _Way("non-strict with fixed sizes", None)
+        yield _Way("strict with fixed sizes", None, strict=True)
+
+
+def _declared(arguments: Mapping[str, Any], shapes: Any) -> dict[str, Dim]:
+    """The sizes that should be dynamic by name, without those that torch may fix."""
+    sizes = (
+        getattr(size, "root", size)
+        for dims in shapes_by_tensor(arguments, shapes).values()
+        for size in (dims.values() if isinstance(dims, Mapping) else dims)
+    )
+    return {size.__name__: size for size in sizes if isinstance(size, Dim)}
 
 
 @contextlib.contextmanager
@@ -183,14 +218,6 @@ def _masks_as_given() -> contextlib.AbstractContextManager[Any]:
         "_detect_is_causal_mask",
         lambda _mask, is_causal=None, _size=None: bool(is_causal),
     )
-
-
-def _any_sizes() -> contextlib.AbstractContextManager[None]:
-    """Let `einsum` multiply its operands in their order.
-
-    opt_einsum would choose an order for the sizes of the examples, which fixes them.
-    """
-    return torch.backends.opt_einsum.flags(enabled=False)
 
 
 @contextlib.contextmanager

@@ -190,7 +190,9 @@ def _whole(
             return None, False
     for place in parts:
         both = _intersection(together, ranges[place])
-        if both is None or (together and both[1] != together[1]):  # they index other tables
+        # Those of the whole input count for its parts, too.
+        same = {together[1], ranges[place][1]} if together and None not in ranges else set()
+        if both is None or len(same) > 1 or (together and both[1] != together[1]):  # other tables
             return ranges.get(None), False
         together = both
     is_whole = None not in ranges or together == ranges[None]

@@ -22,7 +22,7 @@ from aoti.signature.size_expr import polynomial
 from aoti.signature.size_guard import Range
 from aoti.signature.spec import ConstantSpec, Dim, TensorSpec
 
-_TRACED_FROM = 2  # the least size that torch traces a dynamic size with
+TRACED_FROM = 2  # the least size that torch traces a dynamic size with
 _LONGEST_SIZE = 200  # characters of a size expression
 
 
@@ -189,8 +189,8 @@ class _Renaming:
             factor, symbol = size.as_coeff_Mul()
             name = self.text(symbol)
             low, is_multiple = _bound(bounds.lower), symbol.is_Symbol and factor > 1
-            if is_multiple and low is not None and found.get(name, (0, None))[0] == _TRACED_FROM:
-                found[name] = (min(_TRACED_FROM, -(-low // int(factor))), found[name][1])
+            if is_multiple and low is not None and found.get(name, (0, None))[0] == TRACED_FROM:
+                found[name] = (min(TRACED_FROM, -(-low // int(factor))), found[name][1])
         return found
 
 

@@ -1,24 +1,27 @@
 """The conditions on sizes that torch assumed while it traced a program.
 
 They hold for the sizes of the examples. torch checks them before a run of
-``ExportedProgram.module()``; compiled code does not.
+``ExportedProgram.module()``; compiled code does not. A program may also contain conditions as
+nodes, which compiled code does check. If the sizes of the inputs decide such a condition, it is
+checked before a run all the same: the error then names the sizes.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import torch
+from torch.export import Dim
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.printers import PythonPrinter
 
 from aoti.errors import ExportError
 from aoti.exporting.capture.containers import plain_arguments
-from aoti.exporting.describe.program_signature import parameters
-from aoti.signature.size_guard import SizeGuard
+from aoti.exporting.describe.program_signature import TRACED_FROM, parameters
+from aoti.signature.size_guard import SizeGuard, sizes_that_break
 
 _SOURCE = re.compile(r"L(?:\[(?:'[^']*'|\"[^\"]*\"|\d+)\]|\.\w+)+?\.(?:size\(\)|shape)\[\d+\]")
 _TORCH_FUNCTIONS = {"torch.sym_float": "float", "torch._sym_sqrt": "math.sqrt"}
@@ -53,7 +56,62 @@ def size_guards(program: torch.export.ExportedProgram) -> tuple[str, ...]:
         if not guard.symbols <= symbols:
             raise _refusal(written)
         found[text] = None
+    found |= dict.fromkeys(guard.text for guard in _deferred(program, symbols))
     return tuple(sorted(found, key=len))  # messages show the first that does not hold
+
+
+def refuse_narrowed(
+    program: torch.export.ExportedProgram, names: Mapping[str, str], declared: Mapping[str, Dim]
+) -> None:
+    """Refuse a program with deferred conditions that do not hold for all declared sizes.
+
+    As torch does otherwise, this looks at conditions on a single size only.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        The program.
+    names : mapping of str to str
+        The names of the symbols in the program.
+    declared : mapping of str to torch.export.Dim
+        The sizes that should be dynamic.
+
+    Raises
+    ------
+    ExportError
+        The message contains the condition, or the size that torch fixed or narrowed.
+    """
+    ranges = {}
+    for size, bounds in program.range_constraints.items():
+        low, high = bounds.lower, bounds.upper
+        if size.is_Symbol and low.is_Integer:
+            ranges[str(size)] = int(low), int(high) if high.is_Integer else None
+    for name, dim in declared.items():
+        low, high = next((ranges[s] for s in ranges if names.get(s) == name), (None, None))
+        theirs = dim.max
+        if low is None or low > max(dim.min, TRACED_FROM) or (high or theirs) < theirs:
+            raise ExportError(
+                f"size {name!r} cannot have all values\nnarrow its range, or give it a fixed value"
+            )
+    lowest = {name: low for name, (low, _) in ranges.items()}
+    for guard in _deferred(program, lowest.keys()):
+        if len(guard.symbols) == 1 and sizes_that_break(guard.text, ranges, lowest):
+            raise _refusal(guard.text)
+
+
+def _deferred(program: torch.export.ExportedProgram, known: Set[str]) -> Iterator[SizeGuard]:
+    """The conditions that nodes of a program check, as far as they are over known symbols."""
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten._assert_scalar.default:
+            value = getattr(node.args[0], "meta", {}).get("val")
+            if isinstance(value, torch.SymBool):
+                try:
+                    text = ast.unparse(ast.parse(_PRINTER.doprint(value.node.expr), mode="eval"))
+                    guard = SizeGuard.parse(text)
+                except ValueError:  # the compiled code checks it
+                    continue
+                if guard.symbols and guard.symbols <= known:
+                    yield guard
 
 
 def _written(program: torch.export.ExportedProgram) -> Iterator[str]:

@@ -5,6 +5,8 @@ that are not there, compare unsigned numbers as signed ones, or fail to wrap aro
 and the floored quotient of floats are computed as ``a - floor(a / b) * b``, which loses the result
 of a large quotient, and is nan for an infinite divisor. `aten` uses ``fmod``.
 
+Operators of complex numbers are replaced, too: see `aoti.exporting.passes.complex_numbers`.
+
 These are decompositions: Inductor applies them wherever it meets the operator, also inside of other
 operators and of subgraphs.
 """
@@ -19,6 +21,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch._inductor import decomposition as inductor
+
+from aoti.exporting.passes.complex_numbers import of_complex_numbers
 
 aten = torch.ops.aten
 
@@ -68,7 +72,7 @@ def _after(ours: _Decomposition, theirs: _Decomposition | None) -> _Decompositio
 
 
 def _table() -> dict[Any, _Decomposition]:
-    table: dict[Any, _Decomposition] = {}
+    table: dict[Any, _Decomposition] = of_complex_numbers()
     for operator in (aten.argmax.default, aten.argmin.default):
         table[operator] = _widened(operator, back=False)
     for operator in (
