@@ -36,8 +36,9 @@ def weights_of(compare, dtype):
     if dtype in INTEGERS:
         return float(compare.integer(0, 3)), float(compare.integer(0, 3))
     beta, alpha = compare.choose(0.0, 1.0, 0.5, -2.0), compare.choose(1.0, 1.0, 0.5, 0.0, -1.5)
-    # Of both 0, libtorch makes uninitialised vectors of bfloat16 where the CPU has AVX-512.
-    return (beta or float(dtype == "bfloat16" and alpha == 0)), alpha
+    # Where the CPU has instructions for 16 bits, libtorch ignores beta if alpha is 0, or makes
+    # uninitialised vectors.
+    return (1.0 if dtype in ("bfloat16", "float16") and alpha == 0 else beta), alpha
 
 
 @pytest.mark.parametrize("dtype", ALL)

@@ -1,7 +1,6 @@
 // Convolutions of one to three dimensions, as ATen's (aten/src/ATen/native/Convolution.cpp).
 
 #include <aoti/native/kernels/gemm/gemm.h>
-#include <aoti/native/kernels/isa.h>
 #include <aoti/native/ops/convert.h>
 #include <aoti/native/ops/convolution_geometry.h>
 #include <aoti/native/ops/elements.h>
@@ -249,6 +248,20 @@ Tensor with_height(const Tensor& tensor) {
   return Tensor(tensor.storage(), tensor.dtype(), sizes, strides, tensor.offset());
 }
 
+// Whether oneDNN has code for a type of 16 bits on this CPU, by ATen's mkldnn_bf16_device_check and
+// mkldnn_fp16_device_check.
+bool onednn_has([[maybe_unused]] ScalarType type) noexcept {
+#if defined(__x86_64__)
+  static const bool brain = __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512dq") &&
+                            __builtin_cpu_supports("avx512vl");
+  static const bool half = __builtin_cpu_supports("avx512fp16");
+  return type == ScalarType::kBFloat16 ? brain : type == ScalarType::kFloat16 && half;
+#else
+  return false;
+#endif
+}
+
 // Whether ATen leaves a convolution of three dimensions to oneDNN, which keeps channels_last where
 // its own code does not (ConvParams::use_mkldnn).
 bool keeps_channels_last(const Tensor& input, const Tensor& weight, const Parameters& parameters) {
@@ -264,7 +277,7 @@ bool keeps_channels_last(const Tensor& input, const Tensor& weight, const Parame
     }
   }
   if (input.dtype() != ScalarType::kFloat32) {
-    return input.dtype() == ScalarType::kBFloat16 && isa() == Isa::kAvx512;
+    return onednn_has(input.dtype());
   }
   const bool suits = any(parameters.stride) || any(parameters.dilation) || input.size(0) >= 16 ||
                      weight.size(-1) != 1 || weight.size(-2) != 1 || threads_here() > 1;
@@ -287,19 +300,20 @@ Tensor make_output(
     const Tensor& weight,
     const Parameters& parameters,
     const std::vector<int64_t>& sizes) {
+  // Without oneDNN, ATen joins the results of the groups. If a group's images have one element,
+  // their strides tell no order.
+  const bool of_some = count_of(Extents(sizes).subspan(1)) != parameters.groups;
   if (input.rank() == 3) {
-    const bool last = suggests_channels_last(with_height(in_c_order(input))) ||
-                      suggests_channels_last(with_height(weight));
+    const Tensor image = with_height(in_c_order(input)), filter = with_height(weight);
+    const bool last = (suggests_channels_last(image) || suggests_channels_last(filter)) &&
+                      (of_some || keeps_channels_last(image, filter, parameters));
     const int64_t strides[] = {sizes[1] * sizes[2], 1, sizes[1]};
     return last ? Tensor::empty(input.dtype(), sizes, strides)
                 : Tensor::empty(input.dtype(), sizes);
   }
-  // Without oneDNN, ATen joins the results of the groups. If a group's images have one element,
-  // their strides tell no order.
-  const int64_t elements = count_of(Extents(sizes).subspan(1));
-  const bool last = (suggests_channels_last(input) || suggests_channels_last(weight)) &&
-                    ((input.rank() == 4 && elements != parameters.groups) ||
-                     keeps_channels_last(input, weight, parameters));
+  const bool last =
+      (suggests_channels_last(input) || suggests_channels_last(weight)) &&
+      ((input.rank() == 4 && of_some) || keeps_channels_last(input, weight, parameters));
   return last ? Tensor::empty(input.dtype(), sizes, channels_last_strides(sizes))
               : Tensor::empty(input.dtype(), sizes);
 }
