@@ -76,7 +76,7 @@ def programs(request, tmp_path_factory) -> tuple[Path, tuple[str, ...]]:
     compiler, options, runner = MODES[request.param]
     for tool in (compiler, *runner):
         if shutil.which(tool) is None:
-            pytest.skip(f"there is no {tool}")
+            pytest.skip(f"{tool} is not installed")
     flags = [*FLAGS, *options, f"-I{CSRC}"]
     if not works(directory, compiler, flags):
         pytest.skip(f"{compiler} has no such sanitizer, or no OpenMP")

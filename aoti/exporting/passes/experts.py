@@ -1,7 +1,7 @@
 """Products of rows with the weights of their experts, in models of transformers.
 
-transformers has an operator of its own for them. Packages that call it would need transformers, and
-its operator, in the process that runs them.
+transformers calls its own operator for these products. A package with that operator needs
+transformers in the process that runs the package.
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch._inductor import ir, lowering
+from torch._inductor import lowering
 
 import aoti.exporting.passes.experts  # noqa: F401 (defines the operator)
-from aoti.exporting.passes.kernel_sources import MULTIPLY
-from aoti.exporting.passes.kernel_templates import Template, contiguous
+from aoti.exporting.passes.kernel_sources import FOLLOWING, MULTIPLY, PRODUCTS, THREADS
+from aoti.exporting.passes.kernel_templates import contiguous, generated
 
 _ROWS = 72  # at most so many rows of a product are computed at a time
 
@@ -24,7 +24,7 @@ extern "C"
 {
     constexpr int64_t groups = {{groups}}, blocks = {{blocks}};
     constexpr int64_t depth = {{depth}}, block = {{block}};
-    constexpr int64_t outputs = blocks * block, tile = {{tile}};
+    constexpr int64_t outputs = blocks * block, most_columns = block, tile = {{tile}};
     const float* x = &{{kernel.index(X, ["0", "0"])}};
     const float* w = &{{kernel.index(W, ["0", "0", "0", "0"])}};
     const auto* ends = &{{kernel.index(template.input_nodes[2], ["0"])}};
@@ -38,9 +38,9 @@ extern "C"
         bounds[group + 1] = std::clamp<int64_t>(ends[group], bounds[group], rows);
     }
     bounds[groups + 1] = rows;
-{%- if threaded %}
-    #pragma omp parallel{{ "" if every_thread else " num_threads(%d)" % template.num_threads }}
-{%- endif %}
+"""
+    + THREADS
+    + r"""
     {
 {%- if epilogues %}
         {{ kernel.define_stack_allocated_buffer("products", [tile, block]) }}
@@ -53,12 +53,9 @@ extern "C"
             const int64_t end = bounds[group + 1];
             for (int64_t begin = bounds[group]; begin < end; begin += tile) {
                 const int64_t pixels = std::min(tile, end - begin);
-{%- if epilogues %}
-                constexpr int64_t stride = block;
-{%- else %}
-                constexpr int64_t stride = outputs;
-                auto* products = Y + begin * outputs + first;
-{%- endif %}
+"""
+    + PRODUCTS
+    + r"""
                 if (group < groups) {
                     multiply(pixels, block, depth, x + begin * depth, w + number * depth * block,
                              false, products, stride);
@@ -67,15 +64,9 @@ extern "C"
                         std::memset(products + row * stride, 0, block * sizeof(float));
                     }
                 }
-{%- if epilogues %}
-    {%- set target = kernel.slice_nd(
-        result_rows, [("begin", "begin + pixels"), ("first", "first + block")]) %}
-    {%- set computed = kernel.slice_nd(
-        kernel.local_buffers["products"], [("0", "pixels"), ("0", "block")]) %}
-                {{ kernel.store_output(
-                    target, computed, product, epilogues,
-                    offsets=("begin", "first"), reindexers=reindexers)|indent(16, false) }}
-{%- endif %}
+"""
+    + FOLLOWING
+    + r"""
             }
         }
     }
@@ -89,7 +80,5 @@ def _(x: Any, weight: Any, ends: Any) -> Any:
     inputs = x, weight, ends = contiguous(x), contiguous(weight), contiguous(ends)
     groups, blocks, depth, block = map(int, weight.get_size())
     numbers = {"groups": groups, "blocks": blocks, "depth": depth, "block": block, "tile": _ROWS}
-    shape = [x.get_size()[0], blocks * block]
-    layout = ir.FixedLayout(x.get_device(), torch.float32, shape, [shape[1], 1])
-    template: Any = Template("grouped_product", _SOURCE, inputs, layout, numbers)
-    return template.generate().output_node()
+    shape = x.get_size()[0], blocks * block
+    return generated("grouped_product", _SOURCE, inputs, shape, numbers)

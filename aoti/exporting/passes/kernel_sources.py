@@ -57,13 +57,15 @@ PRODUCTS = r"""
 """
 
 # What follows a block of products, and the place of the result: `pixels` rows from `begin` on, and
-# the columns from `first` on.
+# the columns from `first` on. The products are the rows of the buffer from the first on, or from
+# the one that the template names as `products_from`.
 FOLLOWING = r"""
 {%- if epilogues %}
+    {%- set start = products_from|default("0") %}
     {%- set target = kernel.slice_nd(
         result_rows, [("begin", "begin + pixels"), ("first", "first + block")]) %}
     {%- set computed = kernel.slice_nd(
-        kernel.local_buffers["products"], [("0", "pixels"), ("0", "block")]) %}
+        kernel.local_buffers["products"], [(start, start ~ " + pixels"), ("0", "block")]) %}
             {{ kernel.store_output(
                 target, computed, product, epilogues,
                 offsets=("begin", "first"), reindexers=reindexers)|indent(12, false) }}

@@ -118,7 +118,7 @@ def _copy(source: Any, target: Any) -> Any:
     return ir.ComputedBuffer(name=target.get_name(), layout=target.layout, data=data)
 
 
-def _generated(
+def generated(
     name: str,
     source: str,
     inputs: Sequence[Any],
@@ -143,7 +143,7 @@ def of_pixels(name: str, source: str, inputs: Sequence[Any], numbers: Mapping[st
     *pixels, channels = (
         size.node.expr if isinstance(size, torch.SymInt) else size for size in sizes
     )
-    matrix = _generated(name, source, inputs, (math.prod(pixels), channels), numbers)
+    matrix = generated(name, source, inputs, (math.prod(pixels), channels), numbers)
     return lowering.view(matrix, [*pixels, channels])
 
 
@@ -189,7 +189,7 @@ def _(x: Any, weight: Any) -> Any:
     inputs = x, weight = contiguous(x), contiguous(weight)
     blocks, depth, block = map(int, weight.get_size())
     numbers = {"blocks": blocks, "depth": depth, "block": block, "tile": _ROWS}
-    return _generated(
+    return generated(
         "blocked_product", BLOCKED_PRODUCT, inputs, (x.get_size()[0], blocks * block), numbers
     )
 
@@ -220,7 +220,7 @@ def _(x: Any, weight: Any) -> Any:
     }
     dtype = torch.int32 if x.get_dtype() == torch.uint8 else torch.float32
     shape = x.get_size()[0], blocks * block
-    return _generated("narrow_product", NARROW_PRODUCT, inputs, shape, settings, dtype)
+    return generated("narrow_product", NARROW_PRODUCT, inputs, shape, settings, dtype)
 
 
 @lowering.register_lowering(torch.ops.aoti.stored.default, type_promotion_kind=None)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch._inductor import lowering
 
-from aoti.exporting.passes.kernel_sources import THREADS
-from aoti.exporting.passes.kernel_templates import contiguous, of_pixels
+from aoti.exporting.passes.kernel_sources import FOLLOWING, GEOMETRY, THREADS
+from aoti.exporting.passes.kernel_templates import contiguous, geometry, of_pixels
 
 # What the tiles of a part become takes at most so many bytes, which stay in the second cache while
 # all blocks of the weights pass by. Fewer tiles than the least would read the weights too often.
@@ -32,12 +32,10 @@ extern "C"
     using Vector = at::vec::Vectorized<float>;
     constexpr int64_t lanes = Vector::size();
     constexpr int64_t blocks = {{blocks}}, block = {{block}}, outputs = blocks * block;
-    constexpr int64_t depth = {{depth}}, above = {{above}}, left = {{left}};
-    constexpr int64_t side = 4, places = side * side;
-    const int64_t batch = {{kernel.size(X, 0)}};
-    const int64_t height = {{kernel.size(X, 1)}}, width = {{kernel.size(X, 2)}};
-    const int64_t rows = height + {{zeros_y}} - 2, columns = width + {{zeros_x}} - 2;
-    const float* x = &{{kernel.index(X, ["0", "0", "0", "0"])}};
+    constexpr int64_t depth = {{depth}}, side = 4, places = side * side;
+"""
+    + GEOMETRY
+    + r"""
     const float* w = &{{kernel.index(W, ["0", "0", "0", "0"])}};
 
     // Parts of about the same size: some lines of tiles, or some tiles of a line.
@@ -170,19 +168,16 @@ extern "C"
                 }
             }
 {%- if epilogues %}
-    {%- set target = kernel.slice_nd(
-        result_rows, [("begin", "begin + pixels"), ("first", "first + block")]) %}
-    {%- set computed = kernel.slice_nd(
-        kernel.local_buffers["products"], [("done", "done + pixels"), ("0", "block")]) %}
             const int64_t together = few_columns == columns ? few_rows : 1;
             const int64_t pixels = together * few_columns;
             for (int64_t row = 0; row < few_rows; row += together) {
                 const int64_t done = row * few_columns;
                 const int64_t begin =
                     (image * rows + first_row + row) * columns + first_column;
-                {{ kernel.store_output(
-                    target, computed, product, epilogues,
-                    offsets=("begin", "first"), reindexers=reindexers)|indent(16, false) }}
+{%- set products_from = "done" %}
+"""
+    + FOLLOWING
+    + r"""
             }
 {%- endif %}
         }
@@ -196,15 +191,11 @@ extern "C"
 def _(x: Any, weight: Any, padding: Sequence[int]) -> Any:
     inputs = contiguous(x), contiguous(weight)
     blocks, _, depth, block = map(int, inputs[1].get_size())
-    left, right, above, below = padding
     numbers = {
+        **geometry((3, 3), (1, 1), padding, (1, 1)),
         "blocks": blocks,
         "block": block,
         "depth": depth,
-        "left": left,
-        "above": above,
-        "zeros_x": left + right,
-        "zeros_y": above + below,
         "most_tiles": min(max(_BYTES // (4 * 16 * (depth + block)), _LEAST), _MOST),
     }
     return of_pixels("winograd", _WINOGRAD, inputs, numbers)

@@ -116,7 +116,7 @@ Tensor squeeze(const Tensor& self, int64_t given) {
 }
 
 Tensor view_as(const Tensor& self, ScalarType dtype) {
-  const int64_t from = self.itemsize(), to = Tensor::empty(dtype, Extents()).itemsize();
+  const int64_t from = self.itemsize(), to = itemsize_of(dtype);
   Numbers sizes = sizes_of(self), strides = strides_of(self);
   int64_t offset = self.offset();
   if (from != to) {
