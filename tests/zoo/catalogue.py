@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import re
@@ -70,6 +71,7 @@ def entries() -> dict[str, Entry]:
     return ENTRIES
 
 
+@functools.cache
 def declare_torchvision() -> None:
     """Declare the operators of torchvision, whose library does not load beside torch for CPUs.
 
