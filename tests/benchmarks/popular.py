@@ -1,19 +1,22 @@
 """Models that many people have, in their published sizes, beside ONNX Runtime and OpenVINO.
 
-usage: python tests/benchmarks/popular.py [--models resnet50,gpt2] [--threads 1] [--duration 2]
+usage: python tests/benchmarks/popular.py [--models resnet50,gpt2] [--threads 1,2] [--duration 2]
+       python tests/benchmarks/popular.py --page
 
 The weights are random. It needs the packages of tests/zoo/requirements.txt, and ``onnxruntime
-openvino onnx onnxscript``. Packages are exported into --directory, unless they are there already.
-A ratio above 1 says that the peer takes longer.
+openvino onnx onnxscript``. Packages are exported into build/popular, unless they are there already,
+and the figures are kept there; ``--page`` writes docs/popular.md from them. A ratio above 1 says
+that the peer takes longer.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,11 +29,24 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "zoo")]
 import catalogue  # noqa: E402
 import engines  # noqa: E402
 
+from aoti.bench.environment import this_machine  # noqa: E402
+from aoti.bench.report.markdown import table  # noqa: E402
+from aoti.bench.report.tables import Grid  # noqa: E402
 from aoti.bench.report.units import duration  # noqa: E402
 from aoti.bench.run import measure  # noqa: E402
 from aoti.bench.settings import Settings  # noqa: E402
 
 catalogue.declare_torchvision()
+DIRECTORY, PAGE = engines.ROOT / "build/popular", engines.ROOT / "docs/popular.md"
+ROWS_FILE = DIRECTORY / "rows.jsonl"
+INTRODUCTION = """\
+# Models that many people have
+
+`python tests/benchmarks/popular.py` exports these models in their published sizes, with random
+weights, and measures the packages on the native engine beside ONNX Runtime and OpenVINO, which read
+the same modules as ONNX files. The columns of the peers are their times over ours: above 1, the
+peer takes longer. Sizes are those that vary: images, rows or sentences, and tokens.
+"""
 ONNX_ENGINES = ("onnxruntime", "openvino")
 BATCH = {0: "batch=1..64"}
 
@@ -265,53 +281,74 @@ CASES: dict[str, dict[str, list[int]]] = {
 }
 
 
-def compare(name: str, directory: Path, settings: Settings) -> list[dict[str, Any]]:
+def compare(name: str, settings: Settings) -> Iterator[dict[str, Any]]:
     """The medians of a model's calls on all engines, in milliseconds: a row for each size."""
     engines.SOURCES[name] = source = f"{Path(__file__).resolve()}:{name}"
-    package = engines.exported(directory, name, "portable")
+    package = engines.exported(DIRECTORY, name, "portable")
     report = measure(
         package, engines=ONNX_ENGINES, source=source, dims=CASES[name], settings=settings
     ).to_dict()
     for skipped in report["skipped"]:
         print(f"{name}: {skipped['label']}: {skipped['reason']}", file=sys.stderr)
-    rows = []
     for number, case in enumerate(report["cases"]):
         times = {
             m["engine"]: m["latency_ms"]["median"]
             for m in report["measurements"]
             if m["case"] == number
         }
-        rows.append({"model": name, "sizes": case["sizes"], "threads": settings.threads, **times})
-    return rows
+        sizes = "x".join(map(str, case["sizes"].values()))
+        yield {"model": name, "sizes": sizes, "threads": settings.threads, **times}
 
 
-def line(row: dict[str, Any]) -> str:
-    """A row for people: our time, and the peers' times over it."""
-    sizes = "x".join(map(str, row["sizes"].values()))
-    ratios = [f"{row[name] / row['aoti']:.2f}" if name in row else "-" for name in ONNX_ENGINES]
-    peers = [f"{ratio:>8}" for ratio in ratios]
-    return f"{row['model']:16} {sizes:>7} {duration(row['aoti']):>9} {' '.join(peers)}"
+def cells(row: dict[str, Any]) -> list[str]:
+    """Our time, and the peers' times over it."""
+    ratios = (f"{row[name] / row['aoti']:.2f}" if name in row else "-" for name in ONNX_ENGINES)
+    return [duration(row["aoti"]), *ratios]
+
+
+def write_page() -> None:
+    """Write what was measured last of each model, size and number of threads."""
+    last: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for text in ROWS_FILE.read_text().splitlines():
+        row = json.loads(text)
+        last.setdefault((row["model"], row["sizes"]), {})[row["threads"]] = row
+    threads = sorted({count for rows in last.values() for count in rows})
+    head = ["model", "sizes"]
+    for count in threads:
+        head += [f"{count} thread{'s' * (count > 1)}", "ONNX Runtime", "OpenVINO"]
+    rows = [
+        [*key, *(cell for count in threads for cell in cells(found[count]))]
+        for key, found in last.items()
+        if len(found) == len(threads)
+    ]
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", *ONNX_ENGINES))
+    facts = [f"{this_machine()}.", f"{versions}.", "Engines take turns; times are medians."]
+    parts = [INTRODUCTION, table(Grid(head, rows)), "\n".join(f"- {fact}" for fact in facts)]
+    PAGE.write_text("\n\n".join(part.strip() for part in parts) + "\n")
 
 
 def main() -> None:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=",".join(CASES))
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", default="1", help="numbers of threads, separated by commas")
     parser.add_argument("--duration", type=float, default=2.0)
-    parser.add_argument("--directory", type=Path, default=engines.ROOT / "build/popular")
-    parser.add_argument("--json", type=Path, help="append the rows to this file, one a line")
+    parser.add_argument("--page", action="store_true", help="only write the page")
     arguments = parser.parse_args()
+    if arguments.page:
+        write_page()
+        return
     warnings.simplefilter("ignore")
-    arguments.directory.mkdir(parents=True, exist_ok=True)
-    settings = Settings(threads=arguments.threads, duration=arguments.duration)
-    print(f"{'model':16} {'sizes':>7} {'aoti':>9} {' '.join(f'{n[:8]:>8}' for n in ONNX_ENGINES)}")
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    print(f"{'model':16} {'sizes':>7} threads {'aoti':>9} {' '.join(ONNX_ENGINES)}")
     for name in arguments.models.split(","):
-        for row in compare(name, arguments.directory, settings):
-            print(line(row), flush=True)
-            if arguments.json:
-                with arguments.json.open("a") as file:
-                    file.write(json.dumps(row) + os.linesep)
+        for threads in map(int, arguments.threads.split(",")):
+            for row in compare(name, Settings(threads=threads, duration=arguments.duration)):
+                time, *ratios = cells(row)
+                said = f"{name:16} {row['sizes']:>7} {threads:7} {time:>9}"
+                print(said, *(f"{ratio:>11}" for ratio in ratios), flush=True)
+                with ROWS_FILE.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

@@ -59,26 +59,81 @@ inline Grid share(int64_t m, int64_t height, int64_t n, int64_t width, int64_t t
   return best;
 }
 
+#if defined(__SANITIZE_THREAD__)
+extern "C" void __tsan_acquire(void* address);
+extern "C" void __tsan_release(void* address);
+#endif
+
+// What the threads of a parallel region have in common. ThreadSanitizer does not see where they
+// wait for each other, because libgomp is not compiled with it: it is told here.
+class Team {
+ public:
+  Team() noexcept { release(&begun_); }
+
+  // What one thread does. A std::bad_alloc, which is all that it may throw, is kept for finish().
+  template <class Body>
+  void run(const Body& body, int64_t index) noexcept {
+    acquire(&begun_);
+    try {
+      body(index);
+    } catch (const std::bad_alloc&) {
+      out_of_memory_ = true;
+    }
+    release(&ended_);
+  }
+
+  // Called after the region.
+  void finish() {
+    acquire(&ended_);
+    if (out_of_memory_) {
+      throw std::bad_alloc();
+    }
+  }
+
+ private:
+  static void acquire([[maybe_unused]] char* event) noexcept {
+#if defined(__SANITIZE_THREAD__)
+    __tsan_acquire(event);
+#endif
+  }
+
+  static void release([[maybe_unused]] char* event) noexcept {
+#if defined(__SANITIZE_THREAD__)
+    __tsan_release(event);
+#endif
+  }
+
+  char begun_ = 0;
+  char ended_ = 0;
+  std::atomic<bool> out_of_memory_ = false;  // not a std::exception_ptr, which is CXXABI_1.3.13
+};
+
 // Calls body(0) to body(count - 1), each on a thread of its own where there are so many. A
-// std::bad_alloc of one of them, which is all that they may throw, goes to the caller. The team is
-// always the same, whatever `count`: GNU's OpenMP ends the threads that a smaller team leaves over,
-// and starts them anew for the next.
+// std::bad_alloc of one of them goes to the caller. The team is always the same, whatever `count`:
+// GNU's OpenMP ends the threads that a smaller team leaves over, and starts them anew for the next.
 template <class Body>
 void parallel(int64_t count, const Body& body) {
-  std::atomic<bool> out_of_memory = false;  // not a std::exception_ptr, which is CXXABI_1.3.13
+  Team team;
 #if defined(_OPENMP)
 #pragma omp parallel for schedule(static, 1)
 #endif
   for (int64_t index = 0; index < count; ++index) {
-    try {
-      body(index);
-    } catch (const std::bad_alloc&) {
-      out_of_memory = true;
-    }
+    team.run(body, index);
   }
-  if (out_of_memory) {
-    throw std::bad_alloc();
+  team.finish();
+}
+
+// The same for more calls than threads, which may take different times.
+template <class Body>
+void parallel_tasks(int64_t count, const Body& body) {
+  Team team;
+#if defined(_OPENMP)
+#pragma omp parallel for schedule(dynamic, 1)
+#endif
+  for (int64_t index = 0; index < count; ++index) {
+    team.run(body, index);
   }
+  team.finish();
 }
 
 }  // namespace aoti::native

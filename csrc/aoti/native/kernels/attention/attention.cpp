@@ -5,8 +5,6 @@
 #include <aoti/native/kernels/threads.h>
 
 #include <algorithm>
-#include <atomic>
-#include <new>
 
 namespace aoti::native {
 
@@ -128,19 +126,7 @@ void attend_with(const Backend& backend, const Attention& attention) {
     }
     return;
   }
-  std::atomic<bool> no_memory{false};
-  // Always all threads: libgomp ends those that a smaller team leaves over.
-#pragma omp parallel for schedule(dynamic, 1)
-  for (int64_t index = 0; index < tasks; ++index) {
-    try {
-      run(plan, index, backend);
-    } catch (const std::bad_alloc&) {
-      no_memory = true;
-    }
-  }
-  if (no_memory) {
-    throw std::bad_alloc();
-  }
+  parallel_tasks(tasks, [&](int64_t index) { run(plan, index, backend); });
 }
 
 }  // namespace attention
