@@ -56,22 +56,31 @@ AOTI_INLINE D exponential_of_2(D x) {
   return fma(scale, r * p, scale);
 }
 
+// exp(r), where |r| <= ln(2) / 2, wholly in float: 2^-28.
+template <FloatVector F>
+AOTI_INLINE F small_exponential(F r) {
+  const F p = polynomial(
+      r, 1.0f, 0.5f, 0.166665182f, 0.041666206f, 0.00836891774f, 0.00139505346f);
+  return fma(r, p, F(1.0f));
+}
+
 // Wholly in float. Beyond the limits are infinity and 0; min and max keep a NaN as their second
 // operand.
 template <FloatVector F>
 AOTI_INLINE F exp(F x) {
+  const F shift = 0x1.8p23f;  // rounds: a sum with it has an integer in its last bits
+  const auto rest = [&x](F n) {
+    return fnma(n, F(0x1.7f7d1cp-20f), fnma(n, F(0x1.62e4p-1f), x));  // ln 2, in two parts
+  };
+  if constexpr (!F::kScales) {
+    if (all(abs(x) < F(87.0f))) {  // the result has an exponent of its own
+      const F shifted = fma(x, F(0x1.715476p0f), shift);
+      return add_bits(small_exponential(rest(shifted - shift)), shift_left<23>(shifted));
+    }
+  }
   x = max(F(-104.0f), min(F(89.0f), x));
-  const F n = round(x * F(0x1.715476p0f));
-  const F r = fnma(n, F(0x1.7f7d1cp-20f), fnma(n, F(0x1.62e4p-1f), x));  // ln 2, in two parts
-  const F p = polynomial(  // (exp(r) - 1) / r, 2^-28 of exp(r)
-      r,
-      1.0f,
-      0.5f,
-      0.166665182f,
-      0.041666206f,
-      0.00836891774f,
-      0.00139505346f);
-  return scale(fma(r, p, F(1.0f)), n);
+  const F n = fma(x, F(0x1.715476p0f), shift) - shift;
+  return scale(small_exponential(rest(n)), n);
 }
 
 template <FloatVector F>

@@ -13,6 +13,7 @@ struct MaskF8 {
 inline MaskF8 operator&(MaskF8 a, MaskF8 b) { return {_mm256_and_ps(a.v, b.v)}; }
 inline MaskF8 operator|(MaskF8 a, MaskF8 b) { return {_mm256_or_ps(a.v, b.v)}; }
 inline bool any(MaskF8 a) { return _mm256_movemask_ps(a.v) != 0; }
+inline bool all(MaskF8 a) { return _mm256_movemask_ps(a.v) == 0xff; }
 
 struct MaskD4 {
   __m256d v;
@@ -88,6 +89,7 @@ struct F8 {
   using Mask = MaskF8;
   using Double = D4;
   static constexpr int kLanes = 8;
+  static constexpr bool kScales = false;  // whether scale() is one instruction
 
   __m256 v;
 

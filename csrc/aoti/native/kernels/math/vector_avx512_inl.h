@@ -83,6 +83,7 @@ struct F16 {
   using Mask = MaskF16;
   using Double = D8;
   static constexpr int kLanes = 16;
+  static constexpr bool kScales = true;  // whether scale() is one instruction
 
   __m512 v;
 
