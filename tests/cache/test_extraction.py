@@ -47,6 +47,9 @@ def test_a_zip_file_gives_an_archive_that_the_loader_takes(packages, rows, extra
         assert {Path(name).parent.as_posix() for name in archive.namelist()} == {
             "model/data/aotinductor/model"
         }
+        (source,) = (name for name in archive.namelist() if name.endswith(".wrapper.cpp"))
+        assert f"{source.removesuffix('.cpp')}_metadata.json" in archive.namelist()
+        assert archive.read(source) == b""
     program = Program(
         libtorch.engine(),
         str(extraction.path),

@@ -67,7 +67,8 @@ def torch(link, tmp_path):
         lib = root / "lib"
         origin = "-Wl,-rpath,$ORIGIN"
         c10 = link(lib / "libc10.so", origin, soname="libc10.so", code="int c10;")
-        gomp = link(lib / "libgomp.so.1", soname="libgomp.so.1", code="int gomp;")
+        places = "-Wl,--disable-new-dtags,-rpath,$ORIGIN/../../nvidia/cu13/lib:$ORIGIN"  # as CUDA's
+        gomp = link(lib / "libgomp.so.1", places, soname="libgomp.so.1", code="int gomp;")
         debug = tmp_path / "libgomp.so.1.0.0-8.5.0-28.el8.x86_64.debug"
         debug.write_bytes(b"symbols")
         subprocess.run(["objcopy", f"--add-gnu-debuglink={debug}", gomp], check=True)

@@ -51,8 +51,7 @@ def runtime(link, wheel, tmp_path):
         source = "".join(f"void *PyInit_{name}(void) {{ return 0; }}\n" for name in modules)
         words = [word.format(stubs=tmp_path / "stubs") for word in core_flags]
         link(tmp_path / "tree" / core, *words, code=source)
-        origin = "-Wl,-rpath,$ORIGIN"
-        openmp = link(tmp_path / "tree" / OPENMP, "-s", origin, soname="libgomp.so.1", code="")
+        openmp = link(tmp_path / "tree" / OPENMP, "-s", soname="libgomp.so.1", code="")
         source = "".join(f"void {name}(void) {{}}\n" for name in SERVED)
         words = ["-Wl,--no-as-needed", openmp, "-s", *native_flags]
         link(tmp_path / "tree" / NATIVE, *words, code=source)

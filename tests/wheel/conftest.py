@@ -33,7 +33,7 @@ import numpy as np
 import aoti
 
 inputs = dict(np.load(sys.argv[2]))
-with aoti.load(sys.argv[1]) as model:
+with aoti.load(sys.argv[1], engine=sys.argv[3]) as model:
     out, engine = model(**inputs), model.engine
 out = out["embedding"] if isinstance(out, dict) else out
 libtorch = aoti.build_info()["libtorch"] or {}
@@ -88,7 +88,7 @@ def models(packages, minilm, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def answers(models):
-    """Run a model by what runs commands; compare with this process, give the libtorch it used."""
+    """Run a model by what runs commands; compare with this process, give what it ran on."""
 
     def answers(
         run,
@@ -96,12 +96,14 @@ def answers(models):
         model: str = "mlp",
         *,
         at=models,
+        engine="auto",
         prelude="",
         after="",
         **env,
     ):
         program = prelude + PROGRAM + after
-        output = run(python, "-c", program, f"{at}/{model}.pt2", f"{at}/{model}.npz", **env)
+        files = f"{at}/{model}.pt2", f"{at}/{model}.npz"
+        output = run(python, "-c", program, *files, engine, **env)
         result = json.loads(output)
         wanted = np.load(models / f"{model}.npy")
         np.testing.assert_allclose(np.array(result.pop("out")), wanted, rtol=0, atol=1e-6)
@@ -216,9 +218,9 @@ class Environment:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         self.site = directory / "lib" / version / "site-packages"
 
-    def run(self, *command: object, check: bool = True) -> str:
+    def run(self, *command: object, check: bool = True, **env: str) -> str:
         """Run a command of the environment; give its output, and errors if it may fail."""
-        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.directory)}
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.directory), **env}
         program = self.directory / "bin" / str(command[0])
         return output([program, *command[1:]], check=check, env=environment, cwd=self.directory)
 

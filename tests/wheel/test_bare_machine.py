@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ pytestmark = pytest.mark.wheel
 ROOT = Path(__file__).parents[2]
 PYTHON = "/opt/env/bin/python"
 SITE = "/opt/env/lib/python3.11/site-packages"
+ENGINES = pytest.mark.parametrize("engine", ["native", "libtorch"])
 
 
 @pytest.fixture
@@ -29,11 +31,12 @@ def test_the_machine_is_bare(machine):
     assert "No module named 'numpy'" in failed
 
 
+@ENGINES
 @pytest.mark.parametrize("model", ["mlp", "minilm"])
-def test_models_run(installed, answers, model):
-    used = answers(installed.run, PYTHON, model, at="/srv")
-    assert used["path"] == f"{SITE}/aoti_libtorch/lib"
-    assert used["source"] == "the installed package aoti_libtorch"
+def test_models_run(installed, answers, model, engine):
+    used = answers(installed.run, PYTHON, model, at="/srv", engine=engine)
+    assert used["engine"] == engine
+    assert used.get("path") == (f"{SITE}/aoti_libtorch/lib" if engine == "libtorch" else None)
 
 
 @pytest.mark.parametrize("model", ["mlp", "minilm"])
@@ -61,16 +64,18 @@ def test_aoti_check_finds_all_in_order(installed):
 
 
 @pytest.mark.parametrize("place", ["/media/moved", "/media/mit Leerzeichen/\u00fc \u6a21\u578b"])
-def test_site_packages_can_be_moved(machine, standalone, answers, place):
+@ENGINES
+def test_site_packages_can_be_moved(machine, standalone, answers, place, engine):
     machine.mount(standalone / "env/lib/python3.11/site-packages", place)
-    used = answers(machine.run, "python3", at="/srv", PYTHONPATH=place)
+    used = answers(machine.run, "python3", at="/srv", engine=engine, PYTHONPATH=place)
     assert used["aoti"] == f"{place}/aoti/__init__.py"
-    assert used["path"] == f"{place}/aoti_libtorch/lib"
+    assert used.get("path") == (f"{place}/aoti_libtorch/lib" if engine == "libtorch" else None)
 
 
-def test_another_user_runs_it(installed, answers):
+@ENGINES
+def test_another_user_runs_it(installed, answers, engine):
     prelude = "import os; assert os.getuid() == 12345\n"
-    assert answers(installed.run, PYTHON, at="/srv", uid=12345, prelude=prelude)
+    assert answers(installed.run, PYTHON, at="/srv", engine=engine, uid=12345, prelude=prelude)
 
 
 def test_uninstalling_leaves_nothing(machine, standalone, tmp_path, answers):
@@ -94,5 +99,6 @@ def test_a_bundle_made_with_the_wheels_runs_where_nothing_is_installed(
     other.mount(tmp_path / "moved", "/media/a b/\u00fc")
     other.run("python3", "/media/a b/\u00fc", "check", "/media/a b/\u00fc/models/mlp.pt2")
     prelude = "import sys; sys.path.insert(0, '/media/a b/\u00fc')\n"
-    used = answers(other.run, "python3", at="/srv", prelude=prelude)
-    assert used["path"] == "/media/a b/\u00fc/libtorch/lib"
+    run = partial(answers, other.run, "python3", at="/srv", prelude=prelude)
+    assert run()["engine"] == "native"
+    assert run(engine="libtorch")["path"] == "/media/a b/\u00fc/libtorch/lib"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -25,24 +26,56 @@ import torch
 one = torch.nn.Linear(2, 1)(torch.ones(3, 2)).shape
 assert one == (3, 1), one
 """
-ONE_LIBTORCH = """
-maps = open("/proc/self/maps").read().splitlines()
-assert len({line.split(maxsplit=5)[5] for line in maps if "/libtorch_cpu.so" in line}) == 1
+GLOBAL = """
+import os, sys
+sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
 """
+LIBTORCHES = """
+maps = open("/proc/self/maps").read().splitlines()
+maps = set(line.split(maxsplit=5)[5] for line in maps if "/libtorch_cpu.so" in line)
+assert len(maps) == {}, maps
+"""
+ORDERS = {  # what runs before the model, and after it
+    "alone": ("", ""),
+    "torch first": (TORCH, ""),
+    "torch after": ("", TORCH),
+    "global torch first": (GLOBAL + TORCH, ""),
+    "global torch after": ("", GLOBAL + TORCH),
+}
 
 
-@pytest.mark.parametrize("order", ["alone", "torch first", "torch after"])
+@pytest.fixture
+def fitting(runtime, site) -> Path:
+    """A torch for which the wheel has an engine."""
+    minor = minor_of(str(read_version(site / "torch")))
+    with ZipFile(runtime) as wheel:
+        if not any(f"/torch{minor.replace('.', '')}/" in name for name in wheel.namelist()):
+            pytest.skip(f"{runtime.name} has no engine for torch {minor}")
+    return site
+
+
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("site", SITES)
-def test_it_runs_on_the_installed_torch(environment, answers, site, order):
+def test_the_native_engine_runs_beside_every_torch(environment, answers, site, order):
     made = environment(site)
-    used = answers(
-        made.run,
-        prelude=TORCH if order == "torch first" else "",
-        after=TORCH * (order == "torch after") + ONE_LIBTORCH,
-    )
+    before, after = ORDERS[order]
+    after += LIBTORCHES.format(0 if order == "alone" else 1)
+    used = answers(made.run, prelude=before, after=after)
     assert Path(used["aoti"]).is_relative_to(made.directory)
-    assert Path(used["path"]).samefile(site / "torch/lib")
-    assert minor_of(used["version"]) == minor_of(read_version(site / "torch"))
+    assert used["engine"] == "native"
+    assert "path" not in used  # aoti itself looked for no libtorch
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("site", SITES)
+def test_the_libtorch_engine_runs_on_the_installed_torch(environment, answers, fitting, order):
+    made = environment(fitting)
+    before, after = ORDERS[order]
+    after += LIBTORCHES.format(1)
+    used = answers(made.run, engine="libtorch", prelude=before, after=after)
+    assert Path(used["aoti"]).is_relative_to(made.directory)
+    assert Path(used["path"]).samefile(fitting / "torch/lib")
+    assert minor_of(used["version"]) == minor_of(read_version(fitting / "torch"))
 
 
 @pytest.fixture
@@ -67,9 +100,9 @@ def write_torch(site: Path, version: str) -> Path:
 @pytest.mark.parametrize("version", ["2.10.0", "2.99.0+cu130"])
 def test_a_torch_without_an_engine_is_refused(environment, models, dependencies, tmp_path, version):
     made = environment(write_torch(tmp_path / "site", version), dependencies)
-    said = made.run(
-        "aoti", "infer", "-m", models / "mlp.pt2", "-i", models / "mlp.npz", check=False
-    )
+    infer = ["aoti", "infer", "-m", models / "mlp.pt2", "-i", models / "mlp.npz"]
+    made.run(*infer)  # on the native engine
+    said = made.run(*infer, check=False, AOTI_ENGINE="libtorch")
     assert f"found torch {version}" in said
     assert "pip install 'torch==2." in said
     assert "Traceback" not in said
@@ -81,17 +114,17 @@ def test_the_provider_stands_in_for_a_torch_without_an_engine(
     site = write_torch(tmp_path / "site", "2.10.0")
     made = environment(site, dependencies, wheels=(provider,))
     prelude = "import warnings\nwith warnings.catch_warnings(record=True) as caught:\n"
-    load = "    import aoti, sys; aoti.load(sys.argv[1])\n"
+    load = "    import aoti, sys; aoti.load(sys.argv[1], engine='libtorch')\n"
     after = "assert 'Importing torch into this process will fail' in str(caught[0].message)\n"
-    used = answers(made.run, prelude=prelude + load, after=after)
+    used = answers(made.run, engine="libtorch", prelude=prelude + load, after=after)
     assert used["source"] == "the installed package aoti_libtorch"
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_the_installed_torch_comes_before_the_provider(environment, answers, provider, site):
-    made = environment(site, wheels=(provider,))
-    used = answers(made.run, after=TORCH + ONE_LIBTORCH)
-    assert Path(used["path"]).samefile(site / "torch/lib")
+def test_the_installed_torch_comes_before_the_provider(environment, answers, provider, fitting):
+    made = environment(fitting, wheels=(provider,))
+    used = answers(made.run, engine="libtorch", after=TORCH + LIBTORCHES.format(1))
+    assert Path(used["path"]).samefile(fitting / "torch/lib")
 
 
 @pytest.mark.parametrize("site", SITES)
