@@ -63,6 +63,7 @@ class Several(nn.Module):
         self.lines = nn.ModuleList(LINES.values())
         self.heads = nn.Conv2d(4, 6, (20, 12))
         self.first, self.second = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+        self.three = nn.Conv2d(3, 20, (3, 5), stride=(2, 1), padding=(1, 2))
         self.wide, self.depthwise = nn.Conv2d(4, 72, 1), nn.ModuleList(DEPTHWISE.values())
 
     def forward(self, image, line):
@@ -80,6 +81,10 @@ class Several(nn.Module):
         found |= {"image": second, "pixels as rows": second.permute(0, 2, 3, 1).reshape(-1, 4) * 2}
         found["pooled"] = found["padded"].sigmoid().mean((2, 3))
         found["transposed"] = self.second(image).transpose(2, 3) + 1
+        # Images whose channels are not one after another, or whose first one is elsewhere.
+        found["but the first"] = self.second(torch.cat([image, image])[1:])
+        found["some channels"] = self.three(image[:, 1:])
+        found["given transposed"] = self.three(image[:, 1:].transpose(2, 3))
         return found
 
 

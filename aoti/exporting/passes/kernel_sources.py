@@ -90,6 +90,7 @@ extern "C"
     + r"""
     const float* w = &{{kernel.index(W, ["0", "0", "0", "0", "0", "0"])}};
     constexpr bool shared = dilation_y == 1;  // rows of the kernel share lines of the image
+    const int64_t line_stride = {{"width" if planar else "width * channels"}};
 
     // Whole rows of outputs, or parts of one row.
     constexpr int64_t window = kernel_width * depth;
@@ -120,18 +121,26 @@ extern "C"
     const auto lay_out = [&](const float* from, int64_t begin, int64_t end, float* to) {
         for (int64_t column = begin; column < end; column++, to += window) {
             const int64_t first = column * stride_x - left;
+{%- if not planar %}
             if (groups == 1 && dilation_x == 1 && first >= 0 && first + kernel_width <= width) {
                 std::memcpy(to, from + first * channels, window * sizeof(float));
                 continue;
             }
+{%- endif %}
             for (int64_t place = 0; place < kernel_width; place++) {
                 const int64_t at = first + place * dilation_x;
                 float* pixel = to + place * depth;
-                if (at >= 0 && at < width) {
-                    std::memcpy(pixel, from + at * channels, depth * sizeof(float));
-                } else {
+                if (at < 0 || at >= width) {
                     std::memset(pixel, 0, depth * sizeof(float));
+                    continue;
                 }
+{%- if planar %}
+                for (int64_t channel = 0; channel < depth; channel++) {
+                    pixel[channel] = from[channel * (height * width) + at];
+                }
+{%- else %}
+                std::memcpy(pixel, from + at * channels, depth * sizeof(float));
+{%- endif %}
             }
         }
     };
@@ -170,8 +179,8 @@ extern "C"
                         float* to = lines.get() + (phase * phase_lines + step) * line;
                         if (at >= 0 && at < height) {
                             lay_out(
-                                from + at * (width * channels), first_column,
-                                first_column + few_columns, to);
+                                from + at * line_stride, first_column, first_column + few_columns,
+                                to);
                         } else {
                             std::memset(to, 0, few_columns * window * sizeof(float));
                         }

@@ -29,6 +29,8 @@ _ROWS = 72
 # At most so many pixels are computed at a time, and the windows that they see take at most so many
 # bytes: they stay in the caches while all blocks of the weights pass by.
 _PIXELS, _BYTES = 256, 256 * 1024
+# An image of at most so many channels is read as it is given, one channel after another.
+_FEW_PLANES = 4
 
 
 class Template(CppTemplate):
@@ -137,6 +139,15 @@ def contiguous(given: Any) -> Any:
     return ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(given))
 
 
+def in_planes(image: Any) -> bool:
+    """Whether an image with its channels innermost is in memory one channel after another."""
+    if not ir.is_storage_and_layout(image):
+        return False
+    _, height, width, channels = image.get_size()
+    wanted = height * width * channels, width, 1, height * width
+    return all(map(V.graph.sizevars.statically_known_equals, image.get_stride(), wanted))
+
+
 def of_pixels(name: str, source: str, inputs: Sequence[Any], numbers: Mapping[str, Any]) -> Any:
     """The output of a template that computes a row of a matrix for each pixel of an image."""
     sizes = V.graph.current_node.meta["val"].shape
@@ -170,10 +181,13 @@ def geometry(
 def _(
     x: Any, weight: Any, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Any:
-    inputs = x, weight = contiguous(x), contiguous(weight)
+    weight = contiguous(weight)
     groups, blocks, kernel_height, kernel_width, depth, block = map(int, weight.get_size())
+    planar = groups == 1 and 1 < depth <= _FEW_PLANES and in_planes(x)
+    inputs = ir.ExternKernel.realize_input(x) if planar else contiguous(x), weight
     numbers = {
         **geometry((kernel_height, kernel_width), stride, padding, dilation),
+        "planar": planar,
         "groups": groups,
         "blocks": blocks,
         "block": block,

@@ -59,8 +59,7 @@ AOTI_INLINE D exponential_of_2(D x) {
 // exp(r), where |r| <= ln(2) / 2, wholly in float: 2^-28.
 template <FloatVector F>
 AOTI_INLINE F small_exponential(F r) {
-  const F p = polynomial(
-      r, 1.0f, 0.5f, 0.166665182f, 0.041666206f, 0.00836891774f, 0.00139505346f);
+  const F p = polynomial(r, 1.0f, 0.5f, 0.166665182f, 0.041666206f, 0.00836891774f, 0.00139505346f);
   return fma(r, p, F(1.0f));
 }
 
