@@ -1,4 +1,4 @@
-"""Models that many people have, in their published sizes, beside ONNX Runtime and OpenVINO.
+"""Models that many people have, beside ONNX Runtime and OpenVINO.
 
 usage: python tests/benchmarks/popular.py [--models resnet50,gpt2] [--threads 1,2] [--duration 2]
        python tests/benchmarks/popular.py --page
@@ -42,10 +42,11 @@ ROWS_FILE = DIRECTORY / "rows.jsonl"
 INTRODUCTION = """\
 # Models that many people have
 
-`python tests/benchmarks/popular.py` exports these models in their published sizes, with random
-weights, and measures the packages on the native engine beside ONNX Runtime and OpenVINO, which read
-the same modules as ONNX files. The columns of the peers are their times over ours: above 1, the
-peer takes longer. Sizes are those that vary: images, rows or sentences, and tokens.
+`python tests/benchmarks/popular.py` exports these models with random weights, and measures the
+packages on the native engine beside ONNX Runtime and OpenVINO, which read the same modules as ONNX
+files. The columns of the peers are their times over ours: above 1, the peer takes longer. Networks
+for images, `bert_base`, Whisper-tiny and `wav2vec2` have their published sizes, the others are
+small. The second column has the sizes that vary: images, rows or sentences, and tokens.
 """
 ONNX_ENGINES = ("onnxruntime", "openvino")
 BATCH = {0: "batch=1..64"}

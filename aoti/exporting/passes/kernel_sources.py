@@ -212,6 +212,8 @@ _BLOCKS = (
     r"""
     constexpr int64_t outputs = blocks * block, most_columns = block, tile = {{tile}};
     const int64_t rows = {{kernel.size(X, 0)}};
+    // Parts of about the same size, so that threads have the same work, cut at multiples of 8 rows.
+    const int64_t eights = (rows + 7) / 8, parts = (rows + tile - 1) / tile;
 """
     + THREADS
     + r"""
@@ -222,9 +224,10 @@ _BLOCKS = (
 {%- if threaded %}
         #pragma omp for collapse(2)
 {%- endif %}
-        for (int64_t begin = 0; begin < rows; begin += tile) {
+        for (int64_t part = 0; part < parts; part++) {
             for (int64_t first = 0; first < outputs; first += block) {
-                const int64_t pixels = std::min(tile, rows - begin);
+                const int64_t begin = eights * part / parts * 8;
+                const int64_t pixels = std::min(eights * (part + 1) / parts * 8, rows) - begin;
 """
     + PRODUCTS
     + r"""
