@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
 from aoti.serving.kserve import InvalidInput
@@ -15,6 +16,15 @@ from aoti.serving.light_kserve import kserve
 from aoti.serving.statuses import STATUSES, headers_of, status_of
 
 _LAST = 1.0  # seconds, when the server ends, for requests that are on their way
+
+logger = kserve.logging.logger
+
+# The statuses of what KServe raises for requests that it refuses.
+_REFUSALS = {
+    InvalidInput: 400,
+    kserve.errors.ModelNotFound: 404,
+    kserve.errors.ModelNotReady: 503,
+}
 
 JSON_BYTES = "inference-header-content-length"  # how long the JSON is that binary data follow
 
@@ -128,6 +138,7 @@ class RESTServer(kserve.protocol.rest.server.RESTServer):  # type: ignore[misc]
         """Add none: KServe's own times each request, and logs it in two lines."""
 
     def _register_endpoints(self, app: Any) -> None:
+        app.router.default_response_class = JSONResponse  # KServe's is deprecated, and says so
         # Before KServe's own: the first that fits is taken.
         path = "/v2/models/{model_name}/infer"
         app.router.routes.append(Route(path, self.dataplane.answer, methods=["POST"]))
@@ -135,11 +146,17 @@ class RESTServer(kserve.protocol.rest.server.RESTServer):  # type: ignore[misc]
 
     def _add_exception_handlers(self, app: Any) -> None:
         super()._add_exception_handlers(app)
-        for kind in STATUSES:
+        for kind in (*STATUSES, *_REFUSALS):
             app.add_exception_handler(kind, _failed)
 
 
-async def _failed(_request: Request, error: Any) -> Response:
-    status = status_of(error)
+async def _failed(request: Request, error: Any) -> Response:
+    """The answer to a request that is refused, which is a line of the log.
+
+    KServe's own handlers log a traceback: a client that errs could fill the log.
+    """
+    refusals = (status for kind, status in _REFUSALS.items() if isinstance(error, kind))
+    status = next(refusals, None) or status_of(error)
+    logger.info("%s %s: %d, %s", request.method, request.url.path, status, error)
     document = orjson.dumps({"error": str(error)})
     return Response(document, status, headers_of(status), "application/json")
