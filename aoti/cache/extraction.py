@@ -255,7 +255,8 @@ def _pack(partial: Path) -> None:
             if file.is_file():
                 archive.write(file, file.relative_to(partial))
                 if file.name.endswith(layout.METADATA):
-                    # libtorch below 2.13 finds it by the name of the source, not read itself.
+                    # libtorch below 2.13 looks for a source, which it does not read, and takes
+                    # the metadata with the same name.
                     source = f"{file.name.removesuffix('_metadata.json')}.cpp"
                     archive.writestr(str(file.relative_to(partial).with_name(source)), "")
                 file.unlink()

@@ -24,7 +24,12 @@ _REFUSALS = {
     InvalidInput: 400,
     kserve.errors.ModelNotFound: 404,
     kserve.errors.ModelNotReady: 503,
+    kserve.errors.ServerNotReady: 503,
+    kserve.errors.ServerNotLive: 503,
+    kserve.errors.UnsupportedProtocol: 501,
+    NotImplementedError: 501,
 }
+_LONGEST = 500  # characters of a line of the log, without what the logger puts before it
 
 JSON_BYTES = "inference-header-content-length"  # how long the JSON is that binary data follow
 
@@ -157,6 +162,9 @@ async def _failed(request: Request, error: Any) -> Response:
     """
     refusals = (status for kind, status in _REFUSALS.items() if isinstance(error, kind))
     status = next(refusals, None) or status_of(error)
-    logger.info("%s %s: %d, %s", request.method, request.url.path, status, error)
+    said = f"{request.url.path}: {status}, {error}"[:_LONGEST]
+    # It has text of the client, which must not begin a line of its own.
+    said = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in said)
+    logger.info("%s %s", request.method, said)
     document = orjson.dumps({"error": str(error)})
     return Response(document, status, headers_of(status), "application/json")

@@ -44,9 +44,10 @@ INTRODUCTION = """\
 
 `python tests/benchmarks/popular.py` exports these models with random weights, and measures the
 packages on the native engine beside ONNX Runtime and OpenVINO, which read the same modules as ONNX
-files. The columns of the peers are their times over ours: above 1, the peer takes longer. Networks
-for images, `bert_base`, Whisper-tiny and `wav2vec2` have their published sizes, the others are
-small. The second column has the sizes that vary: images, rows or sentences, and tokens.
+files. The columns of the peers are their times over ours: above 1, the peer takes longer; `-`, the
+peer does not run the model. Networks for images, `bert_base`, Whisper-tiny and `wav2vec2` have
+their published sizes, with images of 320x320 for YOLOv8n; the others are small. The second column
+has the sizes that vary: how many inputs, then tokens; for `gat` edges and nodes.
 """
 ONNX_ENGINES = ("onnxruntime", "openvino")
 BATCH = {0: "batch=1..64"}
@@ -99,7 +100,7 @@ def of_zoo(name: str) -> Sample:
 def resnet50() -> Sample:
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    module = ResNetForImageClassification(ResNetConfig(return_dict=False))
+    module = ResNetForImageClassification(ResNetConfig(return_dict=False, num_labels=1000))
     return of_images(module, "pixel_values")
 
 
@@ -319,7 +320,7 @@ def write_page() -> None:
         head += [f"{count} thread{'s' * (count > 1)}", "ONNX Runtime", "OpenVINO"]
     rows = [
         [*key, *(cell for count in threads for cell in cells(found[count]))]
-        for key, found in last.items()
+        for key, found in sorted(last.items(), key=lambda item: list(CASES).index(item[0][0]))
         if len(found) == len(threads)
     ]
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", *ONNX_ENGINES))

@@ -1,4 +1,8 @@
-"""The network of YOLOv8n, as its description says; it gives boxes and classes for all places."""
+"""The network of YOLOv8n.
+
+For each place it gives the distances to the sides of a box, in steps of its grid, and the scores of
+all classes.
+"""
 
 from __future__ import annotations
 

@@ -229,13 +229,15 @@ def test_a_refused_request_is_a_line_of_the_log(serve, batch_packages, tmp_path)
         before = len(log.read_text().splitlines())
         assert server.infer("wide", input=np.ones((1, 3), np.float32))[0] == 400
         assert server.infer("absent", input=np.ones((1, 4), np.float32))[0] == 404
+        assert server.infer("a%0Ab", input=np.ones((1, 4), np.float32))[0] == 404
         assert server.get("/v2/models/wide")[0] == 200
         lines = log.read_text().splitlines()[before:]
         lines = [line for line in lines if "uvicorn.access" not in line]
-        assert len(lines) == 2, lines
+        assert len(lines) == 3, lines
         assert "POST /v2/models/wide/infer: 400, " in lines[0]
         assert "dimension 1 must be 4, not 3" in lines[0]
         assert "POST /v2/models/absent/infer: 404, " in lines[1]
+        assert r"a\nb" in lines[2]
 
 
 def test_a_timeout_is_504(serve, batch_packages, tmp_path):

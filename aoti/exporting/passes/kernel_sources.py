@@ -213,6 +213,7 @@ _BLOCKS = (
     constexpr int64_t outputs = blocks * block, most_columns = block, tile = {{tile}};
     const int64_t rows = {{kernel.size(X, 0)}};
     // Parts of about the same size, so that threads have the same work, cut at multiples of 8 rows.
+    static_assert(tile % 8 == 0);
     const int64_t eights = (rows + 7) / 8, parts = (rows + tile - 1) / tile;
 """
     + THREADS

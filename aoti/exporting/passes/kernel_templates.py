@@ -23,8 +23,8 @@ from aoti.exporting.passes.kernel_sources import (
     NARROW_PRODUCT,
 )
 
-# At most so many rows of a product are computed at a time: a multiple of nine, for which brgemm has
-# registers if a block has 48 columns.
+# At most so many rows of a product are computed at a time: a multiple of eight, where rows are cut,
+# and of nine, for which brgemm has registers if a block has 48 columns.
 _ROWS = 72
 # At most so many pixels are computed at a time, and the windows that they see take at most so many
 # bytes: they stay in the caches while all blocks of the weights pass by.

@@ -267,14 +267,16 @@ void brgemm(
     const float* a,
     const float* b,
     float* c) noexcept {
-  // Where b is a block of packed weights, the next block comes right behind it. A product of few
-  // rows waits for memory more than it computes, so it asks for that block, too.
-  constexpr int64_t kLarge = 4096;  // elements
   // Many rows read columns of b again and again: they take as many rows of it at a time as stay in
   // the near caches. (512x768x3072 in blocks of 64, on an AMD EPYC 9004: 1.29 times as fast by
-  // AVX2, 1.03 by AVX-512.)
-  constexpr int64_t kDeep = 1024, kStep = 512, kManyRows = 24;
-  const int64_t step = k > kDeep && m > kManyRows ? kStep : k;
+  // AVX2, 1.03 by AVX-512.) Few rows do the same, so that the sum for a row does not depend on how
+  // many rows come with it.
+  constexpr int64_t kDeep = 1024, kStep = 512;
+  const int64_t parts = k > kDeep ? (k + kStep - 1) / kStep : 1;
+  const int64_t step = (k + parts - 1) / parts;
+  // Where b is a block of packed weights, the next part or block comes right behind this one. A
+  // product of few rows waits for memory more than it computes, so it asks for that, too.
+  constexpr int64_t kLarge = 4096;  // elements
   const auto tiles = gemm_kernels(isa()).tiles;
   int64_t p = 0;
   do {  // once if k is 0

@@ -67,12 +67,12 @@ AOTI_INLINE F small_exponential(F r) {
 // operand.
 template <FloatVector F>
 AOTI_INLINE F exp(F x) {
-  const F shift = 0x1.8p23f;  // rounds: a sum with it has an integer in its last bits
+  const F shift = 0x1.8p23f;  // rounds: a sum of it and a small number ends in an integer's bits
   const auto rest = [&x](F n) {
     return fnma(n, F(0x1.7f7d1cp-20f), fnma(n, F(0x1.62e4p-1f), x));  // ln 2, in two parts
   };
   if constexpr (!F::kScales) {
-    if (all(abs(x) < F(87.0f))) {  // the result has an exponent of its own
+    if (all(abs(x) < F(87.0f))) {  // the result is a normal number: n is added to its exponent
       const F shifted = fma(x, F(0x1.715476p0f), shift);
       return add_bits(small_exponential(rest(shifted - shift)), shift_left<23>(shifted));
     }
