@@ -13,14 +13,15 @@ from starlette.routing import Route
 
 from aoti.serving.kserve import InvalidInput
 from aoti.serving.light_kserve import kserve
-from aoti.serving.statuses import STATUSES, headers_of, status_of
+from aoti.serving.statuses import STATUSES, headers_of
 
 _LAST = 1.0  # seconds, when the server ends, for requests that are on their way
 
 logger = kserve.logging.logger
 
-# The statuses of what KServe raises for requests that it refuses.
-_REFUSALS = {
+# With those of what KServe raises for requests that it refuses.
+_STATUSES: dict[Any, int] = {
+    **STATUSES,
     InvalidInput: 400,
     kserve.errors.ModelNotFound: 404,
     kserve.errors.ModelNotReady: 503,
@@ -151,7 +152,7 @@ class RESTServer(kserve.protocol.rest.server.RESTServer):  # type: ignore[misc]
 
     def _add_exception_handlers(self, app: Any) -> None:
         super()._add_exception_handlers(app)
-        for kind in (*STATUSES, *_REFUSALS):
+        for kind in _STATUSES:
             app.add_exception_handler(kind, _failed)
 
 
@@ -160,10 +161,9 @@ async def _failed(request: Request, error: Any) -> Response:
 
     KServe's own handlers log a traceback: a client that errs could fill the log.
     """
-    refusals = (status for kind, status in _REFUSALS.items() if isinstance(error, kind))
-    status = next(refusals, None) or status_of(error)
+    status = next(status for kind, status in _STATUSES.items() if isinstance(error, kind))
     said = f"{request.url.path}: {status}, {error}"[:_LONGEST]
-    # It has text of the client, which must not begin a line of its own.
+    # The client chose parts of this text, and could start a new line of the log with them.
     said = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in said)
     logger.info("%s %s", request.method, said)
     document = orjson.dumps({"error": str(error)})

@@ -81,14 +81,14 @@ class First(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.model(tokens, return_dict=False)[0]
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x, return_dict=False)[0]
 
 
 def of_tokens(module: nn.Module, vocabulary: int, most: int = 512) -> Sample:
     """A module for token ids, with a dynamic batch and length."""
-    shapes = {"tokens": {0: "batch=1..64", 1: f"length=2..{most}"}}
-    return Sample(module.eval(), (), {"tokens": torch.randint(1, vocabulary, (2, 32))}, shapes)
+    shapes = ({0: "batch=1..64", 1: f"length=2..{most}"},)
+    return Sample(module.eval(), (torch.randint(1, vocabulary, (2, 32)),), {}, shapes)
 
 
 def of_zoo(name: str) -> Sample:
@@ -157,15 +157,8 @@ def whisper_encoder() -> Sample:
     """Whisper-tiny's encoder: 30 s of sound."""
     from transformers import WhisperConfig, WhisperModel
 
-    class Encoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = WhisperModel(WhisperConfig()).encoder
-
-        def forward(self, features: Tensor) -> Tensor:
-            return self.encoder(features, return_dict=False)[0]
-
-    return Sample(Encoder().eval(), (), {"features": torch.randn(1, 80, 3000)}, None)
+    module = First(WhisperModel(WhisperConfig()).encoder)
+    return Sample(module.eval(), (torch.randn(1, 80, 3000),), {}, None)
 
 
 def whisper_step() -> Sample:
@@ -213,15 +206,8 @@ def wav2vec2() -> Sample:
     """Wav2vec 2.0 base: a second of sound."""
     from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
-    class Recogniser(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = Wav2Vec2ForCTC(Wav2Vec2Config())
-
-        def forward(self, sound: Tensor) -> Tensor:
-            return self.model(sound, return_dict=False)[0]
-
-    return Sample(Recogniser().eval(), (), {"sound": torch.randn(2, 16000)}, {"sound": BATCH})
+    module = First(Wav2Vec2ForCTC(Wav2Vec2Config()))
+    return Sample(module.eval(), (torch.randn(2, 16000),), {}, (BATCH,))
 
 
 class Tagger(nn.Module):

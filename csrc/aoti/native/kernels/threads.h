@@ -64,8 +64,8 @@ extern "C" void __tsan_acquire(void* address);
 extern "C" void __tsan_release(void* address);
 #endif
 
-// What the threads of a parallel region have in common. ThreadSanitizer does not see where they
-// wait for each other, because libgomp is not compiled with it: it is told here.
+// What the threads of a parallel region have in common. libgomp is not compiled with
+// ThreadSanitizer, which therefore does not see where threads wait for each other: Team tells it.
 class Team {
  public:
   Team() noexcept { release(&begun_); }

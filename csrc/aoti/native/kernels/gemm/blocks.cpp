@@ -112,19 +112,28 @@ void packed(const GemmKernels& kernels, const Product& x) {
   }
 }
 
+void in_steps(const GemmKernels& kernels, const Product& x, int64_t depth) noexcept {
+  int64_t p = 0;
+  do {  // once if k is 0
+    Product part = x;
+    part.k = std::min(depth, x.k - p);
+    part.a = at(x.a, 0, p);
+    part.b = at(x.b, p, 0);
+    part.beta = p == 0 ? x.beta : 1;
+    part.ahead = x.ahead == 0 ? 0 : part.k * x.n;
+    kernels.tiles(part);
+    p += depth;
+  } while (p < x.k);
+}
+
 void unpacked(const GemmKernels& kernels, const Product& x, int64_t depth) noexcept {
   const int64_t width = 8192 / depth;  // of a block of b that is used up in the first cache
   for (int64_t j = 0; j < x.n; j += width) {
-    for (int64_t p = 0; p < x.k; p += depth) {
-      Product part = x;
-      part.n = std::min(width, x.n - j);
-      part.k = std::min(depth, x.k - p);
-      part.a = at(x.a, 0, p);
-      part.b = at(x.b, p, j);
-      part.beta = p == 0 ? x.beta : 1;
-      part.c += j;
-      kernels.tiles(part);
-    }
+    Product part = x;
+    part.n = std::min(width, x.n - j);
+    part.b = at(x.b, 0, j);
+    part.c += j;
+    in_steps(kernels, part, depth);
   }
 }
 

@@ -277,15 +277,10 @@ void brgemm(
   // Where b is a block of packed weights, the next part or block comes right behind this one. A
   // product of few rows waits for memory more than it computes, so it asks for that, too.
   constexpr int64_t kLarge = 4096;  // elements
-  const auto tiles = gemm_kernels(isa()).tiles;
-  int64_t p = 0;
-  do {  // once if k is 0
-    const int64_t depth = std::min(step, k - p);
-    const int64_t ahead = ldb == n && depth * n >= kLarge ? depth * n : 0;
-    const float beta = add || p > 0 ? 1 : 0;
-    tiles({m, n, depth, 1, {a + p, lda, 1}, {b + p * ldb, ldb, 1}, beta, c, ldc, 1, ahead});
-    p += step;
-  } while (p < k);
+  const int64_t ahead = ldb == n && k * n >= kLarge ? k * n : 0;
+  const float beta = add ? 1 : 0;
+  in_steps(
+      gemm_kernels(isa()), {m, n, k, 1, {a, lda, 1}, {b, ldb, 1}, beta, c, ldc, 1, ahead}, step);
 }
 
 void transpose_matrix(

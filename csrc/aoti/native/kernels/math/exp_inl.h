@@ -67,7 +67,7 @@ AOTI_INLINE F small_exponential(F r) {
 // operand.
 template <FloatVector F>
 AOTI_INLINE F exp(F x) {
-  const F shift = 0x1.8p23f;  // rounds: a sum of it and a small number ends in an integer's bits
+  const F shift = 0x1.8p23f;  // x + shift is rounded to an integer, which its last bits hold
   const auto rest = [&x](F n) {
     return fnma(n, F(0x1.7f7d1cp-20f), fnma(n, F(0x1.62e4p-1f), x));  // ln 2, in two parts
   };
